@@ -1,0 +1,40 @@
+//go:build deps
+
+// Package deps keeps module requirements alive while the rooms that use them are being built.
+package deps
+
+import (
+	_ "github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	_ "github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	_ "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/authorization/armauthorization/v2"
+	_ "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v6"
+	_ "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
+	_ "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/msi/armmsi"
+	_ "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/network/armnetwork/v6"
+	_ "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	_ "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armsubscriptions"
+	_ "github.com/awslabs/operatorpkg/controller"
+	_ "github.com/bits-and-blooms/bitset"
+	_ "github.com/cockroachdb/datadriven"
+	_ "github.com/go-logr/zapr"
+	_ "github.com/golang-jwt/jwt/v5"
+	_ "github.com/jedib0t/go-pretty/v6/table"
+	_ "github.com/mitchellh/hashstructure/v2"
+	_ "github.com/spf13/cobra"
+	_ "go.etcd.io/etcd/client/v3"
+	_ "go.etcd.io/etcd/server/v3/embed"
+	_ "go.uber.org/zap"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/term"
+	_ "gonum.org/v1/gonum/optimize/convex/lp"
+	_ "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	_ "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	_ "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	_ "k8s.io/kubectl/pkg/cmd"
+	_ "modernc.org/sqlite"
+	_ "pgregory.net/rapid"
+	_ "sigs.k8s.io/controller-runtime"
+	_ "sigs.k8s.io/karpenter/pkg/controllers"
+	_ "sigs.k8s.io/kwok/pkg/kwok/controllers"
+	_ "sigs.k8s.io/yaml"
+)
