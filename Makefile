@@ -8,13 +8,38 @@ LDFLAGS := -s -w \
   -X $(VERSION_PKG).gitMajor=1 -X $(VERSION_PKG).gitMinor=36 \
   -X $(VERSION_PKG).gitTreeState=clean
 GO ?= go
+GOLANGCI_VERSION := v2.12.2
 
-.PHONY: help up build
+.PHONY: help up build unit e2e test lint bench generate
+
 help: ## list what can be done here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 build: ## build bin/nap (the first time this compiles Kubernetes: about 13 minutes on 2 cores)
+	@mkdir -p bin
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/nap ./cmd/nap
 
 up: build ## build everything and start the local Azure with a cluster that provisions its own nodes
 	bin/nap up
+
+unit: ## the fast tests: every package but the end-to-end ones (under 2 minutes once built)
+	$(GO) test -ldflags '$(LDFLAGS)' -timeout 15m $$($(GO) list ./... | grep -v /test/)
+
+e2e: build ## the documentation as a test: a private instance driven by the Azure SDK and client-go
+	$(GO) test -count=1 -v -timeout 40m ./test/e2e
+
+test: unit e2e ## all tests
+
+lint: .tools/golangci-lint-$(GOLANGCI_VERSION) ## golangci-lint and the import rules
+	$< run ./...
+	$(GO) test -count=1 ./internal/rules
+
+.tools/golangci-lint-$(GOLANGCI_VERSION):
+	GOBIN=$(CURDIR)/.tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv .tools/golangci-lint $@
+
+bench: ## nap's engine beside Karpenter's, on the same inputs in one process; prints bench/RESULTS.md
+	$(GO) run ./bench
+
+generate: ## make the generated files again
+	$(GO) generate ./...
