@@ -1,0 +1,241 @@
+// Package catalog is the embedded catalogue of Azure's VM sizes: what each one
+// is, where it is offered, and what it costs. The local Azure serves it as the
+// Compute Resource SKUs API and the price list; `nap plan` works from it
+// without any instance or network. It knows nothing of Karpenter, of AKS
+// policy (which sizes node auto-provisioning takes) or of a cluster.
+//
+// # Where the columns come from
+//
+// The data file catalog.tsv.gz is written by the generator in this directory
+// (go run ./catalog/gen, see its -help); Sources returns the provenance lines
+// that the generator wrote into it. With the facts of 2026-08:
+//
+//   - name, family, series, quota family, vCPUs, memory, architecture, data
+//     disks, NICs, GPUs, premium IO, accelerated networking, ephemeral OS disk,
+//     hypervisor generations, confidential, encryption at host: the Resource
+//     SKUs API listings of 2026-08-01, public series pages where the API has
+//     no such field (network and disk throughput, GPU models).
+//   - zones, restrictions, spot capability per region: the Resource SKUs API of
+//     2026-08-01, as one subscription sees it. A restriction
+//     NotAvailableForSubscription says something about that subscription, not
+//     about the region, so Size.Restricted keeps it but SKUs offers the size,
+//     unless AsListed is given.
+//   - on-demand prices: list prices of 2026-06-18, Linux, USD per hour. A listed
+//     size without a price has HasPrice false; it is not left out.
+//
+// # What is modelled, not known
+//
+// The facts have no spot prices and no local disk sizes. Generated from facts
+// (as opposed to -live) they follow these rules, the same for every run:
+//
+//   - Spot price: on-demand × factor, with factor = low + span × h, h in [0,1)
+//     from an FNV-1a hash of "<quota family or series>/<region>". low/span is
+//     0.10/0.25 for CPU sizes and 0.30/0.35 for GPU sizes; rounded to
+//     1e-6 USD. So one family costs the same fraction in one region, and
+//     regions differ, as they do in Azure.
+//   - Local disks, per vCPU of the full size, by what the name says (v = version):
+//     resource disk sizes v1-v3 with premium IO 8 GiB (D/DS v2 and older 7,
+//     GPU and H sizes 22, M 32) and cache 25 GiB (F 16, DS v2 43, M 99, B a
+//     fixed 30 GiB in all); without premium IO 25 GiB resource disk (v2 and
+//     older 50) and no cache. From v4 on a local disk exists only with the
+//     feature letter d (GPU, H and L sizes: if the size takes ephemeral OS
+//     disks): v4 and v5 37.5 GiB resource disk and 25 GiB cache, v6 and later
+//     55 GiB NVMe without cache; L sizes 240 GiB NVMe (and 8 GiB resource disk). GPU sizes
+//     and H sizes up to v5: 22 GiB resource disk and 256 GiB cache in all, from v6 NVMe.
+//     Size.DisksModelled is true for them.
+//   - Ephemeral placements: NvmeDisk where the NVMe disk is all there is,
+//     otherwise ResourceDisk and CacheDisk.
+//   - Trusted launch is off for arm64 up to v5, for M up to v2, and for sizes
+//     without generation 2. Ultra disks: all premium sizes but B, in each zone.
+//   - GPUs of the RTX PRO 6000 v6 sizes: one per 72 vCPUs (64 for the sizes
+//     whose vCPUs are a multiple of 32), at least one.
+package catalog
+
+//go:generate sh -c "cd .. && go run ./catalog/gen -facts ${NAP_FACTS:?set NAP_FACTS to the directory of the facts} -out catalog/catalog.tsv.gz"
+
+import (
+	"bytes"
+	_ "embed" // the data file
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/nap-aks/nap/catalog/internal/table"
+)
+
+//go:embed catalog.tsv.gz
+var data []byte
+
+// ErrUnknownRegion is wrapped by errors about a region the catalogue lacks.
+var ErrUnknownRegion = errors.New("region not in the catalogue")
+
+// ErrUnknownSize is wrapped by errors about a size a region does not list.
+var ErrUnknownSize = errors.New("size not listed in the region")
+
+// Size is one VM size as one region offers it.
+type Size struct {
+	Name        string // full name, e.g. Standard_D4s_v5
+	Family      string // family letters of the name: D, E, NC, …
+	QuotaFamily string // the family that quota is counted in, e.g. standardDSv5Family; may be empty
+	Series      string // e.g. Dsv5
+	Arch        string // amd64 or arm64
+
+	VCPUs          int     // of the full size; a constrained size has its parent's
+	VCPUsAvailable int     // what the guest sees
+	Parent         string  // full size of a constrained one, otherwise empty
+	MemoryGiB      float64 // Azure calls the capability MemoryGB and counts GiB
+	MaxDataDisks   int
+	MaxNICs        int
+	NetworkMbps    int // expected bandwidth; 0 unknown
+	UncachedIOPS   int // remote disk limit; 0 unknown
+	UncachedMBps   int // remote disk limit; 0 unknown
+
+	GPUs            int
+	GPUModel        string
+	GPUManufacturer string // nvidia, amd or empty
+	GPUMemoryGiB    float64
+	GPURegistered   bool // AKS knows a driver for it
+
+	Zones      []string // zone numbers, sorted; empty means regional only
+	Restricted bool     // NotAvailableForSubscription in the listing the data comes from
+
+	SpotCapable           bool
+	PremiumIO             bool
+	AcceleratedNetworking bool
+	EncryptionAtHost      bool
+	TrustedLaunch         bool // generation 2 and not disabled
+	UltraSSD              bool
+	RDMA                  bool
+	Confidential          string   // empty, SGX, CVM or CC-Parent
+	HyperVGenerations     []string // V1, V2
+
+	EphemeralOSDisk     bool
+	EphemeralPlacements []string // NvmeDisk, ResourceDisk, CacheDisk
+	CachedDiskBytes     int64
+	ResourceDiskMiB     int64 // temporary disk
+	NVMeDiskMiB         int64 // all local NVMe disks together
+	NVMeDisks           int
+	DisksModelled       bool // the three disk sizes follow the package's rule
+
+	Lifecycle string // retirement date or generation note, empty when current
+
+	HasPrice           bool
+	OnDemandUSDPerHour float64 // 0 without price
+	SpotUSDPerHour     float64 // 0 without price or when not spot capable
+}
+
+type region struct {
+	sizes []Size
+	index map[string]int // lower-cased name
+}
+
+var load = sync.OnceValues(func() (*catalogue, error) {
+	f, err := table.Decode(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded size catalogue: %w", err)
+	}
+	c := &catalogue{sources: f.Sources, regions: map[string]region{}}
+	for _, r := range f.Regions {
+		reg := region{sizes: make([]Size, 0, len(r.Listings)), index: make(map[string]int, len(r.Listings))}
+		for _, l := range r.Listings {
+			reg.index[strings.ToLower(f.Sizes[l.Size].Name)] = len(reg.sizes)
+			reg.sizes = append(reg.sizes, newSize(&f.Sizes[l.Size], l))
+		}
+		c.regions[r.Name] = reg
+		c.names = append(c.names, r.Name)
+	}
+	sort.Strings(c.names)
+	return c, nil
+})
+
+type catalogue struct {
+	sources []string
+	names   []string
+	regions map[string]region
+}
+
+func newSize(s *table.Size, l table.Listing) Size {
+	has := func(f table.Flags) bool { return s.Flags&f != 0 }
+	out := Size{
+		Name: s.Name, Family: s.Family, QuotaFamily: s.QuotaFamily, Series: s.Series, Arch: s.Arch,
+		VCPUs: s.VCPUs, VCPUsAvailable: s.VCPUsAvail, Parent: s.Parent, MemoryGiB: s.MemoryGiB,
+		MaxDataDisks: s.MaxDataDisks, MaxNICs: s.MaxNICs, NetworkMbps: s.NetworkMbps,
+		UncachedIOPS: s.UncachedIOPS, UncachedMBps: s.UncachedMBps,
+		GPUs: s.GPUs, GPUModel: s.GPUModel, GPUManufacturer: s.GPUMaker, GPUMemoryGiB: s.GPUMemoryGiB, GPURegistered: s.GPURegistered,
+		Restricted: l.Restricted, SpotCapable: l.Spot,
+		PremiumIO: has(table.PremiumIO), AcceleratedNetworking: has(table.AcceleratedNetworking),
+		EncryptionAtHost: has(table.EncryptionAtHost), UltraSSD: has(table.UltraSSD), RDMA: has(table.RDMA),
+		Confidential:    s.Confidential,
+		EphemeralOSDisk: has(table.EphemeralOSDisk), CachedDiskBytes: s.CachedBytes, ResourceDiskMiB: s.ResourceMiB,
+		NVMeDiskMiB: s.NVMeMiB, NVMeDisks: s.NVMeDisks, DisksModelled: has(table.DisksModelled),
+		Lifecycle: s.Lifecycle,
+		HasPrice:  l.OnDemand > 0, OnDemandUSDPerHour: l.OnDemand, SpotUSDPerHour: l.SpotPrice,
+	}
+	for _, z := range l.Zones {
+		out.Zones = append(out.Zones, string(z))
+	}
+	if s.HyperV != "" {
+		out.HyperVGenerations = strings.Split(s.HyperV, ",")
+	}
+	if s.Placements != "" {
+		out.EphemeralPlacements = strings.Split(s.Placements, ",")
+	}
+	out.TrustedLaunch = strings.Contains(s.HyperV, "V2") && !has(table.TrustedLaunchDisabled)
+	return out
+}
+
+// must returns the decoded catalogue. The file is embedded, so that a failure
+// to read it is a broken build and not something a caller can act on.
+func must() *catalogue {
+	c, err := load()
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// Regions returns the names of the regions in the catalogue, sorted.
+func Regions() []string { return append([]string(nil), must().names...) }
+
+// Sources says where the data comes from and of which date, one line each.
+func Sources() []string { return append([]string(nil), must().sources...) }
+
+// Sizes returns every size that the region lists, sorted by name, those without
+// a price and the restricted ones included. The caller must not change the
+// slices inside a Size. The error wraps ErrUnknownRegion and names the regions
+// there are.
+func Sizes(regionName string) ([]Size, error) {
+	r, err := lookupRegion(regionName)
+	if err != nil {
+		return nil, err
+	}
+	return append([]Size(nil), r.sizes...), nil
+}
+
+// Lookup returns one size of one region; the name is matched without case. The
+// error wraps ErrUnknownRegion or ErrUnknownSize.
+func Lookup(regionName, size string) (Size, error) {
+	r, err := lookupRegion(regionName)
+	if err != nil {
+		return Size{}, err
+	}
+	i, ok := r.index[strings.ToLower(size)]
+	if !ok {
+		return Size{}, fmt.Errorf("size %q in region %s: %w", size, regionName, ErrUnknownSize)
+	}
+	return r.sizes[i], nil
+}
+
+func lookupRegion(name string) (region, error) {
+	c := must()
+	r, ok := c.regions[normalizeRegion(name)]
+	if !ok {
+		return region{}, fmt.Errorf("region %q: %w; it has %s", name, ErrUnknownRegion, strings.Join(c.names, ", "))
+	}
+	return r, nil
+}
+
+// normalizeRegion takes both forms Azure clients use: eastus and "East US".
+func normalizeRegion(name string) string { return strings.ToLower(strings.ReplaceAll(name, " ", "")) }

@@ -1,0 +1,154 @@
+package catalog
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v6"
+)
+
+type skuOptions struct{ asListed bool }
+
+// SKUOption changes what SKUs returns.
+type SKUOption func(*skuOptions)
+
+// AsListed keeps the restrictions of the listing the data comes from: one
+// subscription's view, in which about one size in five is not available.
+func AsListed() SKUOption { return func(o *skuOptions) { o.asListed = true } }
+
+// SKUs returns the sizes of a region as the Compute Resource SKUs API lists
+// them (resourceType virtualMachines, capabilities by Azure's names, booleans
+// as True/False). Sizes without a price are listed too. Restrictions are left
+// out unless AsListed is given. It returns nil for an unknown region; ask
+// Sizes for the error.
+func SKUs(regionName string, options ...SKUOption) []*armcompute.ResourceSKU {
+	var o skuOptions
+	for _, f := range options {
+		f(&o)
+	}
+	r, err := lookupRegion(regionName)
+	if err != nil {
+		return nil
+	}
+	out := make([]*armcompute.ResourceSKU, 0, len(r.sizes))
+	for i := range r.sizes {
+		out = append(out, newSKU(normalizeRegion(regionName), &r.sizes[i], o))
+	}
+	return out
+}
+
+func newSKU(location string, s *Size, o skuOptions) *armcompute.ResourceSKU {
+	short := s.Name
+	if _, after, ok := strings.Cut(s.Name, "_"); ok {
+		short = after
+	}
+	info := &armcompute.ResourceSKULocationInfo{Location: &location, Zones: ptrs(s.Zones)}
+	if s.UltraSSD && len(s.Zones) > 0 {
+		info.ZoneDetails = []*armcompute.ResourceSKUZoneDetails{{
+			Name:         ptrs(s.Zones),
+			Capabilities: []*armcompute.ResourceSKUCapabilities{capability("UltraSSDAvailable", "True")},
+		}}
+	}
+	sku := &armcompute.ResourceSKU{
+		ResourceType: ptr("virtualMachines"),
+		Name:         &s.Name, Tier: ptr("Standard"), Size: &short, Family: &s.QuotaFamily,
+		Locations:    ptrs([]string{location}),
+		LocationInfo: []*armcompute.ResourceSKULocationInfo{info},
+		Capabilities: capabilities(s),
+		Restrictions: []*armcompute.ResourceSKURestrictions{},
+	}
+	if s.Restricted && o.asListed {
+		sku.Restrictions = append(sku.Restrictions, &armcompute.ResourceSKURestrictions{
+			Type: ptr(armcompute.ResourceSKURestrictionsTypeLocation), Values: ptrs([]string{location}),
+			RestrictionInfo: &armcompute.ResourceSKURestrictionInfo{Locations: ptrs([]string{location})},
+			ReasonCode:      ptr(armcompute.ResourceSKURestrictionsReasonCodeNotAvailableForSubscription),
+		})
+	}
+	return sku
+}
+
+func capabilities(s *Size) []*armcompute.ResourceSKUCapabilities {
+	var out []*armcompute.ResourceSKUCapabilities
+	add := func(name, value string) { out = append(out, capability(name, value)) }
+	number := func(name string, v int64) { add(name, strconv.FormatInt(v, 10)) }
+	flag := func(name string, v bool) {
+		if v {
+			add(name, "True")
+		} else {
+			add(name, "False")
+		}
+	}
+	number("MaxResourceVolumeMB", s.ResourceDiskMiB)
+	number("OSVhdSizeMB", 1047552)
+	number("vCPUs", int64(s.VCPUs))
+	if len(s.HyperVGenerations) > 0 {
+		add("HyperVGenerations", strings.Join(s.HyperVGenerations, ","))
+	}
+	add("CpuArchitectureType", map[string]string{"amd64": "x64", "arm64": "Arm64"}[s.Arch])
+	add("MemoryGB", strconv.FormatFloat(s.MemoryGiB, 'f', -1, 64))
+	number("MaxDataDiskCount", int64(s.MaxDataDisks))
+	flag("LowPriorityCapable", s.SpotCapable)
+	flag("PremiumIO", s.PremiumIO)
+	add("VMDeploymentTypes", "IaaS")
+	number("vCPUsAvailable", int64(s.VCPUsAvailable))
+	if s.Parent != "" {
+		add("ParentSize", s.Parent)
+	}
+	if s.GPUs > 0 {
+		number("GPUs", int64(s.GPUs))
+	}
+	if s.CachedDiskBytes > 0 {
+		number("CachedDiskBytes", s.CachedDiskBytes)
+	}
+	if s.NVMeDiskMiB > 0 {
+		number("NvmeDiskSizeInMiB", s.NVMeDiskMiB)
+		if s.NVMeDisks > 0 {
+			number("NvmeSizePerDiskInMiB", s.NVMeDiskMiB/int64(s.NVMeDisks))
+		}
+	}
+	if s.UncachedIOPS > 0 {
+		number("UncachedDiskIOPS", int64(s.UncachedIOPS))
+	}
+	if s.UncachedMBps > 0 {
+		number("UncachedDiskBytesPerSecond", int64(s.UncachedMBps)*1_000_000)
+	}
+	flag("EphemeralOSDiskSupported", s.EphemeralOSDisk)
+	if len(s.EphemeralPlacements) > 0 {
+		add("SupportedEphemeralOSDiskPlacements", strings.Join(s.EphemeralPlacements, ","))
+	}
+	flag("EncryptionAtHostSupported", s.EncryptionAtHost)
+	flag("AcceleratedNetworkingEnabled", s.AcceleratedNetworking)
+	flag("RdmaEnabled", s.RDMA)
+	number("MaxNetworkInterfaces", int64(s.MaxNICs))
+	flag("UltraSSDAvailable", s.UltraSSD)
+	if !s.TrustedLaunch && contains(s.HyperVGenerations, "V2") {
+		add("TrustedLaunchDisabled", "True")
+	}
+	if s.Confidential != "" {
+		add("ConfidentialComputingType", s.Confidential)
+	}
+	return out
+}
+
+func capability(name, value string) *armcompute.ResourceSKUCapabilities {
+	return &armcompute.ResourceSKUCapabilities{Name: &name, Value: &value}
+}
+
+func contains(list []string, v string) bool {
+	for _, s := range list {
+		if s == v {
+			return true
+		}
+	}
+	return false
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func ptrs(list []string) []*string {
+	out := make([]*string, 0, len(list))
+	for _, s := range list {
+		out = append(out, ptr(s))
+	}
+	return out
+}
