@@ -35,6 +35,7 @@ import (
 	_ "pgregory.net/rapid"
 	_ "sigs.k8s.io/controller-runtime"
 	_ "sigs.k8s.io/karpenter/pkg/controllers"
+	_ "sigs.k8s.io/karpenter/test/pkg/environment/common"
 	_ "sigs.k8s.io/kwok/pkg/kwok/controllers"
 	_ "sigs.k8s.io/yaml"
 )
