@@ -1,0 +1,30 @@
+// Package v1beta1 holds the API types of group karpenter.azure.com: the
+// AKSNodeClass, which says how the machines of a NodePool are made on AKS.
+//
+// The room knows the shape, validation and hash of the type and the label keys
+// that go with it; it never talks to a cluster or to Azure.
+//
+// +kubebuilder:object:generate=true
+// +groupName=karpenter.azure.com
+package v1beta1
+
+//go:generate go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.21.0 object crd paths=. output:crd:artifacts:config=../crds
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Group is the API group of the types in this package.
+const Group = "karpenter.azure.com"
+
+// GroupVersion is the version that is stored.
+var GroupVersion = schema.GroupVersion{Group: Group, Version: "v1beta1"}
+
+// AddToScheme registers the types of this package.
+func AddToScheme(s *runtime.Scheme) error {
+	s.AddKnownTypes(GroupVersion, &AKSNodeClass{}, &AKSNodeClassList{})
+	metav1.AddToGroupVersion(s, GroupVersion)
+	return nil
+}
