@@ -1,0 +1,208 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	karpenterapis "sigs.k8s.io/karpenter/pkg/apis"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+
+	"github.com/nap-aks/nap/apis"
+	"github.com/nap-aks/nap/apis/v1beta1"
+)
+
+// Names of what InstallDefaults creates.
+const (
+	DefaultNodeClass      = "default"
+	DefaultNodePool       = "default"
+	SystemSurgeNodePool   = "system-surge"
+	criticalAddonsOnly    = "CriticalAddonsOnly"
+	definitionWait        = time.Minute
+	descriptionAnnotation = "kubernetes.io/description"
+)
+
+// InstallDefaults prepares a cluster: it brings the custom resource definitions
+// up to date and waits until the API server serves them, then, if pools is
+// true, creates the NodePools default and system-surge and the AKSNodeClass
+// default where they do not exist. Objects that exist are left as they are.
+func InstallDefaults(ctx context.Context, config *rest.Config, pools bool) error {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme, v1beta1.AddToScheme} {
+		if err := add(s); err != nil {
+			return fmt.Errorf("registering API types: %w", err)
+		}
+	}
+	karpenterTypes(s)
+	kube, err := client.New(config, client.Options{Scheme: s})
+	if err != nil {
+		return fmt.Errorf("making a client for the cluster: %w", err)
+	}
+	return installDefaults(ctx, kube, pools)
+}
+
+// karpenterTypes registers Karpenter's types, which it adds to the global
+// scheme only.
+func karpenterTypes(s *runtime.Scheme) {
+	group := schema.GroupVersion{Group: karpenterapis.Group, Version: "v1"}
+	s.AddKnownTypes(group, &karpv1.NodePool{}, &karpv1.NodePoolList{}, &karpv1.NodeClaim{}, &karpv1.NodeClaimList{})
+	metav1.AddToGroupVersion(s, group)
+}
+
+func installDefaults(ctx context.Context, kube client.Client, pools bool) error {
+	for _, crd := range apis.CRDs() {
+		if err := applyCRD(ctx, kube, crd); err != nil {
+			return err
+		}
+	}
+	for _, crd := range apis.CRDs() {
+		if err := established(ctx, kube, crd.Name); err != nil {
+			return err
+		}
+	}
+	if !pools {
+		return nil
+	}
+	for _, obj := range []client.Object{defaultNodeClass(), defaultNodePool(), systemSurgeNodePool()} {
+		if err := createOnce(ctx, kube, obj); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func applyCRD(ctx context.Context, kube client.Client, want *apiextensionsv1.CustomResourceDefinition) error {
+	for {
+		have := &apiextensionsv1.CustomResourceDefinition{}
+		err := kube.Get(ctx, client.ObjectKeyFromObject(want), have)
+		switch {
+		case apierrors.IsNotFound(err):
+			err = kube.Create(ctx, want.DeepCopy())
+			if apierrors.IsAlreadyExists(err) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("creating definition %s: %w", want.Name, err)
+			}
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading definition %s: %w", want.Name, err)
+		}
+		if equality.Semantic.DeepDerivative(want.Spec, have.Spec) {
+			return nil
+		}
+		have.Spec = want.Spec
+		for k, v := range want.Annotations {
+			metav1.SetMetaDataAnnotation(&have.ObjectMeta, k, v)
+		}
+		if err := kube.Update(ctx, have); apierrors.IsConflict(err) {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("updating definition %s: %w", want.Name, err)
+		}
+		return nil
+	}
+}
+
+// established waits until the API server serves a definition.
+func established(ctx context.Context, kube client.Client, name string) error {
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, definitionWait, true, func(ctx context.Context) (bool, error) {
+		crd := &apiextensionsv1.CustomResourceDefinition{}
+		if err := kube.Get(ctx, client.ObjectKey{Name: name}, crd); err != nil {
+			return false, client.IgnoreNotFound(err)
+		}
+		for _, c := range crd.Status.Conditions {
+			if c.Type == apiextensionsv1.Established && c.Status == apiextensionsv1.ConditionTrue {
+				return true, nil
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for definition %s to be served: %w", name, err)
+	}
+	return nil
+}
+
+// createOnce creates an object unless it exists. Right after its definition the
+// API server may not find the type yet.
+func createOnce(ctx context.Context, kube client.Client, obj client.Object) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, definitionWait, true, func(ctx context.Context) (bool, error) {
+		last = kube.Create(ctx, obj.DeepCopyObject().(client.Object))
+		switch {
+		case last == nil, apierrors.IsAlreadyExists(last):
+			last = nil
+			return true, nil
+		case apierrors.IsNotFound(last), meta.IsNoMatchError(last), apierrors.IsServiceUnavailable(last):
+			return false, nil
+		}
+		return false, last
+	})
+	if err != nil {
+		if last != nil {
+			err = last
+		}
+		return fmt.Errorf("creating %T %s: %w", obj, obj.GetName(), err)
+	}
+	return nil
+}
+
+func defaultNodeClass() *v1beta1.AKSNodeClass {
+	family := v1beta1.ImageFamilyUbuntu
+	return &v1beta1.AKSNodeClass{
+		ObjectMeta: metav1.ObjectMeta{Name: DefaultNodeClass, Annotations: map[string]string{descriptionAnnotation: "General purpose AKSNodeClass for running Ubuntu nodes"}},
+		Spec:       v1beta1.AKSNodeClassSpec{ImageFamily: &family},
+	}
+}
+
+func defaultNodePool() *karpv1.NodePool {
+	return nodePool(DefaultNodePool, "General purpose NodePool for generic workloads")
+}
+
+func systemSurgeNodePool() *karpv1.NodePool {
+	p := nodePool(SystemSurgeNodePool, "Surge capacity for system pods")
+	p.Spec.Template.Labels = map[string]string{v1beta1.AKSLabelMode: v1beta1.ModeSystem}
+	p.Spec.Template.Spec.Taints = []corev1.Taint{{Key: criticalAddonsOnly, Value: "true", Effect: corev1.TaintEffectNoSchedule}}
+	return p
+}
+
+// nodePool is what both default NodePools have in common.
+func nodePool(name, description string) *karpv1.NodePool {
+	in := func(key, value string) karpv1.NodeSelectorRequirementWithMinValues {
+		return karpv1.NodeSelectorRequirementWithMinValues{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{value}}
+	}
+	zero := time.Duration(0)
+	return &karpv1.NodePool{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{descriptionAnnotation: description}},
+		Spec: karpv1.NodePoolSpec{
+			Disruption: karpv1.Disruption{
+				ConsolidationPolicy: karpv1.ConsolidationPolicyWhenEmptyOrUnderutilized,
+				ConsolidateAfter:    karpv1.NillableDuration{Duration: &zero},
+				Budgets:             []karpv1.Budget{{Nodes: "30%"}},
+			},
+			Template: karpv1.NodeClaimTemplate{Spec: karpv1.NodeClaimTemplateSpec{
+				NodeClassRef: &karpv1.NodeClassReference{Group: v1beta1.Group, Kind: "AKSNodeClass", Name: DefaultNodeClass},
+				ExpireAfter:  karpv1.NillableDuration{}, // Never
+				Requirements: []karpv1.NodeSelectorRequirementWithMinValues{
+					in(corev1.LabelArchStable, karpv1.ArchitectureAmd64),
+					in(corev1.LabelOSStable, string(corev1.Linux)),
+					in(karpv1.CapacityTypeLabelKey, karpv1.CapacityTypeOnDemand),
+					in(v1beta1.LabelSKUFamily, "D"),
+				},
+			}},
+		},
+	}
+}

@@ -1,0 +1,39 @@
+package controllers
+
+import (
+	"fmt"
+
+	"github.com/awslabs/operatorpkg/controller"
+	"github.com/awslabs/operatorpkg/status"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/karpenter/pkg/events"
+
+	"github.com/nap-aks/nap/apis/v1beta1"
+	"github.com/nap-aks/nap/azure"
+	"github.com/nap-aks/nap/controllers/machines"
+	"github.com/nap-aks/nap/controllers/nodeclass"
+)
+
+// ownControllers are those of AKSNodeClasses and machines.
+func ownControllers(o Options, mgr manager.Manager, config *rest.Config, provider *azure.Provider, recorder events.Recorder) ([]controller.Controller, error) {
+	api, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making a discovery client: %w", err)
+	}
+	kube := mgr.GetClient()
+	eventRecorder := mgr.GetEventRecorderFor(EventSource) //nolint:staticcheck // operatorpkg speaks core/v1 events
+	return []controller.Controller{
+		nodeclass.NewHash(kube),
+		nodeclass.NewStatus(kube, mgr.GetAPIReader(), api, provider, clock.RealClock{}, o.SystemNamespace),
+		nodeclass.NewTermination(kube, recorder),
+		machines.NewGarbageCollector(kube, mgr.GetAPIReader(), provider, clock.RealClock{}),
+		machines.NewInPlaceUpdate(kube, provider),
+		machines.NewRefresh("sizes", machines.SizesInterval, provider.RefreshSizes),
+		machines.NewRefresh("quota", machines.QuotaInterval, provider.RefreshQuota),
+		machines.NewRefresh("prices", machines.PricesInterval, provider.RefreshPrices),
+		status.NewController[*v1beta1.AKSNodeClass](kube, eventRecorder, status.EmitDeprecatedMetrics),
+	}, nil
+}
