@@ -1,0 +1,369 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/awslabs/operatorpkg/status"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+	"sigs.k8s.io/karpenter/pkg/cloudprovider"
+	"sigs.k8s.io/karpenter/pkg/controllers/state"
+	"sigs.k8s.io/karpenter/pkg/scheduling"
+	podutils "sigs.k8s.io/karpenter/pkg/utils/pod"
+
+	"github.com/nap-aks/nap/engine"
+)
+
+// machine joins a node and its claim, by provider ID.
+type machine struct {
+	key   string
+	node  *corev1.Node
+	claim *karpv1.NodeClaim
+
+	old   bool        // out has to be made again
+	out   engine.Node // the translation
+	usage engine.Resources
+}
+
+// machineKey is the provider ID, or a key of its own for a claim that has no
+// machine yet and a node that has no ID.
+func machineKey(providerID, kind, name string) string {
+	if providerID != "" {
+		return providerID
+	}
+	return kind + "/" + name
+}
+
+func (c *Cache) machine(key string) *machine {
+	m, ok := c.machines[key]
+	if !ok {
+		m = &machine{key: key}
+		c.machines[key] = m
+	}
+	m.old = true
+	return m
+}
+
+func (c *Cache) upsertNode(n *corev1.Node) {
+	key := machineKey(n.Spec.ProviderID, "node", n.Name)
+	if m, ok := c.byNode[n.Name]; ok && m.key != key {
+		c.removeNode(n.Name)
+	}
+	m := c.machine(key)
+	m.node = n
+	c.byNode[n.Name] = m
+}
+
+func (c *Cache) upsertClaim(nc *karpv1.NodeClaim) {
+	key := machineKey(nc.Status.ProviderID, "claim", nc.Name)
+	if m, ok := c.byClaim[nc.Name]; ok && m.key != key {
+		c.removeClaim(nc.Name)
+	}
+	m := c.machine(key)
+	m.claim = nc
+	c.byClaim[nc.Name] = m
+}
+
+func (c *Cache) removeNode(name string) {
+	m, ok := c.byNode[name]
+	if !ok {
+		return
+	}
+	delete(c.byNode, name)
+	m.node, m.old = nil, true
+	if m.claim == nil {
+		delete(c.machines, m.key)
+	}
+}
+
+func (c *Cache) removeClaim(name string) {
+	m, ok := c.byClaim[name]
+	if !ok {
+		return
+	}
+	delete(c.byClaim, name)
+	m.claim, m.old = nil, true
+	if m.node == nil {
+		delete(c.machines, m.key)
+	}
+}
+
+// state is Karpenter's view of the machine. The claim is a copy of its own,
+// because asking for its conditions writes the missing ones into it.
+func (m *machine) state() *state.StateNode {
+	s := &state.StateNode{Node: m.node}
+	if m.claim != nil {
+		claim := *m.claim
+		s.NodeClaim = &claim
+	}
+	return s
+}
+
+// deleting tells whether the machine is going away, as Karpenter sees it.
+func (m *machine) deleting(marked map[string]bool) bool {
+	if marked[m.key] {
+		return true
+	}
+	if m.claim == nil {
+		return !m.node.DeletionTimestamp.IsZero()
+	}
+	return !m.claim.DeletionTimestamp.IsZero() || m.claim.StatusConditions(status.WithObservedOnly()).IsTrue(karpv1.ConditionTypeInstanceTerminating)
+}
+
+func (m *machine) name() string {
+	if m.node != nil {
+		return m.node.Name
+	}
+	return m.claim.Name
+}
+
+// addNodes puts the nodes into the snapshot, translating those that changed.
+func (c *Cache) addNodes(ctx context.Context, in *Input, leaving map[string]*podRecord) {
+	list := make([]*machine, 0, len(c.machines))
+	for _, m := range c.machines {
+		list = append(list, m)
+	}
+	slices.SortFunc(list, func(a, b *machine) int { return compare(a.name(), b.name()) })
+	promised := c.promisedTo()
+	in.Snapshot.Nodes = make([]engine.Node, 0, len(list))
+	usage := map[string]engine.Resources{}
+	for _, m := range list {
+		if m.old || c.nodesOld || m.deleting(c.marked) {
+			c.translateNode(ctx, m, promised[m], leaving)
+			m.old = false
+		}
+		in.Snapshot.Nodes = append(in.Snapshot.Nodes, m.out)
+		in.Nodes[m.out.Name] = NodeRef{Node: m.node, Claim: m.claim}
+		if m.out.NodePool != "" && !m.deleting(c.marked) {
+			u, ok := usage[m.out.NodePool]
+			if !ok {
+				u = engine.Resources{}
+				usage[m.out.NodePool] = u
+			}
+			for k, v := range m.usage {
+				u[k] += v
+			}
+		}
+	}
+	c.nodesOld = false
+	for i := range in.Snapshot.Pools {
+		p := &in.Snapshot.Pools[i]
+		p.Usage = usage[p.Name]
+	}
+}
+
+// promisedTo resolves the promises to machines; each list is sorted.
+func (c *Cache) promisedTo() map[*machine][]*podRecord {
+	out := map[*machine][]*podRecord{}
+	for _, k := range slices.Sorted(maps.Keys(c.promised)) {
+		r, ok := c.pending[k]
+		m := c.find(c.promised[k])
+		if ok && m != nil && podutils.IsProvisionable(r.pod) {
+			out[m] = append(out[m], r)
+		}
+	}
+	return out
+}
+
+func (c *Cache) translateNode(ctx context.Context, m *machine, promised []*podRecord, leaving map[string]*podRecord) {
+	s := m.state()
+	labels := s.Labels()
+	n := engine.Node{Name: m.name(), NodePool: labels[karpv1.NodePoolLabelKey], InstanceType: labels[corev1.LabelInstanceTypeStable], Initialized: s.Initialized()}
+	n.Labels = normalizedLabels(labels)
+	if m.claim == nil { // not ours, even if it carries the label of a pool
+		n.NodePool = ""
+	}
+	for _, t := range s.Taints() {
+		n.Taints = append(n.Taints, engine.Taint{Key: t.Key, Value: t.Value, Effect: engine.Effect(t.Effect)})
+	}
+	if m.node != nil && m.node.Spec.Unschedulable && !slices.ContainsFunc(n.Taints, func(t engine.Taint) bool { return t.Key == corev1.TaintNodeUnschedulable }) {
+		n.Taints = append(n.Taints, engine.Taint{Key: corev1.TaintNodeUnschedulable, Effect: engine.NoSchedule})
+	}
+	n.Allocatable = amounts(s.Allocatable(), false)
+	m.usage = amounts(s.Capacity(), false)
+	m.usage[engine.ResourceNodes] = 1
+	if m.deleting(c.marked) {
+		n.Closed = "it is being deleted"
+	}
+	it := c.instanceType(n.NodePool, n.InstanceType)
+	switch {
+	case it != nil:
+		if p, ok := it.OfferingPrice(labels[corev1.LabelTopologyZone], labels[karpv1.CapacityTypeLabelKey]); ok {
+			n.PriceUSDPerHour = p
+		}
+	case m.node == nil && m.claim.Status.ProviderID == "":
+		c.undecided(m, &n)
+	}
+	n.VolumeLimits = c.volumeLimits(ctx, m, it)
+	c.podsOn(m, &n, promised, leaving)
+	m.out = n
+}
+
+func normalizedLabels(labels map[string]string) map[string]string {
+	out := make(map[string]string, len(labels))
+	for k, v := range labels {
+		out[k] = v
+	}
+	for from, to := range karpv1.NormalizedLabels { // the older name counts where the newer is missing
+		if v, ok := labels[from]; ok {
+			if _, have := labels[to]; !have {
+				_, values := normalize(to, []string{v})
+				out[to] = values[0]
+			}
+		}
+	}
+	return out
+}
+
+func (c *Cache) instanceType(pool, name string) *cloudprovider.InstanceType {
+	for _, it := range c.types[pool] {
+		if it.Name == name {
+			return it
+		}
+	}
+	return nil
+}
+
+// undecided describes a claim whose machine has not been chosen yet: every type
+// that its requirements leave holds its pods, so the least of each resource is
+// what can be counted on, and the most is what it may take of the limits.
+func (c *Cache) undecided(m *machine, n *engine.Node) {
+	reqs := scheduling.NewNodeSelectorRequirementsWithMinValues(m.claim.Spec.Requirements...)
+	reqs.Add(scheduling.NewLabelRequirements(m.claim.Labels).Values()...)
+	var least, most engine.Resources
+	values := map[string]map[string]bool{}
+	offer := func(key, value string) {
+		if values[key] == nil {
+			values[key] = map[string]bool{}
+		}
+		values[key][value] = true
+	}
+	for _, it := range c.types[n.NodePool] {
+		if it.Requirements.Intersects(reqs) != nil {
+			continue
+		}
+		any := false
+		for _, o := range it.Offerings.Launchable() {
+			if reqs.IsCompatible(o.Requirements, scheduling.AllowUndefinedWellKnownLabels) {
+				any = true
+				offer(engine.LabelZone, o.Zone())
+				offer(engine.LabelCapacityType, o.CapacityType())
+				if n.PriceUSDPerHour == 0 || o.Price < n.PriceUSDPerHour {
+					n.PriceUSDPerHour = o.Price
+				}
+			}
+		}
+		if !any {
+			continue
+		}
+		for _, r := range it.Requirements {
+			if r.Operator() == corev1.NodeSelectorOpIn {
+				for _, v := range r.Values() {
+					if reqs.Get(r.Key).Has(v) && r.Key != engine.LabelZone && r.Key != engine.LabelCapacityType {
+						offer(r.Key, v)
+					}
+				}
+			}
+		}
+		alloc, capacity := amounts(it.Allocatable(), false), amounts(it.Capacity, false)
+		if least == nil {
+			least, most = alloc, capacity
+			continue
+		}
+		for k := range least {
+			least[k] = min(least[k], alloc[k])
+		}
+		for k, v := range capacity {
+			most[k] = max(most[k], v)
+		}
+	}
+	if least == nil { // nothing fits any more: what it was created for is all it holds
+		least = amounts(m.claim.Spec.Resources.Requests, false)
+		most = maps.Clone(least)
+	}
+	n.Allocatable, m.usage = least, most
+	m.usage[engine.ResourceNodes] = 1
+	for _, k := range slices.Sorted(maps.Keys(values)) {
+		if _, decided := n.Labels[k]; decided {
+			continue
+		}
+		list := slices.Sorted(maps.Keys(values[k]))
+		if len(list) == 1 {
+			n.Labels[k] = list[0]
+			continue
+		}
+		n.Undecided = append(n.Undecided, engine.Requirement{Key: k, Operator: engine.In, Values: list})
+	}
+}
+
+// volumeLimits are what the drivers on the node report, and for those that have
+// not reported yet what the instance type is known for.
+func (c *Cache) volumeLimits(ctx context.Context, m *machine, it *cloudprovider.InstanceType) map[string]int {
+	out := map[string]int{}
+	if it != nil {
+		maps.Copy(out, it.VolumeAttachmentLimits)
+	}
+	if m.node != nil {
+		var cn storagev1.CSINode
+		if err := c.client.Get(ctx, client.ObjectKey{Name: m.node.Name}, &cn); err == nil {
+			for _, d := range cn.Spec.Drivers {
+				delete(out, d.Name) // it is there and has the last word
+				if d.Allocatable != nil && d.Allocatable.Count != nil {
+					out[d.Name] = int(*d.Allocatable.Count)
+				}
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// podsOn lists the pods that count on the node, and the DaemonSets that have
+// none there yet.
+func (c *Cache) podsOn(m *machine, n *engine.Node, promised []*podRecord, leaving map[string]*podRecord) {
+	here := map[string]*podRecord{}
+	present := map[types.UID]bool{}
+	var going []engine.PodGroup
+	if m.node != nil {
+		for _, k := range slices.Sorted(maps.Keys(c.onNode[m.node.Name])) {
+			r := c.onNode[m.node.Name][k]
+			if podutils.IsTerminal(r.pod) {
+				continue
+			}
+			if o := metav1.GetControllerOfNoCopy(r.pod); o != nil && o.Kind == "DaemonSet" {
+				present[o.UID] = true
+			}
+			switch {
+			case leaving[k] != nil: // to be placed elsewhere
+			case podutils.IsTerminating(r.pod):
+				// It still takes its room, but is no longer counted by others.
+				going = append(going, engine.PodGroup{Class: c.goingClass(r), Pods: []string{k}})
+			default:
+				here[k] = r
+			}
+		}
+	}
+	for _, r := range promised {
+		here[r.key] = r
+	}
+	n.Pods = append(c.groups(here), going...)
+	n.MissingDaemons = nil
+	for _, d := range c.daemonSets {
+		if !present[d.uid] {
+			n.MissingDaemons = append(n.MissingDaemons, d.class)
+		}
+	}
+}
+
+func (c *Cache) goingClass(r *podRecord) engine.ClassID {
+	return c.shapes.class(r.shape, nil, fmt.Sprintf("%s (terminating)", ownerName(r.pod)))
+}

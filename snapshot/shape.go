@@ -1,0 +1,541 @@
+package snapshot
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+	karpsched "sigs.k8s.io/karpenter/pkg/controllers/provisioning/scheduling"
+	"sigs.k8s.io/karpenter/pkg/scheduling"
+	podutils "sigs.k8s.io/karpenter/pkg/utils/pod"
+	"sigs.k8s.io/karpenter/pkg/utils/resources"
+
+	"github.com/nap-aks/nap/engine"
+	"github.com/nap-aks/nap/internal/kubemem"
+)
+
+// shape is what scheduling sees of a pod besides its labels. Pods with equal
+// keys share one.
+type shape struct {
+	class engine.PodClass // Labels and Name not set
+	err   error           // the pod cannot be considered: volumes that do not resolve, say
+	// ids are the classes of this shape by the rendered labels.
+	ids map[string]engine.ClassID
+}
+
+// shapes interns the shapes of pods.
+type shapes struct {
+	client  *kubemem.Client
+	volumes *karpsched.VolumeTopology
+	byKey   map[string]*shape // by what the shape was read from
+	byClass map[string]*shape // by what it came to
+	buf     []byte
+	// keys are the label keys that some selector looks at.
+	keys        map[string]bool
+	sortedKeys  []string
+	keysVersion int
+	classes     []engine.PodClass
+}
+
+func newShapes(c *kubemem.Client) *shapes {
+	return &shapes{client: c, volumes: karpsched.NewVolumeTopology(c), byKey: map[string]*shape{}, byClass: map[string]*shape{}, keys: map[string]bool{}}
+}
+
+// of returns the shape of a pod, translating it if it is the first of its kind.
+// The key covers every field that the translation reads, except the objects the
+// pod refers to (claims, namespaces): the caller calls forget when those change.
+func (s *shapes) of(ctx context.Context, p *corev1.Pod) *shape {
+	s.buf = appendShape(s.buf[:0], p)
+	if found, ok := s.byKey[string(s.buf)]; ok {
+		return found
+	}
+	sh := &shape{ids: map[string]engine.ClassID{}}
+	key := string(s.buf)
+	sh.class, sh.err = s.translate(ctx, p)
+	// Different pods can come to the same: a pending and a running pod of one
+	// Deployment, the pods of a StatefulSet with a claim each.
+	content, err := json.Marshal(sh.class)
+	if err == nil && sh.err == nil {
+		if same, ok := s.byClass[string(content)]; ok {
+			s.byKey[key] = same
+			return same
+		}
+		s.byClass[string(content)] = sh
+	}
+	s.byKey[key] = sh
+	for _, c := range sh.class.Spread {
+		s.look(c.Selector)
+	}
+	for _, t := range sh.class.PodAffinity {
+		s.look(t.Selector)
+	}
+	for _, t := range sh.class.PodAntiAffinity {
+		s.look(t.Selector)
+	}
+	return sh
+}
+
+func (s *shapes) look(sel *engine.Selector) {
+	if sel == nil {
+		return
+	}
+	for _, r := range sel.Requirements {
+		if !s.keys[r.Key] {
+			s.keys[r.Key] = true
+			s.keysVersion++
+			s.sortedKeys = slices.Sorted(maps.Keys(s.keys))
+		}
+	}
+}
+
+// forget drops the shapes, so that the next look-up of each pod translates it
+// anew. Classes that come out the same keep their number.
+func (s *shapes) forget() { s.byKey = map[string]*shape{} }
+
+// class returns the number of the class of a pod of this shape with these
+// labels. name is for people and is that of the first pod of the class.
+func (s *shapes) class(sh *shape, podLabels map[string]string, name string) engine.ClassID {
+	s.buf = s.buf[:0]
+	for _, k := range s.sortedKeys {
+		if v, ok := podLabels[k]; ok {
+			s.buf = appendString(appendString(s.buf, k), v)
+		}
+	}
+	if id, ok := sh.ids[string(s.buf)]; ok {
+		return id
+	}
+	c := sh.class
+	c.Name = name
+	for _, k := range s.sortedKeys {
+		if v, ok := podLabels[k]; ok {
+			if c.Labels == nil {
+				c.Labels = map[string]string{}
+			}
+			c.Labels[k] = v
+		}
+	}
+	id := engine.ClassID(len(s.classes))
+	s.classes = append(s.classes, c)
+	sh.ids[string(s.buf)] = id
+	return id
+}
+
+// translate makes the class of a pod, without labels.
+func (s *shapes) translate(ctx context.Context, p *corev1.Pod) (engine.PodClass, error) {
+	c := engine.PodClass{Namespace: p.Namespace, Requests: requests(p)}
+	if p.Spec.Priority != nil {
+		c.Priority = *p.Spec.Priority
+	}
+	for _, k := range slices.Sorted(maps.Keys(p.Spec.NodeSelector)) {
+		c.NodeSelector = append(c.NodeSelector, requirement(k, corev1.NodeSelectorOpIn, []string{p.Spec.NodeSelector[k]}))
+	}
+	for _, t := range p.Spec.Tolerations {
+		c.Tolerations = append(c.Tolerations, engine.Toleration{Key: t.Key, Operator: string(t.Operator), Value: t.Value, Effect: engine.Effect(t.Effect)})
+	}
+	c.HostPorts = hostPorts(p)
+	if podutils.HasDRARequirements(p) {
+		c.Unsupported = append(c.Unsupported, "dynamic resource claims")
+	}
+	var err error
+	if c.Spread, err = spread(p); err != nil {
+		return c, err
+	}
+	if a := p.Spec.Affinity; a != nil {
+		nodeAffinity(&c, a.NodeAffinity)
+		if a.PodAffinity != nil {
+			if c.PodAffinity, err = s.terms(ctx, p, a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution); err != nil {
+				return c, err
+			}
+		}
+		if a.PodAntiAffinity != nil {
+			if c.PodAntiAffinity, err = s.terms(ctx, p, a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution, a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution); err != nil {
+				return c, err
+			}
+		}
+	}
+	return c, s.podVolumes(ctx, p, &c)
+}
+
+// podVolumes adds what the pod's volumes ask of a node.
+func (s *shapes) podVolumes(ctx context.Context, p *corev1.Pod, c *engine.PodClass) error {
+	if !hasClaims(p) {
+		return nil
+	}
+	used, err := scheduling.GetVolumes(ctx, s.client, p)
+	if err != nil {
+		return fmt.Errorf("reading the volumes of the pod: %w", err)
+	}
+	own := ownClaims(p)
+	for _, driver := range slices.Sorted(maps.Keys(used)) {
+		for _, id := range slices.Sorted(maps.Keys(used[driver])) {
+			if own[id] {
+				if c.Volumes == nil {
+					c.Volumes = map[string]int{}
+				}
+				c.Volumes[driver]++
+			} else {
+				c.SharedVolumes = append(c.SharedVolumes, engine.SharedVolume{Driver: driver, ID: id})
+			}
+		}
+	}
+	alternatives, err := s.volumes.GetRequirements(ctx, p)
+	if err != nil {
+		return fmt.Errorf("reading where the volumes of the pod can be: %w", err)
+	}
+	if len(alternatives) > 0 {
+		vt := engine.VolumeTopology{}
+		for _, alt := range alternatives {
+			vt.Terms = append(vt.Terms, fromKarpenter(alt))
+		}
+		c.VolumeTopology = append(c.VolumeTopology, vt)
+	}
+	return nil
+}
+
+func hasClaims(p *corev1.Pod) bool {
+	for i := range p.Spec.Volumes {
+		if v := &p.Spec.Volumes[i]; v.PersistentVolumeClaim != nil || v.Ephemeral != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// ownClaims names the claims that belong to this pod alone: those of ephemeral
+// volumes and those of a StatefulSet's templates, which are named after the pod.
+// Any other claim may be mounted by other pods as well.
+func ownClaims(p *corev1.Pod) map[string]bool {
+	out := map[string]bool{}
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i]
+		switch {
+		case v.Ephemeral != nil:
+			out[p.Namespace+"/"+p.Name+"-"+v.Name] = true
+		case v.PersistentVolumeClaim != nil && strings.HasSuffix(v.PersistentVolumeClaim.ClaimName, "-"+p.Name):
+			out[p.Namespace+"/"+v.PersistentVolumeClaim.ClaimName] = true
+		}
+	}
+	return out
+}
+
+func requests(p *corev1.Pod) engine.Resources {
+	list := resources.RequestsForPods(p)
+	delete(list, corev1.ResourcePods) // the engine adds the pod itself
+	return amounts(list, true)
+}
+
+// amounts turns quantities into the engine's integers. Requests round up, what
+// is on offer rounds down; zero requests are dropped.
+func amounts(list corev1.ResourceList, roundUp bool) engine.Resources {
+	out := make(engine.Resources, len(list))
+	for name, q := range list {
+		v := amount(name, q, roundUp)
+		if v > 0 || v == 0 && !roundUp {
+			out[string(name)] = v
+		}
+	}
+	return out
+}
+
+func amount(name corev1.ResourceName, q resource.Quantity, roundUp bool) int64 {
+	var v int64
+	if name == corev1.ResourceCPU {
+		v = q.MilliValue()
+		if !roundUp && q.Cmp(*resource.NewMilliQuantity(v, resource.DecimalSI)) < 0 {
+			v--
+		}
+	} else {
+		v = q.Value()
+		if !roundUp && q.Cmp(*resource.NewQuantity(v, resource.DecimalSI)) < 0 {
+			v--
+		}
+	}
+	return max(v, 0)
+}
+
+func requirement(key string, op corev1.NodeSelectorOperator, values []string) engine.Requirement {
+	key, values = normalize(key, values)
+	return engine.Requirement{Key: key, Operator: engine.Operator(op), Values: values}
+}
+
+// normalize maps the older names of a label, and of its values, to those that
+// Karpenter and the provider use.
+func normalize(key string, values []string) (string, []string) {
+	if n, ok := karpv1.NormalizedLabels[key]; ok {
+		key = n
+	}
+	if m := karpv1.NormalizedLabelValues[key]; len(m) > 0 {
+		mapped := slices.Clone(values)
+		for i, v := range mapped {
+			if to, ok := m[v]; ok {
+				mapped[i] = to
+			}
+		}
+		return key, mapped
+	}
+	return key, values
+}
+
+// fromKarpenter turns Karpenter's requirements into the engine's, by key.
+func fromKarpenter(reqs scheduling.Requirements) []engine.Requirement {
+	var out []engine.Requirement
+	for _, r := range reqs.NodeSelectorRequirements() {
+		e := engine.Requirement{Key: r.Key, Operator: engine.Operator(r.Operator), Values: slices.Sorted(slices.Values(r.Values))}
+		if r.MinValues != nil {
+			e.MinValues = *r.MinValues
+		}
+		out = append(out, e)
+	}
+	sort.SliceStable(out, func(i, j int) bool { return out[i].Key < out[j].Key })
+	return out
+}
+
+// impossible is a requirement that no node meets.
+func impossible() engine.Requirement {
+	return engine.Requirement{Key: corev1.LabelHostname, Operator: engine.In}
+}
+
+func nodeAffinity(c *engine.PodClass, a *corev1.NodeAffinity) {
+	if a == nil {
+		return
+	}
+	if req := a.RequiredDuringSchedulingIgnoredDuringExecution; req != nil {
+		for i := range req.NodeSelectorTerms {
+			if term := expressions(req.NodeSelectorTerms[i].MatchExpressions); len(term) > 0 {
+				c.NodeAffinity = append(c.NodeAffinity, term)
+			}
+		}
+		// A term without expressions matches no node, as in the kube-scheduler;
+		// one with matchFields only is that of a bound daemon pod and is met.
+		if len(c.NodeAffinity) == 0 && len(req.NodeSelectorTerms) > 0 && !onlyFields(req) {
+			c.NodeAffinity = [][]engine.Requirement{{impossible()}}
+		}
+	}
+	for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
+		t := &a.PreferredDuringSchedulingIgnoredDuringExecution[i]
+		if reqs := expressions(t.Preference.MatchExpressions); len(reqs) > 0 && t.Weight > 0 {
+			c.PreferredNodeAffinity = append(c.PreferredNodeAffinity, engine.PreferredTerm{Weight: t.Weight, Requirements: reqs})
+		}
+	}
+}
+
+func onlyFields(s *corev1.NodeSelector) bool {
+	for i := range s.NodeSelectorTerms {
+		if len(s.NodeSelectorTerms[i].MatchFields) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func expressions(list []corev1.NodeSelectorRequirement) []engine.Requirement {
+	var out []engine.Requirement
+	for i := range list {
+		out = append(out, requirement(list[i].Key, list[i].Operator, list[i].Values))
+	}
+	return out
+}
+
+func hostPorts(p *corev1.Pod) []engine.HostPort {
+	var out []engine.HostPort
+	add := func(c *corev1.Container) {
+		for _, port := range c.Ports {
+			if port.HostPort == 0 {
+				continue
+			}
+			out = append(out, engine.HostPort{IP: port.HostIP, Port: port.HostPort, Protocol: string(port.Protocol)})
+		}
+	}
+	for i := range p.Spec.Containers {
+		add(&p.Spec.Containers[i])
+	}
+	for i := range p.Spec.InitContainers {
+		if r := p.Spec.InitContainers[i].RestartPolicy; r != nil && *r == corev1.ContainerRestartPolicyAlways {
+			add(&p.Spec.InitContainers[i])
+		}
+	}
+	return out
+}
+
+// selector turns a label selector into the engine's; nil stays nil and selects
+// nothing.
+func selector(s *metav1.LabelSelector) (*engine.Selector, error) {
+	if s == nil {
+		return nil, nil
+	}
+	if _, err := metav1.LabelSelectorAsSelector(s); err != nil {
+		return nil, fmt.Errorf("reading a label selector of the pod: %w", err)
+	}
+	out := &engine.Selector{}
+	for _, k := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		out.Requirements = append(out.Requirements, engine.Requirement{Key: k, Operator: engine.In, Values: []string{s.MatchLabels[k]}})
+	}
+	for _, e := range s.MatchExpressions {
+		out.Requirements = append(out.Requirements, engine.Requirement{Key: e.Key, Operator: engine.Operator(e.Operator), Values: slices.Sorted(slices.Values(e.Values))})
+	}
+	return out, nil
+}
+
+func spread(p *corev1.Pod) ([]engine.SpreadConstraint, error) {
+	var out []engine.SpreadConstraint
+	for i := range p.Spec.TopologySpreadConstraints {
+		t := &p.Spec.TopologySpreadConstraints[i]
+		sel, err := selector(t.LabelSelector)
+		if err != nil {
+			return nil, err
+		}
+		if sel != nil {
+			for _, k := range t.MatchLabelKeys {
+				if v, ok := p.Labels[k]; ok {
+					addOnce(sel, engine.Requirement{Key: k, Operator: engine.In, Values: []string{v}})
+				}
+			}
+		}
+		key, _ := normalize(t.TopologyKey, nil)
+		c := engine.SpreadConstraint{Key: key, MaxSkew: t.MaxSkew, Selector: sel, Soft: t.WhenUnsatisfiable == corev1.ScheduleAnyway}
+		if t.MinDomains != nil {
+			c.MinDomains = *t.MinDomains
+		}
+		if t.NodeAffinityPolicy != nil {
+			c.NodeAffinityPolicy = engine.NodePolicy(*t.NodeAffinityPolicy)
+		}
+		if t.NodeTaintsPolicy != nil {
+			c.NodeTaintsPolicy = engine.NodePolicy(*t.NodeTaintsPolicy)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// addOnce adds a requirement unless it is there: newer API servers write
+// matchLabelKeys into the selector themselves.
+func addOnce(s *engine.Selector, r engine.Requirement) {
+	for _, have := range s.Requirements {
+		if have.Key == r.Key && have.Operator == r.Operator && slices.Equal(have.Values, r.Values) {
+			return
+		}
+	}
+	s.Requirements = append(s.Requirements, r)
+}
+
+func (s *shapes) terms(ctx context.Context, p *corev1.Pod, required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm) ([]engine.AffinityTerm, error) {
+	var out []engine.AffinityTerm
+	add := func(t *corev1.PodAffinityTerm, weight int32) error {
+		e, err := s.term(ctx, p, t)
+		if err != nil {
+			return err
+		}
+		e.Weight = weight
+		out = append(out, e)
+		return nil
+	}
+	for i := range required {
+		if err := add(&required[i], 0); err != nil {
+			return nil, err
+		}
+	}
+	for i := range preferred {
+		if preferred[i].Weight == 0 {
+			continue
+		}
+		if err := add(&preferred[i].PodAffinityTerm, preferred[i].Weight); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (s *shapes) term(ctx context.Context, p *corev1.Pod, t *corev1.PodAffinityTerm) (engine.AffinityTerm, error) {
+	key, _ := normalize(t.TopologyKey, nil)
+	e := engine.AffinityTerm{Key: key}
+	var err error
+	if e.Selector, err = selector(t.LabelSelector); err != nil {
+		return e, err
+	}
+	if e.Selector != nil {
+		for _, k := range t.MatchLabelKeys {
+			if v, ok := p.Labels[k]; ok {
+				addOnce(e.Selector, engine.Requirement{Key: k, Operator: engine.In, Values: []string{v}})
+			}
+		}
+		for _, k := range t.MismatchLabelKeys {
+			if v, ok := p.Labels[k]; ok {
+				addOnce(e.Selector, engine.Requirement{Key: k, Operator: engine.NotIn, Values: []string{v}})
+			}
+		}
+	}
+	switch {
+	case len(t.Namespaces) == 0 && t.NamespaceSelector == nil:
+		e.Namespaces = []string{p.Namespace}
+	case t.NamespaceSelector == nil:
+		e.Namespaces = slices.Sorted(slices.Values(t.Namespaces))
+	case len(t.NamespaceSelector.MatchLabels) == 0 && len(t.NamespaceSelector.MatchExpressions) == 0:
+		e.AllNamespaces = true
+	default:
+		names, err := s.namespaces(ctx, t.NamespaceSelector)
+		if err != nil {
+			return e, err
+		}
+		names = append(names, t.Namespaces...)
+		slices.Sort(names)
+		e.Namespaces = slices.Compact(names)
+	}
+	return e, nil
+}
+
+func (s *shapes) namespaces(ctx context.Context, sel *metav1.LabelSelector) ([]string, error) {
+	parsed, err := metav1.LabelSelectorAsSelector(sel)
+	if err != nil {
+		return nil, fmt.Errorf("reading a namespace selector of the pod: %w", err)
+	}
+	var list corev1.NamespaceList
+	if err := s.client.List(ctx, &list); err != nil {
+		return nil, fmt.Errorf("listing namespaces: %w", err)
+	}
+	var out []string
+	for i := range list.Items {
+		if parsed.Matches(labels.Set(list.Items[i].Labels)) {
+			out = append(out, list.Items[i].Name)
+		}
+	}
+	return out, nil
+}
+
+// usesNamespaceSelector tells whether the pod's class depends on namespaces.
+func usesNamespaceSelector(p *corev1.Pod) bool {
+	a := p.Spec.Affinity
+	if a == nil {
+		return false
+	}
+	found := false
+	eachTerm(a, func(t *corev1.PodAffinityTerm) { found = found || t.NamespaceSelector != nil })
+	return found
+}
+
+func eachTerm(a *corev1.Affinity, f func(*corev1.PodAffinityTerm)) {
+	if a.PodAffinity != nil {
+		for i := range a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
+			f(&a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution[i])
+		}
+		for i := range a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
+			f(&a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution[i].PodAffinityTerm)
+		}
+	}
+	if a.PodAntiAffinity != nil {
+		for i := range a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
+			f(&a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[i])
+		}
+		for i := range a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
+			f(&a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution[i].PodAffinityTerm)
+		}
+	}
+}
