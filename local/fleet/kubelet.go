@@ -1,0 +1,220 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+	nodefast "sigs.k8s.io/kwok/kustomize/stage/node/fast"
+	nodelease "sigs.k8s.io/kwok/kustomize/stage/node/heartbeat-with-lease"
+	podfast "sigs.k8s.io/kwok/kustomize/stage/pod/fast"
+	"sigs.k8s.io/kwok/pkg/apis/internalversion"
+	"sigs.k8s.io/kwok/pkg/apis/v1alpha1"
+	kwok "sigs.k8s.io/kwok/pkg/kwok/controllers"
+	"sigs.k8s.io/yaml"
+)
+
+// DurationAnnotation on a pod tells how long its containers run before they
+// complete, as a Go duration ("90s"). Pods of Jobs without it complete after
+// jobRunTime; other pods run until they are deleted.
+const DurationAnnotation = "nap.dev/run-for"
+
+// jobStage ends the pods of Jobs.
+const jobStage = `
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: job-complete}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+    - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
+    - {key: .status.phase, operator: In, values: [Running]}
+    - {key: '.metadata.ownerReferences.[].kind', operator: In, values: [Job]}
+    - {key: '.metadata.annotations["nap.dev/run-for"]', operator: DoesNotExist}
+  delay: {durationMilliseconds: 20000, jitterDurationMilliseconds: 40000}
+  next:
+    statusTemplate: |
+      {{ $pod := . }}
+      phase: Succeeded
+      containerStatuses:
+      {{ range $i, $c := .spec.containers }}
+      {{ $was := index $pod.status.containerStatuses $i }}
+      - name: {{ $c.name | Quote }}
+        image: {{ $c.image | Quote }}
+        ready: false
+        started: false
+        restartCount: 0
+        state:
+          terminated:
+            exitCode: 0
+            reason: Completed
+            startedAt: {{ $was.state.running.startedAt | Quote }}
+            finishedAt: {{ Now | Quote }}
+      {{ end }}
+      conditions:
+      - {type: Ready, status: "False", reason: PodCompleted, lastTransitionTime: {{ Now | Quote }}}
+      - {type: ContainersReady, status: "False", reason: PodCompleted, lastTransitionTime: {{ Now | Quote }}}
+`
+
+// timedStage ends the pods that say how long they run.
+const timedStage = `
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: timed-complete}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+    - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
+    - {key: .status.phase, operator: In, values: [Running]}
+    - {key: '.metadata.annotations["nap.dev/run-for"]', operator: Exists}
+  delay:
+    durationFrom: {expressionFrom: '.metadata.annotations["nap.dev/run-for"]'}
+    durationMilliseconds: 30000
+`
+
+func stages() (map[internalversion.StageResourceRef][]*internalversion.Stage, error) {
+	node := internalversion.StageResourceRef{APIGroup: "v1", Kind: "Node"}
+	pod := internalversion.StageResourceRef{APIGroup: "v1", Kind: "Pod"}
+	out := map[internalversion.StageResourceRef][]*internalversion.Stage{}
+	add := func(ref internalversion.StageResourceRef, text string, fill func(*v1alpha1.Stage)) (*v1alpha1.Stage, error) {
+		var s v1alpha1.Stage
+		if err := yaml.Unmarshal([]byte(text), &s); err != nil {
+			return nil, fmt.Errorf("kubelet stage: %w", err)
+		}
+		if fill != nil {
+			fill(&s)
+		}
+		in, err := internalversion.ConvertToInternalStage(&s)
+		if err != nil {
+			return nil, fmt.Errorf("kubelet stage %s: %w", s.Name, err)
+		}
+		out[ref] = append(out[ref], in)
+		return &s, nil
+	}
+	for _, s := range []struct {
+		ref  internalversion.StageResourceRef
+		text string
+	}{
+		{node, nodefast.DefaultNodeInit}, {node, nodelease.DefaultNodeHeartbeatWithLease},
+		{pod, podfast.DefaultPodReady}, {pod, podfast.DefaultPodDelete},
+	} {
+		if _, err := add(s.ref, s.text, nil); err != nil {
+			return nil, err
+		}
+	}
+	job, err := add(pod, jobStage, nil)
+	if err != nil {
+		return nil, err
+	}
+	_, err = add(pod, timedStage, func(s *v1alpha1.Stage) { s.Spec.Next = job.Spec.Next })
+	return out, err
+}
+
+// startKubelets plays the kubelets of a cluster's nodes until ctx ends.
+func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, c *clusterFleet, log *slog.Logger) error {
+	st, err := stages()
+	if err != nil {
+		return err
+	}
+	dyn, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	ctr, err := kwok.NewController(kwok.Config{
+		Clock:                             clock.RealClock{},
+		DynamicClient:                     dyn,
+		RESTClient:                        client.CoreV1().RESTClient(),
+		TypedClient:                       client,
+		ManageNodesWithAnnotationSelector: managedAnnotation + "=fake",
+		CIDR:                              c.podCIDR(),
+		LocalStages:                       st,
+		PodPlayStageParallelism:           16,
+		NodePlayStageParallelism:          8,
+		NodeLeaseDurationSeconds:          40,
+		NodeLeaseParallelism:              8,
+		PodsOnNodeSyncParallelism:         8,
+		ID:                                "nap-fleet",
+	})
+	if err != nil {
+		return fmt.Errorf("kubelets: %w", err)
+	}
+	if err := ctr.Start(ctx); err != nil {
+		return fmt.Errorf("kubelets: %w", err)
+	}
+	watchCilium(ctx, client, log)
+	return nil
+}
+
+// watchCilium takes the agent-not-ready taint off a node once its agent runs,
+// as Cilium's operator does.
+func watchCilium(ctx context.Context, client kubernetes.Interface, log *slog.Logger) {
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace("kube-system"),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = "k8s-app=cilium" }))
+	pods := factory.Core().V1().Pods().Informer()
+	on := func(obj any) {
+		p, ok := obj.(*corev1.Pod)
+		if !ok || p.Status.Phase != corev1.PodRunning || p.Spec.NodeName == "" {
+			return
+		}
+		for range 10 {
+			if err := untaint(ctx, client, p.Spec.NodeName); err == nil || ctx.Err() != nil {
+				return
+			} else {
+				log.Warn("taking the Cilium taint off, will try again", "node", p.Spec.NodeName, "error", err)
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+	}
+	_, _ = pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) { go on(obj) },
+		UpdateFunc: func(old, now any) {
+			a, b := old.(*corev1.Pod), now.(*corev1.Pod)
+			if a.Status.Phase != b.Status.Phase {
+				go on(now)
+			}
+		},
+	})
+	factory.Start(ctx.Done())
+}
+
+func untaint(ctx context.Context, client kubernetes.Interface, node string) error {
+	n, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	kept := make([]corev1.Taint, 0, len(n.Spec.Taints))
+	for _, t := range n.Spec.Taints {
+		if t.Key != ciliumTaint {
+			kept = append(kept, t)
+		}
+	}
+	if len(kept) == len(n.Spec.Taints) {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": n.ResourceVersion},
+		"spec":     map[string]any{"taints": kept},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
+}
