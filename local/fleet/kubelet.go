@@ -144,8 +144,8 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 		LocalStages:                       st,
 		PodPlayStageParallelism:           16,
 		NodePlayStageParallelism:          8,
-		NodeLeaseDurationSeconds:          40,
-		NodeLeaseParallelism:              8,
+		// Leases are the machines' own work (heartbeat): kwok's takes ten seconds
+		// to take over the leases of its last run, and pods wait for that.
 		PodsOnNodeSyncParallelism:         8,
 		ID:                                "nap-fleet",
 	})

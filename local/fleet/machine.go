@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -37,6 +38,7 @@ type machine struct {
 	registered bool
 	nodeName   string
 	applied    *intent.MachineIntent // what the Node was last made from
+	stopBeat   context.CancelFunc
 }
 
 // want leaves the newest intent.
@@ -147,7 +149,59 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 		return err
 	}
 	m.registered, m.nodeName, m.applied = true, mi.NodeName, &mi
+	if m.stopBeat == nil {
+		beatCtx, stop := context.WithCancel(ctx)
+		m.stopBeat = stop
+		go m.heartbeat(beatCtx, mi.NodeName)
+	}
 	return nil
+}
+
+// Kubelets renew their lease four times in its life.
+const leaseSeconds = 40
+
+// heartbeat renews the node's lease, as the kubelet does, until ctx ends.
+func (m *machine) heartbeat(ctx context.Context, node string) {
+	every := time.Duration(leaseSeconds) * time.Second / 4
+	wait := time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = every + time.Duration(hash(node)%1000)*time.Millisecond/2
+		client, _, err := m.c.api(ctx)
+		if err != nil {
+			return
+		}
+		if err := renewLease(ctx, client, node); err != nil && ctx.Err() == nil {
+			wait = time.Second
+			m.c.f.Logger.Debug("lease not renewed", "node", node, "error", err)
+		}
+	}
+}
+
+func renewLease(ctx context.Context, client kubernetes.Interface, node string) error {
+	leases := client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"renewTime": metav1.NowMicro()}})
+	if err != nil {
+		return err
+	}
+	_, err = leases.Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{})
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	n, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	duration, now := int32(leaseSeconds), metav1.NowMicro()
+	_, err = leases.Create(ctx, &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Name: node, OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node, UID: n.UID}}},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &node, LeaseDurationSeconds: &duration, RenewTime: &now},
+	}, metav1.CreateOptions{})
+	return err
 }
 
 // api waits for the cluster's API for as long as the intent stands. It returns
@@ -223,6 +277,10 @@ func (m *machine) remove(ctx context.Context) (bool, error) {
 }
 
 func (m *machine) removeOld(ctx context.Context) (bool, error) {
+	if m.stopBeat != nil {
+		m.stopBeat()
+		m.stopBeat = nil
+	}
 	if m.c.alive() {
 		waitCtx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		client, _, err := m.c.api(waitCtx)
