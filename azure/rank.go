@@ -35,7 +35,7 @@ func rank(table *instancetype.Table, claim *karpv1.NodeClaim, types []*cloudprov
 	}
 	var list []ranked
 	for _, it := range types {
-		if !requirements.IsCompatible(it.Requirements, scheduling.AllowUndefinedWellKnownLabels) || !resources.Fits(claim.Spec.Resources.Requests, it.Allocatable()) {
+		if it.Requirements.Intersects(requirements) != nil || !resources.Fits(claim.Spec.Resources.Requests, it.Allocatable()) {
 			continue
 		}
 		sku := table.SKU(it.Name)
