@@ -1,0 +1,651 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// catalog is the compiled form of pools and catalogues: columns, each one way
+// to get a machine with every label decided, grouped into kinds that have the
+// same room.
+type catalog struct {
+	pools []cpool
+	kinds []kind
+	cols  []column
+	// vals[key][column] is the value of a label, for keys in play.
+	vals       map[int32][]int32
+	openEnded  map[int32]bool // keys for which named values make columns
+	all        bitset         // columns of pools that are not blocked
+	avail      bitset         // available columns
+	reqRows    map[string]bitset
+	dims       int
+	tiers      []tier
+	resNames   []string // reservations, by index
+	priceOrder [][]int32
+	resLeft    []int64
+}
+
+// cpool is a NodePool with its range of columns and kinds.
+type cpool struct {
+	p              *NodePool
+	index          int // in Cluster.pools
+	lo, hi         int32
+	kindLo, kindHi int32
+	reqs           []creq
+	minValues      []minValue
+	limited        bool
+}
+
+type minValue struct {
+	key int32
+	min int
+}
+
+// tier is a range of pools of equal weight.
+type tier struct {
+	lo, hi         int32 // columns
+	poolLo, poolHi int
+}
+
+// kind is machines of one pool and instance type with the same room for pods.
+type kind struct {
+	pool     int32
+	typ      *InstanceType
+	alloc    []int64 // after daemons
+	capacity Resources
+	daemon   []int64 // what the daemons take
+	ports    []HostPort
+	shared   []SharedVolume
+	lo, hi   int32 // columns, cheapest first
+	price    float64
+}
+
+type column struct {
+	kind    int32
+	pool    int32
+	typ     *InstanceType
+	off     *Offering
+	price   float64
+	reserve int32 // index of the reservation, or -1
+}
+
+// tmpColumn is a column while the catalogue is being compiled.
+type tmpColumn struct {
+	off     *Offering
+	vals    []int32 // aligned with the keys in play
+	daemons string
+	dset    []ClassID
+}
+
+func (c *Cluster) catalog() *catalog {
+	if c.cat != nil {
+		if c.cat.dims != len(c.dims.names) {
+			for i := range c.cat.kinds {
+				c.cat.kinds[i].alloc = c.dims.pad(c.cat.kinds[i].alloc)
+			}
+			c.cat.dims = len(c.dims.names)
+		}
+		return c.cat
+	}
+	cat := &catalog{vals: map[int32][]int32{}, openEnded: map[int32]bool{}, reqRows: map[string]bitset{}}
+	for i := range c.pools {
+		for _, r := range c.pools[i].Requirements {
+			if r.MinValues > 0 {
+				c.inPlay[c.sym.key(r.Key)] = true
+			}
+		}
+	}
+	keys := make([]int32, 0, len(c.inPlay))
+	for k := range c.inPlay {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		cat.vals[k] = nil
+	}
+	order := make([]int, len(c.pools))
+	for i := range order {
+		order[i] = i
+	}
+	sort.SliceStable(order, func(i, j int) bool {
+		a, b := &c.pools[order[i]], &c.pools[order[j]]
+		if a.Weight != b.Weight {
+			return a.Weight > b.Weight
+		}
+		return a.Name < b.Name
+	})
+	resIndex := map[string]int32{}
+	for _, pi := range order {
+		p := &c.pools[pi]
+		if p.Blocked != "" {
+			continue
+		}
+		reqs, _ := c.sym.compileReqs(p.Requirements) // checked by SetCatalogue
+		cp := cpool{p: p, index: pi, lo: int32(len(cat.cols)), kindLo: int32(len(cat.kinds)), reqs: reqs, limited: len(p.Limits) > 0}
+		for i, r := range p.Requirements {
+			if r.MinValues > 0 {
+				cp.minValues = append(cp.minValues, minValue{reqs[i].key, r.MinValues})
+			}
+		}
+		b := newPoolBuilder(c, cat, p, reqs, keys)
+		types := c.catalogues[p.Catalogue].InstanceTypes
+		for ti := range types {
+			it := &types[ti]
+			tmp := b.columns(it)
+			if len(tmp) == 0 {
+				continue
+			}
+			c.addKinds(cat, int32(len(cat.pools)), it, tmp, keys, resIndex)
+		}
+		cp.hi, cp.kindHi = int32(len(cat.cols)), int32(len(cat.kinds))
+		if n := len(cat.tiers); n > 0 && cat.pools[cat.tiers[n-1].poolLo].p.Weight == p.Weight {
+			cat.tiers[n-1].hi = cp.hi
+			cat.tiers[n-1].poolHi = len(cat.pools) + 1
+		} else {
+			cat.tiers = append(cat.tiers, tier{cp.lo, cp.hi, len(cat.pools), len(cat.pools) + 1})
+		}
+		cat.pools = append(cat.pools, cp)
+	}
+	cat.all = newBitset(len(cat.cols))
+	cat.all.setRange(0, int32(len(cat.cols)))
+	cat.avail = newBitset(len(cat.cols))
+	for i := range cat.cols {
+		if cat.cols[i].off.Available {
+			cat.avail.set(int32(i))
+		}
+	}
+	cat.dims = len(c.dims.names)
+	for i := range cat.kinds {
+		k := &cat.kinds[i]
+		k.alloc = c.dims.pad(k.alloc)
+		k.daemon = c.dims.pad(k.daemon)
+	}
+	c.cat = cat
+	return cat
+}
+
+// addKinds appends the columns of one instance type, grouped into kinds.
+func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmpColumn, keys []int32, resIndex map[string]int32) {
+	sort.SliceStable(tmp, func(i, j int) bool {
+		a, b := &tmp[i], &tmp[j]
+		if oa, ob := overrides(a.off), overrides(b.off); oa != ob {
+			return !oa
+		}
+		if a.daemons != b.daemons {
+			return a.daemons < b.daemons
+		}
+		return a.off.PriceUSDPerHour < b.off.PriceUSDPerHour
+	})
+	for i := range tmp {
+		t := &tmp[i]
+		newKind := i == 0 || t.daemons != tmp[i-1].daemons || overrides(t.off) || overrides(tmp[i-1].off)
+		if newKind {
+			k := kind{pool: pool, typ: it, lo: int32(len(cat.cols)), price: t.off.PriceUSDPerHour}
+			alloc := it.Allocatable
+			if t.off.Allocatable != nil {
+				alloc = t.off.Allocatable
+			}
+			k.capacity = it.Capacity
+			if t.off.Capacity != nil {
+				k.capacity = t.off.Capacity
+			}
+			k.alloc = c.dims.capacityVec(alloc, it.VolumeLimits)
+			k.daemon = make([]int64, len(c.dims.names))
+			seen := map[SharedVolume]bool{}
+			for _, d := range t.dset {
+				dc := c.classes[d]
+				for dim, r := range dc.vec {
+					k.daemon[dim] += r
+				}
+				k.ports = append(k.ports, dc.pc.HostPorts...)
+				for _, v := range dc.pc.SharedVolumes {
+					if !seen[v] {
+						seen[v] = true
+						k.daemon[c.dims.id(attachPrefix+v.Driver)]++
+						k.shared = append(k.shared, v)
+					}
+				}
+			}
+			k.alloc = c.dims.pad(k.alloc)
+			sub(k.alloc, k.daemon)
+			cat.kinds = append(cat.kinds, k)
+		}
+		ki := int32(len(cat.kinds) - 1)
+		col := column{kind: ki, pool: pool, typ: it, off: t.off, price: t.off.PriceUSDPerHour, reserve: -1}
+		if id := t.off.ReservationID; id != "" {
+			ri, ok := resIndex[id]
+			if !ok {
+				ri = int32(len(cat.resLeft))
+				resIndex[id] = ri
+				cat.resLeft = append(cat.resLeft, int64(t.off.ReservationRemaining))
+				cat.resNames = append(cat.resNames, id)
+			}
+			col.reserve = ri
+		}
+		cat.cols = append(cat.cols, col)
+		for j, key := range keys {
+			cat.vals[key] = append(cat.vals[key], t.vals[j])
+		}
+		cat.kinds[ki].hi = int32(len(cat.cols))
+	}
+}
+
+func overrides(o *Offering) bool { return o.Allocatable != nil || o.Capacity != nil }
+
+// poolBuilder decides the labels of a pool's machines.
+type poolBuilder struct {
+	c      *Cluster
+	cat    *catalog
+	p      *NodePool
+	keys   []int32 // in play
+	byKey  map[int32][]creq
+	labels map[int32]int32
+	extra  []int32 // keys of the pool's requirements and labels
+	zone   int32
+	ct     int32
+	pool   int32
+	typ    int32
+}
+
+func newPoolBuilder(c *Cluster, cat *catalog, p *NodePool, reqs []creq, keys []int32) *poolBuilder {
+	b := &poolBuilder{c: c, cat: cat, p: p, keys: keys, byKey: map[int32][]creq{}, labels: map[int32]int32{}}
+	add := func(k int32) {
+		if !slices.Contains(b.extra, k) {
+			b.extra = append(b.extra, k)
+		}
+	}
+	for _, r := range reqs {
+		b.byKey[r.key] = append(b.byKey[r.key], r)
+		add(r.key)
+	}
+	for _, k := range sortedKeys(p.Labels) {
+		id := c.sym.key(k)
+		b.labels[id] = c.sym.value(id, p.Labels[k])
+		add(id)
+	}
+	b.zone, b.ct = c.sym.key(LabelZone), c.sym.key(LabelCapacityType)
+	b.pool, b.typ = c.sym.key(LabelNodePool), c.sym.key(LabelInstanceType)
+	return b
+}
+
+// allowed filters values by the pool's requirements and label of the key.
+func (b *poolBuilder) allowed(key int32, vs []int32) []int32 {
+	reqs, hasReq := b.byKey[key]
+	lv, hasLabel := b.labels[key]
+	if !hasReq && !hasLabel {
+		return vs
+	}
+	var out []int32
+	for _, v := range vs {
+		if hasLabel && v != lv {
+			continue
+		}
+		ok := true
+		for i := range reqs {
+			if !b.c.sym.holds(&reqs[i], v) {
+				ok = false
+				break
+			}
+		}
+		if ok {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// free returns the values of a key that only the pool defines.
+func (b *poolBuilder) free(key int32) []int32 {
+	if v, ok := b.labels[key]; ok {
+		return b.allowed(key, []int32{v})
+	}
+	reqs := b.byKey[key]
+	for i := range reqs {
+		if reqs[i].op == In {
+			return b.allowed(key, reqs[i].values)
+		}
+	}
+	if len(reqs) == 0 || slices.ContainsFunc(reqs, func(r creq) bool { return r.op == DoesNotExist }) {
+		return b.allowed(key, []int32{valAbsent})
+	}
+	// Open: any value that a class names, or one that nobody names.
+	b.cat.openEnded[key] = true
+	var vs []int32
+	for v := range b.c.mentioned[key] {
+		vs = append(vs, v)
+	}
+	slices.Sort(vs)
+	vs = b.allowed(key, vs)
+	other := true
+	for i := range reqs {
+		if reqs[i].op != Exists && reqs[i].op != NotIn {
+			other = false
+		}
+	}
+	if other || len(vs) == 0 {
+		vs = append(vs, valOther)
+	}
+	return vs
+}
+
+// columns lists the ways to get an instance type from the pool.
+func (b *poolBuilder) columns(it *InstanceType) []tmpColumn {
+	c := b.c
+	type decided struct {
+		key int32
+		vs  []int32
+	}
+	listed := map[int32]bool{}
+	var fixed []decided
+	for i := range it.Requirements {
+		r := &it.Requirements[i]
+		key := c.sym.key(r.Key)
+		listed[key] = true
+		if key == b.zone || key == b.ct {
+			continue // the offering decides
+		}
+		var vs []int32
+		switch r.Operator {
+		case In:
+			for _, v := range r.Values {
+				vs = append(vs, c.sym.value(key, v))
+			}
+			vs = b.allowed(key, vs)
+		case Exists:
+			vs = b.free(key)
+		default:
+			vs = b.allowed(key, []int32{valAbsent})
+		}
+		fixed = append(fixed, decided{key, vs})
+	}
+	typeName := c.sym.value(b.typ, it.Name)
+	if !listed[b.typ] {
+		listed[b.typ] = true
+		fixed = append(fixed, decided{b.typ, b.allowed(b.typ, []int32{typeName})})
+	}
+	for _, d := range fixed {
+		if len(d.vs) == 0 {
+			// The offering may still bring the label.
+			found := false
+			for i := range it.Offerings {
+				if _, ok := it.Offerings[i].Labels[c.sym.tab[d.key].name]; ok {
+					found = true
+				}
+			}
+			if !found {
+				return nil
+			}
+		}
+	}
+	index := make(map[int32]int, len(b.keys))
+	for i, k := range b.keys {
+		index[k] = i
+	}
+	var out []tmpColumn
+	for oi := range it.Offerings {
+		o := &it.Offerings[oi]
+		ok := true
+		base := make([]int32, len(b.keys))
+		var multi []decided
+		settle := func(key int32, vs []int32) {
+			if len(vs) == 0 {
+				ok = false
+				return
+			}
+			i, play := index[key]
+			if !play {
+				return
+			}
+			base[i] = vs[0]
+			if len(vs) > 1 {
+				multi = append(multi, decided{key, vs})
+			}
+		}
+		byOffering := map[int32]bool{}
+		fromOffering := func(key int32, v string) {
+			byOffering[key] = true
+			id := valAbsent
+			if v != "" {
+				id = c.sym.value(key, v)
+			}
+			settle(key, b.allowed(key, []int32{id}))
+		}
+		fromOffering(b.zone, o.Zone)
+		fromOffering(b.ct, o.CapacityType)
+		for _, k := range sortedKeys(o.Labels) {
+			if k == LabelZone || k == LabelCapacityType {
+				continue
+			}
+			fromOffering(c.sym.key(k), o.Labels[k])
+		}
+		if o.ReservationID != "" {
+			if k := c.sym.key(LabelReservationID); !byOffering[k] {
+				fromOffering(k, o.ReservationID)
+			}
+		}
+		for _, d := range fixed {
+			if !byOffering[d.key] {
+				settle(d.key, d.vs)
+			}
+		}
+		for _, k := range b.extra {
+			if !byOffering[k] && !listed[k] {
+				if k == b.pool {
+					continue
+				}
+				settle(k, b.free(k))
+			}
+		}
+		if !ok {
+			continue
+		}
+		if i, play := index[b.pool]; play {
+			base[i] = c.sym.value(b.pool, b.p.Name)
+		}
+		if i, play := index[c.hostKey]; play {
+			base[i] = valOther
+		}
+		expand := [][]int32{base}
+		for _, m := range multi {
+			i := index[m.key]
+			var next [][]int32
+			for _, e := range expand {
+				for _, v := range m.vs {
+					n := slices.Clone(e)
+					n[i] = v
+					next = append(next, n)
+				}
+			}
+			expand = next
+		}
+		for _, vals := range expand {
+			t := tmpColumn{off: o, vals: vals}
+			b.daemonsOf(&t, index)
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// daemonsOf finds the daemon classes that will run on a column's machines.
+func (b *poolBuilder) daemonsOf(t *tmpColumn, index map[int32]int) {
+	if len(b.c.daemons) == 0 {
+		return
+	}
+	holds := func(rs []creq) bool {
+		for i := range rs {
+			if !b.c.sym.holds(&rs[i], t.vals[index[rs[i].key]]) {
+				return false
+			}
+		}
+		return true
+	}
+	var sb strings.Builder
+	for _, d := range b.c.daemons {
+		dc := b.c.classes[d]
+		if _, bad := firstUntolerated(dc.pc.Tolerations, b.p.Taints, false); bad {
+			continue
+		}
+		if !holds(dc.sel) {
+			continue
+		}
+		ok := len(dc.aff) == 0
+		for _, term := range dc.aff {
+			if len(term) > 0 && holds(term) {
+				ok = true
+				break
+			}
+		}
+		if ok {
+			t.dset = append(t.dset, d)
+			fmt.Fprintf(&sb, "%d,", d)
+		}
+	}
+	t.daemons = sb.String()
+}
+
+// reqRow is the set of columns on which a requirement holds.
+func (c *Cluster) reqRow(cat *catalog, r *creq) bitset {
+	key := r.cacheKey()
+	if row, ok := cat.reqRows[key]; ok {
+		return row
+	}
+	row := newBitset(len(cat.cols))
+	vals := cat.vals[r.key]
+	verdict := map[int32]bool{}
+	for i, v := range vals {
+		ok, seen := verdict[v]
+		if !seen {
+			ok = c.sym.holds(r, v)
+			verdict[v] = ok
+		}
+		if ok {
+			row.set(int32(i))
+		}
+	}
+	cat.reqRows[key] = row
+	return row
+}
+
+// termsRow ANDs into row the columns on which one of the terms holds.
+func (c *Cluster) termsRow(cat *catalog, row bitset, terms [][]creq, emptyHolds bool) {
+	any := newBitset(len(cat.cols))
+	for _, t := range terms {
+		if len(t) == 0 && !emptyHolds {
+			continue
+		}
+		one := cat.all.clone()
+		for i := range t {
+			one.and(c.reqRow(cat, &t[i]))
+		}
+		any.or(one)
+	}
+	row.and(any)
+}
+
+// labelRow is the set of columns that satisfy node selector and affinity.
+func (c *Cluster) labelRow(cat *catalog, cl *class) bitset {
+	row := cat.all.clone()
+	for i := range cl.sel {
+		row.and(c.reqRow(cat, &cl.sel[i]))
+	}
+	if len(cl.aff) > 0 {
+		c.termsRow(cat, row, cl.aff, false)
+	}
+	return row
+}
+
+// taintRow takes out the pools whose taints the class does not tolerate.
+func (c *Cluster) taintRow(cat *catalog, row bitset, cl *class, strict bool) {
+	for i := range cat.pools {
+		p := &cat.pools[i]
+		if _, bad := firstUntolerated(cl.pc.Tolerations, p.p.Taints, strict); bad {
+			for j := p.lo; j < p.hi; j++ {
+				row.clear(j)
+			}
+		}
+	}
+}
+
+// volumeRow ANDs the places where the class's volumes can be.
+func (c *Cluster) volumeRow(cat *catalog, row bitset, cl *class) {
+	for _, terms := range cl.vols {
+		c.termsRow(cat, row, terms, true)
+	}
+}
+
+// fitRow takes out the kinds that cannot hold one pod of the class.
+func (c *Cluster) fitRow(cat *catalog, row bitset, cl *class) {
+	for i := range cat.kinds {
+		k := &cat.kinds[i]
+		if !row.anyIn(k.lo, k.hi) {
+			continue
+		}
+		if !fits(cl.vec, k.alloc) || conflictAny(cl.pc.HostPorts, k.ports) || c.newShared(cl, k.shared, k.alloc) < 0 {
+			for j := k.lo; j < k.hi; j++ {
+				row.clear(j)
+			}
+		}
+	}
+}
+
+// newShared returns how many shared volumes of the class are not in have, or
+// -1 when the room left does not suffice for them.
+func (c *Cluster) newShared(cl *class, have []SharedVolume, free []int64) int {
+	n := 0
+	for i, v := range cl.pc.SharedVolumes {
+		if slices.Contains(have, v) || slices.Contains(cl.pc.SharedVolumes[:i], v) {
+			continue
+		}
+		n++
+		d := c.dims.ids[attachPrefix+v.Driver]
+		need := int64(n)
+		if d < len(cl.vec) {
+			need += cl.vec[d]
+		}
+		if d < len(free) && need > free[d] {
+			return -1
+		}
+	}
+	return n
+}
+
+func conflictAny(a, b []HostPort) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if portsConflict(x, y) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// fits says whether a vector fits into what is free. Missing trailing
+// dimensions of either are zero.
+func fits(vec, free []int64) bool {
+	for d, r := range vec {
+		if r > 0 && (d >= len(free) || r > free[d]) {
+			return false
+		}
+	}
+	return true
+}
+
+// fitCount is how many times a vector fits, at most limit.
+func fitCount(vec, free []int64, limit int64) int64 {
+	for d, r := range vec {
+		if r <= 0 {
+			continue
+		}
+		if d >= len(free) || free[d] < r {
+			return 0
+		}
+		if n := free[d] / r; n < limit {
+			limit = n
+		}
+	}
+	return limit
+}

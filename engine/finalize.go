@@ -1,0 +1,426 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// maxOfferings is how many ranked offerings a machine carries by default.
+const maxOfferings = 60
+
+// byPrice lists the columns of a pool by price.
+func (ps *pass) byPrice(pool int32) []int32 {
+	if ps.cat.priceOrder == nil {
+		ps.cat.priceOrder = make([][]int32, len(ps.cat.pools))
+	}
+	if ps.cat.priceOrder[pool] == nil {
+		p := &ps.cat.pools[pool]
+		ord := make([]int32, 0, p.hi-p.lo)
+		for i := p.lo; i < p.hi; i++ {
+			ord = append(ord, i)
+		}
+		sort.SliceStable(ord, func(a, b int) bool { return ps.cat.cols[ord[a]].price < ps.cat.cols[ord[b]].price })
+		ps.cat.priceOrder[pool] = ord
+	}
+	return ps.cat.priceOrder[pool]
+}
+
+// used is what the pods of a machine take.
+func (ps *pass) used(m *mach, buf []int64) []int64 {
+	alloc := ps.cat.kinds[m.kind].alloc
+	buf = append(buf[:0], alloc...)
+	for d := range buf {
+		buf[d] -= m.free[d]
+	}
+	return buf
+}
+
+// altRow is the set of columns that every pod of a machine may be on.
+func (ps *pass) altRow(m *mach, row bitset) bitset {
+	if row == nil {
+		row = newBitset(len(ps.cat.cols))
+	}
+	copy(row, m.pods[0].v.row)
+	last := m.pods[0].v.rowID
+	for i := 1; i < len(m.pods); i++ {
+		if id := m.pods[i].v.rowID; id != last {
+			row.and(m.pods[i].v.row)
+			last = id
+		}
+	}
+	return row
+}
+
+// portsFit says whether the pods' host ports are free of a kind's daemons.
+func (ps *pass) portsFit(m *mach, k *kind) bool {
+	if len(k.ports) == 0 {
+		return true
+	}
+	for i := range m.pods {
+		if conflictAny(m.pods[i].v.pc.cl.pc.HostPorts, k.ports) {
+			return false
+		}
+	}
+	return true
+}
+
+// rightSize moves each machine to its cheapest sufficient offering.
+func (ps *pass) rightSize() {
+	var row bitset
+	var used []int64
+	memo := map[string]int32{}
+	for _, m := range ps.machines {
+		if len(m.pods) == 0 {
+			continue
+		}
+		plain := len(ps.limits[m.pool]) == 0 && len(ps.quotaLeft) == 0 && len(ps.resLeft) == 0
+		var key string
+		used = ps.used(m, used)
+		if plain {
+			key = ps.patternKey(m, used)
+			if col, ok := memo[key]; ok {
+				ps.move(m, col, used)
+				continue
+			}
+		}
+		row = ps.altRow(m, row)
+		to := ps.cheapest(m, row, used)
+		if plain {
+			memo[key] = to
+		}
+		ps.move(m, to, used)
+	}
+}
+
+// cheapest is the cheapest column for what is on a machine; its own when there
+// is none better.
+func (ps *pass) cheapest(m *mach, row bitset, used []int64) int32 {
+	for _, col := range ps.byPrice(m.pool) {
+		if ps.cat.cols[col].price >= ps.cat.cols[m.col].price {
+			break
+		}
+		if !row.has(col) {
+			continue
+		}
+		k := &ps.cat.kinds[ps.cat.cols[col].kind]
+		if !fits(used, k.alloc) || !ps.pinned(m, col) || !ps.portsFit(m, k) {
+			continue
+		}
+		if !ps.swapAllowed(m.col, col) {
+			continue
+		}
+		return col
+	}
+	return m.col
+}
+
+// swapAllowed says whether limits allow a machine to change its column.
+func (ps *pass) swapAllowed(from, to int32) bool {
+	if len(ps.limits[ps.cat.cols[from].pool]) == 0 && len(ps.quotaLeft) == 0 && ps.cat.cols[to].reserve < 0 {
+		return true
+	}
+	hit := ps.limitHit
+	ps.draw(from, -1)
+	ok := ps.usable(to)
+	ps.draw(from, 1)
+	ps.limitHit = hit
+	return ok
+}
+
+func (ps *pass) move(m *mach, to int32, used []int64) {
+	if to == m.col {
+		return
+	}
+	ps.draw(m.col, -1)
+	ps.draw(to, 1)
+	m.col = to
+	m.kind = ps.cat.cols[to].kind
+	alloc := ps.cat.kinds[m.kind].alloc
+	m.free = append(m.free[:0], alloc...)
+	sub(m.free, used)
+}
+
+// patternKey is equal for machines that hold the same.
+func (ps *pass) patternKey(m *mach, used []int64) string {
+	b := make([]byte, 0, 64)
+	put := func(x int64) {
+		b = append(b, byte(x), byte(x>>8), byte(x>>16), byte(x>>24), byte(x>>32), byte(x>>40), byte(x>>48), byte(x>>56))
+	}
+	put(int64(m.pool))
+	put(int64(m.col))
+	var ids [16]int32
+	set := ids[:0]
+	for i := range m.pods {
+		if id := m.pods[i].v.rowID; !slices.Contains(set, id) {
+			set = append(set, id)
+		}
+	}
+	slices.Sort(set)
+	for _, id := range set {
+		put(int64(id))
+	}
+	put(-1)
+	for _, key := range m.pins {
+		put(int64(key))
+	}
+	put(-2)
+	for _, u := range used {
+		put(u)
+	}
+	for i := range m.pods {
+		if len(m.pods[i].v.pc.cl.pc.HostPorts) > 0 {
+			put(int64(m.pods[i].v.pc.cl.id))
+		}
+	}
+	return string(b)
+}
+
+func (ps *pass) cost() float64 {
+	z := 0.0
+	for _, m := range ps.machines {
+		z += ps.cat.cols[m.col].price
+	}
+	return z
+}
+
+// plan writes the answer.
+func (ps *pass) plan() *Plan {
+	p := &Plan{Version: PlanVersion, CostUSDPerHour: ps.cost()}
+	p.QuickCostUSDPerHour = p.CostUSDPerHour
+	byVerdict := map[*passClass][]Verdict{}
+	ps.planMachines(p, byVerdict)
+	ps.planNodes(p, byVerdict)
+	for _, pc := range ps.classes {
+		p.Verdicts = append(p.Verdicts, byVerdict[pc]...)
+		if pc.used == len(pc.pods) {
+			continue
+		}
+		v := Verdict{Class: pc.cl.id, Pods: pc.pods[pc.used:], Machine: -1}
+		if len(pc.cl.pc.Unsupported) > 0 {
+			v.Outcome, v.Code = Deferred, ReasonUnsupported
+			v.Reason = "uses " + strings.Join(pc.cl.pc.Unsupported, ", ") + ", which another scheduler decides"
+		} else {
+			v.Outcome = Refused
+			v.Code, v.Reason = ps.why(pc)
+			v.Relaxed = pc.v.relaxed
+		}
+		p.Verdicts = append(p.Verdicts, v)
+	}
+	ps.trace(p)
+	return p
+}
+
+func (ps *pass) planMachines(p *Plan, byVerdict map[*passClass][]Verdict) {
+	var row bitset
+	var used []int64
+	p.Machines = make([]Machine, 0, len(ps.machines))
+	reqs := map[string][]Requirement{}
+	for _, m := range ps.machines {
+		if len(m.pods) == 0 {
+			continue
+		}
+		used = ps.used(m, used)
+		key := ps.patternKey(m, used)
+		ranked, ok := ps.ranked[key]
+		if !ok {
+			row = ps.altRow(m, row)
+			ranked = ps.rank(m, row, used)
+			ps.ranked[key] = ranked
+		}
+		out := Machine{NodePool: ps.cat.pools[m.pool].p.Name, Offerings: ranked, PriceUSDPerHour: ranked[0].PriceUSDPerHour}
+		rk := key + ps.keysOf(m)
+		if out.Requirements, ok = reqs[rk]; !ok {
+			out.Requirements = ps.requirements(m, ranked, used)
+			reqs[rk] = out.Requirements
+		}
+		out.Pods = make([]PodGroup, 0, len(m.pods))
+		out.Requests = ps.requests(used, ps.cat.kinds[m.kind].daemon)
+		for i := range m.pods {
+			pl := &m.pods[i]
+			out.Pods = appendPods(out.Pods, pl)
+			byVerdict[pl.v.pc] = append(byVerdict[pl.v.pc], Verdict{Class: pl.v.pc.cl.id, Outcome: OnMachine, Machine: len(p.Machines), Pods: pl.pods(), Relaxed: pl.v.relaxed})
+		}
+		p.Machines = append(p.Machines, out)
+	}
+}
+
+func (pl *placed) pods() []string { return pl.v.pc.pods[pl.first : pl.first+pl.n : pl.first+pl.n] }
+
+func appendPods(gs []PodGroup, pl *placed) []PodGroup {
+	for i := range gs {
+		if gs[i].Class == pl.v.pc.cl.id {
+			gs[i].Pods = append(gs[i].Pods, pl.pods()...)
+			return gs
+		}
+	}
+	return append(gs, PodGroup{Class: pl.v.pc.cl.id, Pods: pl.pods()})
+}
+
+func (ps *pass) planNodes(p *Plan, byVerdict map[*passClass][]Verdict) {
+	index := map[int32]int{}
+	for i := range ps.onNode {
+		np := &ps.onNode[i]
+		at, ok := index[np.slot]
+		if !ok {
+			at = len(p.Placements)
+			index[np.slot] = at
+			p.Placements = append(p.Placements, Placement{Node: ps.c.nodes[np.slot].n.Name})
+		}
+		p.Placements[at].Pods = appendPods(p.Placements[at].Pods, &np.p)
+		pc := np.p.v.pc
+		byVerdict[pc] = append(byVerdict[pc], Verdict{Class: pc.cl.id, Outcome: OnNode, Node: ps.c.nodes[np.slot].n.Name, Machine: -1, Pods: np.p.pods(), Relaxed: np.p.v.relaxed})
+	}
+}
+
+func (ps *pass) requests(used, daemon []int64) Resources {
+	r := Resources{}
+	for d, u := range used {
+		n := u
+		if d < len(daemon) {
+			n += daemon[d]
+		}
+		if n > 0 && !strings.HasPrefix(ps.c.dims.names[d], attachPrefix) {
+			r[ps.c.dims.names[d]] = n
+		}
+	}
+	return r
+}
+
+// rank lists the offerings that hold a machine's pods, its own first, then by
+// price.
+func (ps *pass) rank(m *mach, row bitset, used []int64) []RankedOffering {
+	limit := ps.opt.MaxOfferings
+	if limit == 0 {
+		limit = maxOfferings
+	}
+	pool := &ps.cat.pools[m.pool]
+	out := make([]RankedOffering, 0, 16)
+	missing := map[int32]map[int32]bool{}
+	for _, mv := range pool.minValues {
+		missing[mv.key] = map[int32]bool{}
+	}
+	satisfied := func() bool {
+		for _, mv := range pool.minValues {
+			if len(missing[mv.key]) < mv.min {
+				return false
+			}
+		}
+		return true
+	}
+	add := func(col int32) {
+		cc := &ps.cat.cols[col]
+		r := RankedOffering{InstanceType: cc.typ.Name, Zone: cc.off.Zone, CapacityType: cc.off.CapacityType, ReservationID: cc.off.ReservationID, PriceUSDPerHour: cc.price}
+		if slices.Contains(out, r) {
+			return // another label variant of the same offering
+		}
+		for _, mv := range pool.minValues {
+			missing[mv.key][ps.cat.vals[mv.key][col]] = true
+		}
+		out = append(out, r)
+	}
+	add(m.col)
+	for _, col := range ps.byPrice(m.pool) {
+		if limit > 0 && len(out) >= limit && satisfied() {
+			break
+		}
+		if col == m.col || !row.has(col) {
+			continue
+		}
+		cc := &ps.cat.cols[col]
+		k := &ps.cat.kinds[cc.kind]
+		if !fits(used, k.alloc) || cc.reserve >= 0 || !ps.pinned(m, col) || !ps.portsFit(m, k) || !ps.noMore(m.kind, cc.kind) || !ps.drawable(col) {
+			continue
+		}
+		add(col)
+	}
+	return out
+}
+
+// noMore says whether a kind takes no more of the pool's limits than the one
+// that was booked, so that a fallback cannot break a limit.
+func (ps *pass) noMore(booked, other int32) bool {
+	b, o := &ps.cat.kinds[booked], &ps.cat.kinds[other]
+	for _, l := range ps.limits[b.pool] {
+		if l.name == ResourceNodes {
+			continue
+		}
+		if extra := o.capacity[l.name] - b.capacity[l.name]; extra > 0 {
+			// Room for every machine of the pool to fall back that far?
+			if extra > l.left/int64(1+len(ps.machines)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (ps *pass) keysOf(m *mach) string {
+	var ks []int32
+	for i := range m.pods {
+		for _, k := range m.pods[i].v.pc.cl.keys {
+			if !slices.Contains(ks, k) {
+				ks = append(ks, k)
+			}
+		}
+	}
+	slices.Sort(ks)
+	return fmt.Sprint(ks)
+}
+
+// requirements are what the NodeClaim must carry: the pool's own, narrowed for
+// the labels that the pods look at to the values the offerings have.
+func (ps *pass) requirements(m *mach, ranked []RankedOffering, used []int64) []Requirement {
+	pool := &ps.cat.pools[m.pool]
+	row := ps.altRow(m, nil)
+	keys := slices.Clone(m.pins)
+	for i := range m.pods {
+		for _, k := range m.pods[i].v.pc.cl.keys {
+			if !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	slices.Sort(keys)
+	narrowed := map[string]Requirement{}
+	for _, key := range keys {
+		if key == ps.c.hostKey {
+			continue
+		}
+		seen := map[int32]bool{}
+		for col := row.next(pool.lo, pool.hi); col < pool.hi; col = row.next(col+1, pool.hi) {
+			if ps.pinned(m, col) && fits(used, ps.cat.kinds[ps.cat.cols[col].kind].alloc) {
+				seen[ps.cat.vals[key][col]] = true
+			}
+		}
+		name := ps.c.sym.tab[key].name
+		if seen[valOther] || (seen[valAbsent] && len(seen) > 1) {
+			continue
+		}
+		if seen[valAbsent] {
+			continue
+		}
+		r := Requirement{Key: name, Operator: In}
+		for v := range seen {
+			r.Values = append(r.Values, ps.c.sym.valueName(key, v))
+		}
+		sort.Strings(r.Values)
+		narrowed[name] = r
+	}
+	var out []Requirement
+	for _, r := range pool.p.Requirements {
+		if n, ok := narrowed[r.Key]; ok {
+			if r.MinValues > 0 {
+				n.MinValues = r.MinValues
+			}
+			narrowed[r.Key] = n
+			continue
+		}
+		out = append(out, r)
+	}
+	for _, k := range sortedKeys(narrowed) {
+		out = append(out, narrowed[k])
+	}
+	return out
+}

@@ -1,0 +1,1357 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// Place decides where the pending pods of a snapshot go and which machines to
+// create for them. The error says what is inconsistent in the snapshot; a pod
+// without a place is not an error but a verdict.
+func Place(s *Snapshot, o Options) (*Plan, error) {
+	c, err := Compile(s)
+	if err != nil {
+		return nil, err
+	}
+	return c.Place(s.Pending, o)
+}
+
+// Place decides where pending pods go. The Cluster is left as it was.
+func (c *Cluster) Place(pending []PodGroup, o Options) (*Plan, error) {
+	ps, err := c.newPass(pending, o)
+	if err != nil {
+		return nil, err
+	}
+	defer ps.undo()
+	ps.run()
+	if ps.scarce() {
+		// Limits or quotas refused pods: start over, the important ones first.
+		ps.restart()
+		ps.byPriority = true
+		ps.run()
+	}
+	ps.rightSize()
+	return ps.plan(), nil
+}
+
+// pass is the state of one call of Place.
+type pass struct {
+	c   *Cluster
+	cat *catalog
+	opt Options
+
+	classes      []*passClass
+	byClass      map[ClassID]*passClass
+	counters     []*counter
+	counterIndex map[counterKey]*counter
+
+	machines   []*mach
+	firstOpen  int
+	touched    map[int32]*savedNode
+	onNode     []nodePlaced
+	limits     [][]limitLeft // per catalogue pool
+	quotaLeft  []int64
+	resLeft    []int64
+	byPriority bool
+	limitHit   bool
+
+	pi        []float64 // value of a unit of each dimension, $/h
+	kindOrder []int32   // kinds by the most value they can hold per dollar
+	kindBest  []float64 // that bound, per kind
+	shapes    []*shape
+	shapeKey  map[string]*shape
+	rowIDs    map[uint64][]rowEntry
+	rowCount  int32
+	priceOrd  [][]int32 // per pool: columns by price
+	strictAny bool
+	work      int64
+	scratch   []int64
+	ranked    map[string][]RankedOffering
+}
+
+type rowEntry struct {
+	row bitset
+	id  int32
+}
+
+type limitLeft struct {
+	name string
+	left int64
+}
+
+// mach is a machine to create.
+type mach struct {
+	col    int32
+	kind   int32
+	pool   int32
+	free   []int64
+	pods   []placed
+	host   []hostCount
+	pins   []int32 // keys whose value some counter relies on
+	ports  []HostPort
+	shared []SharedVolume
+	dead   bool
+}
+
+type hostCount struct {
+	ctr *counter
+	n   int32
+}
+
+// placed is a run of a class's pods.
+type placed struct {
+	v     *variant
+	first int
+	n     int
+}
+
+type nodePlaced struct {
+	slot int32
+	p    placed
+}
+
+type savedNode struct {
+	free   []int64
+	ports  []HostPort
+	shared map[string]int
+}
+
+// shape is classes that are alike to the packer: same columns, same size, same
+// cap per machine.
+type shape struct {
+	id     int
+	row    bitset
+	vec    []int64
+	value  float64
+	cap    int64
+	capCtr int
+	count  int64 // pods in the pass
+	look   int64 // pods not promised to an opened machine yet
+}
+
+func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
+	ps := &pass{c: c, cat: c.catalog(), opt: o, byClass: map[ClassID]*passClass{},
+		counterIndex: map[counterKey]*counter{}, touched: map[int32]*savedNode{},
+		shapeKey: map[string]*shape{}, rowIDs: map[uint64][]rowEntry{}, ranked: map[string][]RankedOffering{}}
+	for i := range pending {
+		g := &pending[i]
+		if err := c.checkClass(g.Class); err != nil {
+			return nil, fmt.Errorf("pending group %d: %w", i, err)
+		}
+		if len(g.Pods) == 0 {
+			continue
+		}
+		pc := ps.byClass[g.Class]
+		if pc == nil {
+			pc = &passClass{cl: c.classes[g.Class], group: len(ps.classes)}
+			pc.vec = pc.cl.vec
+			ps.byClass[g.Class] = pc
+			ps.classes = append(ps.classes, pc)
+			pc.pods = g.Pods
+		} else {
+			pc.pods = append(slices.Clip(pc.pods), g.Pods...)
+		}
+	}
+	if len(pending) > 0 && len(ps.classes) == 0 && len(pending[0].Pods) > 0 {
+		return nil, errors.New("no pods")
+	}
+	for i := range ps.cat.pools {
+		for _, t := range ps.cat.pools[i].p.Taints {
+			ps.strictAny = ps.strictAny || t.Effect == PreferNoSchedule
+		}
+	}
+	for _, nd := range c.nodes {
+		if nd != nil {
+			for _, t := range nd.taints {
+				ps.strictAny = ps.strictAny || t.Effect == PreferNoSchedule
+			}
+		}
+	}
+	ps.setupCounters()
+	ps.resetAmounts()
+	for _, pc := range ps.classes {
+		ps.buildLadder(pc)
+		ps.setLevel(pc, 0)
+	}
+	ps.prices()
+	return ps, nil
+}
+
+// resetAmounts sets what limits, quotas and reservations leave.
+func (ps *pass) resetAmounts() {
+	ps.limits = make([][]limitLeft, len(ps.cat.pools))
+	for i := range ps.cat.pools {
+		p := ps.cat.pools[i].p
+		for _, name := range sortedKeys(p.Limits) {
+			ps.limits[i] = append(ps.limits[i], limitLeft{name, p.Limits[name] - p.Usage[name]})
+		}
+	}
+	ps.quotaLeft = ps.quotaLeft[:0]
+	for i := range ps.c.quotas {
+		ps.quotaLeft = append(ps.quotaLeft, ps.c.quotas[i].Remaining)
+	}
+	ps.resLeft = append(ps.resLeft[:0], ps.cat.resLeft...)
+}
+
+func (ps *pass) setupCounters() {
+	c := ps.c
+	soft := ps.opt.Preferences != PreferencesIgnore
+	for _, pc := range ps.classes {
+		cl := pc.cl
+		for i := range cl.pc.Spread {
+			if s := &cl.pc.Spread[i]; !s.Soft || soft {
+				ps.spreadCounter(cl, s)
+			}
+		}
+		ps.affinityCounters(cl, nil)
+		for i := range cl.pc.PodAffinity {
+			if t := &cl.pc.PodAffinity[i]; t.Weight > 0 && soft {
+				ps.termCounter(cl, t)
+			}
+		}
+		for i := range cl.pc.PodAntiAffinity {
+			if t := &cl.pc.PodAntiAffinity[i]; t.Weight == 0 || soft {
+				ps.termCounter(cl, t)
+			}
+		}
+	}
+	for _, id := range c.antiClasses {
+		owner := c.classes[id]
+		if owner.total == 0 && ps.byClass[id] == nil {
+			continue
+		}
+		for i, m := range owner.anti {
+			m.update(c)
+			for _, other := range m.matched {
+				if ps.byClass[other] != nil {
+					ps.counterFor(owner.antiKeys[i], m, true, nil, false, false)
+					break
+				}
+			}
+		}
+	}
+	for _, ctr := range ps.counters {
+		note := func(pc *passClass) {
+			pc.contrib = append(pc.contrib, ctr)
+			if !ctr.host && !slices.Contains(pc.pinKeys, ctr.key) {
+				pc.pinKeys = append(pc.pinKeys, ctr.key)
+			}
+		}
+		if ctr.inverse {
+			for _, pc := range ps.classes {
+				if pc.cl.ownsAnti(ctr.key, ctr.m) {
+					note(pc)
+				}
+			}
+			continue
+		}
+		for _, id := range ctr.m.matched {
+			if pc := ps.byClass[id]; pc != nil {
+				note(pc)
+			}
+		}
+	}
+}
+
+func (ps *pass) spreadCounter(cl *class, s *SpreadConstraint) *counter {
+	m := ps.c.matcher([]nsSelector{{namespaces: []string{cl.pc.Namespace}, sel: s.Selector}})
+	return ps.counterFor(ps.c.sym.key(s.Key), m, false, cl, s.NodeAffinityPolicy != Ignore, s.NodeTaintsPolicy == Honor)
+}
+
+func (ps *pass) termCounter(cl *class, t *AffinityTerm) *counter {
+	m := ps.c.matcher([]nsSelector{ps.c.termSelector(t, cl.pc.Namespace)})
+	return ps.counterFor(ps.c.sym.key(t.Key), m, false, nil, false, false)
+}
+
+// affinityCounters returns the counters of the required pod affinity terms. A
+// pod counts for them only if it satisfies all terms' selectors, as in the
+// kube-scheduler.
+func (ps *pass) affinityCounters(cl *class, each func(*AffinityTerm, *counter)) {
+	var sels []nsSelector
+	for i := range cl.pc.PodAffinity {
+		if t := &cl.pc.PodAffinity[i]; t.Weight == 0 {
+			sels = append(sels, ps.c.termSelector(t, cl.pc.Namespace))
+		}
+	}
+	if len(sels) == 0 {
+		return
+	}
+	m := ps.c.matcher(sels)
+	for i := range cl.pc.PodAffinity {
+		if t := &cl.pc.PodAffinity[i]; t.Weight == 0 {
+			ctr := ps.counterFor(ps.c.sym.key(t.Key), m, false, nil, false, false)
+			if each != nil {
+				each(t, ctr)
+			}
+		}
+	}
+}
+
+// buildLadder lists the preferences of a class in the order they are given up.
+func (ps *pass) buildLadder(pc *passClass) {
+	cl := pc.cl
+	if ps.opt.Preferences == PreferencesIgnore {
+		return
+	}
+	type weighted struct {
+		w int32
+		d drop
+	}
+	var ws []weighted
+	for i := range cl.pc.PodAffinity {
+		if t := cl.pc.PodAffinity[i]; t.Weight > 0 {
+			ws = append(ws, weighted{t.Weight, drop{fmt.Sprintf("preferred pod affinity over %s (weight %d)", t.Key, t.Weight),
+				func(s *prefState) { s.aff = without(s.aff, i) }}})
+		}
+	}
+	for i := range cl.pc.PodAntiAffinity {
+		if t := cl.pc.PodAntiAffinity[i]; t.Weight > 0 {
+			ws = append(ws, weighted{t.Weight, drop{fmt.Sprintf("preferred pod anti-affinity over %s (weight %d)", t.Key, t.Weight),
+				func(s *prefState) { s.anti = without(s.anti, i) }}})
+		}
+	}
+	sort.SliceStable(ws, func(i, j int) bool { return ws[i].w < ws[j].w })
+	for _, w := range ws {
+		pc.ladder = append(pc.ladder, w.d)
+	}
+	for i := range cl.sortedPrefs() {
+		t := cl.pref[cl.sortedPrefs()[i]]
+		pc.ladder = append(pc.ladder, drop{fmt.Sprintf("preferred node affinity (weight %d)", t.weight), func(s *prefState) { s.node = i + 1 }})
+	}
+	for i := range cl.pc.Spread {
+		if s := cl.pc.Spread[i]; s.Soft {
+			pc.ladder = append(pc.ladder, drop{fmt.Sprintf("spread over %s (ScheduleAnyway)", s.Key), func(p *prefState) { p.spread = without(p.spread, i) }})
+		}
+	}
+	if ps.strictAny {
+		pc.ladder = append(pc.ladder, drop{"PreferNoSchedule taints", func(s *prefState) { s.taints = false }})
+	}
+}
+
+// sortedPrefs are the preferred node affinity terms, heaviest first.
+func (cl *class) sortedPrefs() []int {
+	if len(cl.pref) == 0 {
+		return nil
+	}
+	idx := make([]int, len(cl.pref))
+	for i := range idx {
+		idx[i] = i
+	}
+	sort.SliceStable(idx, func(a, b int) bool { return cl.pref[idx[a]].weight > cl.pref[idx[b]].weight })
+	return idx
+}
+
+func without(s []int, x int) []int {
+	out := make([]int, 0, len(s))
+	for _, v := range s {
+		if v != x {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// setLevel compiles a class with the first level preferences given up.
+func (ps *pass) setLevel(pc *passClass, level int) {
+	cl, c := pc.cl, ps.c
+	st := prefState{}
+	respect := ps.opt.Preferences != PreferencesIgnore
+	if respect {
+		for i := range cl.pc.PodAffinity {
+			if cl.pc.PodAffinity[i].Weight > 0 {
+				st.aff = append(st.aff, i)
+			}
+		}
+		for i := range cl.pc.PodAntiAffinity {
+			if cl.pc.PodAntiAffinity[i].Weight > 0 {
+				st.anti = append(st.anti, i)
+			}
+		}
+		for i := range cl.pc.Spread {
+			if cl.pc.Spread[i].Soft {
+				st.spread = append(st.spread, i)
+			}
+		}
+		st.taints = ps.strictAny
+	} else {
+		st.node = len(cl.pref)
+	}
+	v := &variant{pc: pc, pref: -1, capCtr: -1, hostCap: noCap}
+	for i := 0; i < level; i++ {
+		pc.ladder[i].apply(&st)
+		v.relaxed = append(v.relaxed, pc.ladder[i].text)
+	}
+	v.strict = st.taints
+	if st.node < len(cl.pref) {
+		v.pref = cl.sortedPrefs()[st.node]
+	}
+	ps.variantRows(v)
+	add := func(k check) {
+		if k.ctr.host {
+			v.host = append(v.host, k)
+			if r := k.room(0, 0, true); r < v.hostCap {
+				v.hostCap = r
+				v.capCtr = k.ctr.id
+			}
+			return
+		}
+		v.domain = append(v.domain, k)
+		if !slices.Contains(v.keys, k.ctr.key) {
+			v.keys = append(v.keys, k.ctr.key)
+		}
+	}
+	for i := range cl.pc.Spread {
+		s := &cl.pc.Spread[i]
+		if s.Soft && !slices.Contains(st.spread, i) {
+			continue
+		}
+		ctr := ps.spreadCounter(cl, s)
+		k := check{kind: checkSpread, ctr: ctr, self: ctr.m.has.has(int32(cl.id)), maxSkew: int64(max(s.MaxSkew, 1)), minDomains: int(s.MinDomains)}
+		k.text = fmt.Sprintf("spread over %s with maxSkew %d", s.Key, s.MaxSkew)
+		if !ctr.host {
+			k.universe = ps.universe(v, ctr)
+		}
+		add(k)
+	}
+	v.selfAll = true
+	ps.affinityCounters(cl, func(t *AffinityTerm, ctr *counter) {
+		v.affs = append(v.affs, ctr)
+		v.selfAll = ctr.m.has.has(int32(cl.id))
+		add(check{kind: checkAffinity, ctr: ctr, self: v.selfAll, text: "pod affinity over " + t.Key})
+	})
+	for _, i := range st.aff {
+		t := &cl.pc.PodAffinity[i]
+		ctr := ps.termCounter(cl, t)
+		v.affs = append(v.affs, ctr)
+		self := ctr.m.has.has(int32(cl.id))
+		v.selfAll = v.selfAll && self
+		add(check{kind: checkAffinity, ctr: ctr, self: self, text: "preferred pod affinity over " + t.Key})
+	}
+	for i := range cl.pc.PodAntiAffinity {
+		t := &cl.pc.PodAntiAffinity[i]
+		if t.Weight > 0 && !slices.Contains(st.anti, i) {
+			continue
+		}
+		ctr := ps.termCounter(cl, t)
+		add(check{kind: checkAnti, ctr: ctr, self: ctr.m.has.has(int32(cl.id)), text: "pod anti-affinity over " + t.Key})
+	}
+	for _, ctr := range ps.counters {
+		if ctr.inverse && ctr.m.has.has(int32(cl.id)) {
+			add(check{kind: checkForbid, ctr: ctr, text: "another pod's anti-affinity over " + c.sym.tab[ctr.key].name})
+		}
+	}
+	if len(cl.pc.HostPorts) > 0 {
+		v.hostCap = min(v.hostCap, 1)
+	}
+	pc.level = level
+	pc.v = v
+}
+
+// variantRows finds the columns and nodes a variant can be on.
+func (ps *pass) variantRows(v *variant) {
+	c, cat, cl := ps.c, ps.cat, v.pc.cl
+	if cl.varCat != cat || cl.variants == nil {
+		cl.varCat = cat
+		cl.variants = map[string]*variant{}
+	}
+	key := fmt.Sprintf("%v/%d", v.strict, v.pref)
+	if old, ok := cl.variants[key]; ok {
+		v.row = old.row
+	} else {
+		row := c.labelRow(cat, cl)
+		c.taintRow(cat, row, cl, v.strict)
+		c.volumeRow(cat, row, cl)
+		if v.pref >= 0 {
+			for i := range cl.pref[v.pref].reqs {
+				row.and(c.reqRow(cat, &cl.pref[v.pref].reqs[i]))
+			}
+		}
+		row.and(cat.avail)
+		c.fitRow(cat, row, cl)
+		v.row = row
+		cl.variants[key] = &variant{row: row}
+	}
+	v.rowID = ps.rowID(v.row)
+	v.nodeRow = c.staticNodes(cl, v.strict)
+	if v.pref >= 0 {
+		row := v.nodeRow.clone()
+		for s := row.next(0, int32(len(c.nodes))); s < int32(len(c.nodes)); s = row.next(s+1, int32(len(c.nodes))) {
+			if c.allHold(cl.pref[v.pref].reqs, c.nodes[s]) != nil {
+				row.clear(s)
+			}
+		}
+		v.nodeRow = row
+	}
+}
+
+func (ps *pass) rowID(row bitset) int32 {
+	h := uint64(14695981039346656037)
+	for _, w := range row {
+		h = (h ^ w) * 1099511628211
+	}
+	for _, e := range ps.rowIDs[h] {
+		if slices.Equal(e.row, row) {
+			return e.id
+		}
+	}
+	ps.rowCount++
+	ps.rowIDs[h] = append(ps.rowIDs[h], rowEntry{row, ps.rowCount})
+	return ps.rowCount
+}
+
+// universe lists the domains a spread constraint counts: those of existing
+// nodes that pass its filter, and those in which a machine could be created for
+// the pod, were its volumes not bound. Domains that exist in name only, where
+// nothing can be bought and nothing runs, are not among them.
+func (ps *pass) universe(v *variant, ctr *counter) []int32 {
+	c, cat := ps.c, ps.cat
+	seen := map[int32]bool{}
+	for slot, nd := range c.nodes {
+		if nd == nil || nd.n.Gone || (ctr.filter != nil && !ctr.nodeRow.has(int32(slot))) {
+			continue
+		}
+		if val := c.nodeVal(ctr.key, int32(slot)); val != valAbsent {
+			if _, open := nd.open[ctr.key]; !open {
+				seen[val] = true
+			}
+		}
+	}
+	row := v.row
+	if len(v.pc.cl.vols) > 0 {
+		row = c.labelRow(cat, v.pc.cl)
+		c.taintRow(cat, row, v.pc.cl, false)
+		row.and(cat.avail)
+		c.fitRow(cat, row, v.pc.cl)
+	}
+	vals := cat.vals[ctr.key]
+	n := int32(len(cat.cols))
+	for i := row.next(0, n); i < n; i = row.next(i+1, n) {
+		if vals[i] != valAbsent && (ctr.filter == nil || ctr.colRow.has(i)) {
+			seen[vals[i]] = true
+		}
+	}
+	out := make([]int32, 0, len(seen))
+	for val := range seen {
+		out = append(out, val)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// run places all classes.
+func (ps *pass) run() {
+	order := slices.Clone(ps.classes)
+	sort.SliceStable(order, func(i, j int) bool {
+		a, b := order[i], order[j]
+		if ps.byPriority && a.cl.pc.Priority != b.cl.pc.Priority {
+			return a.cl.pc.Priority > b.cl.pc.Priority
+		}
+		if ca, cb := a.v.hostCap < noCap, b.v.hostCap < noCap; ca != cb {
+			return ca
+		}
+		return a.value > b.value
+	})
+	for {
+		progress := false
+		retry := false
+		for _, pc := range order {
+			if pc.used == len(pc.pods) || len(pc.cl.pc.Unsupported) > 0 {
+				continue
+			}
+			before := pc.used
+			ps.placeClass(pc)
+			if pc.used > before {
+				progress = true
+			}
+			if pc.used < len(pc.pods) && len(pc.v.affs) > 0 {
+				retry = true // another class may make room for its affinity
+			}
+		}
+		if !progress || !retry {
+			return
+		}
+	}
+}
+
+// scarce says whether limits kept out pods while priorities differ.
+func (ps *pass) scarce() bool {
+	if !ps.limitHit || ps.byPriority {
+		return false
+	}
+	lo, hi := int32(math.MaxInt32), int32(math.MinInt32)
+	refused := false
+	for _, pc := range ps.classes {
+		lo, hi = min(lo, pc.cl.pc.Priority), max(hi, pc.cl.pc.Priority)
+		refused = refused || (pc.used < len(pc.pods) && !pc.v.row.empty())
+	}
+	return refused && lo < hi
+}
+
+// restart takes everything back.
+func (ps *pass) restart() {
+	ps.undo()
+	ps.machines = nil
+	ps.firstOpen = 0
+	ps.onNode = nil
+	ps.limitHit = false
+	ps.resetAmounts()
+	for _, pc := range ps.classes {
+		pc.used = 0
+		pc.contrib = nil
+		pc.pinKeys = nil
+	}
+	ps.counters = nil
+	ps.counterIndex = map[counterKey]*counter{}
+	ps.setupCounters()
+	for _, pc := range ps.classes {
+		ps.setLevel(pc, 0)
+	}
+	for _, s := range ps.shapes {
+		s.look = s.count
+	}
+}
+
+// undo gives the nodes back as they were.
+func (ps *pass) undo() {
+	for slot, s := range ps.touched {
+		nd := ps.c.nodes[slot]
+		nd.free, nd.ports, nd.shared = s.free, s.ports, s.shared
+	}
+	clear(ps.touched)
+}
+
+// placeClass places what is left of a class, giving up preferences one by one.
+func (ps *pass) placeClass(pc *passClass) {
+	for {
+		ps.placeVariant(pc.v)
+		if pc.used == len(pc.pods) || pc.level >= len(pc.ladder) {
+			return
+		}
+		ps.setLevel(pc, pc.level+1)
+	}
+}
+
+// tuple is a combination of domains, one per topology key of the variant, with
+// the nodes and columns in it. Room for the class only shrinks while it is
+// being placed, so cursors never go back.
+type tuple struct {
+	vals    []int32
+	mask    bitset
+	nodes   []int32
+	nodeCur int
+	machCur int
+	noOpen  bool
+	dead    bool
+	choice  choice
+}
+
+// placeVariant places as many of the remaining pods of a class as possible.
+func (ps *pass) placeVariant(v *variant) {
+	pc := v.pc
+	nodes := ps.candidates(v)
+	if len(nodes) == 0 && v.row.empty() {
+		return
+	}
+	if len(v.domain) == 0 {
+		t := &tuple{mask: v.row, nodes: nodes, machCur: ps.firstOpen}
+		if ps.growTogether(v, []*tuple{t}) {
+			return
+		}
+		for pc.used < len(pc.pods) {
+			if ps.placeIn(v, t, int64(len(pc.pods)-pc.used)) == 0 {
+				return
+			}
+		}
+		return
+	}
+	tuples := ps.tuples(v, nodes)
+	if ps.growTogether(v, tuples) {
+		return
+	}
+	for pc.used < len(pc.pods) {
+		t, chunk := ps.bestTuple(v, tuples)
+		if t == nil {
+			return
+		}
+		left := int64(len(pc.pods) - pc.used)
+		if ps.placeIn(v, t, min(chunk, left)) == 0 {
+			t.dead = true
+			ps.dropEmptyDomain(v, t, tuples)
+		}
+	}
+}
+
+// candidates are the nodes with room for one pod of the class.
+func (ps *pass) candidates(v *variant) []int32 {
+	var out []int32
+	c, cl := ps.c, v.pc.cl
+	for _, slot := range c.order {
+		if !v.nodeRow.has(slot) {
+			continue
+		}
+		nd := c.nodes[slot]
+		if !fits(cl.vec, nd.free) {
+			continue
+		}
+		out = append(out, slot)
+	}
+	return out
+}
+
+// tuples groups nodes and columns by their domains.
+func (ps *pass) tuples(v *variant, nodes []int32) []*tuple {
+	type key [4]int32
+	var list []*tuple
+	index := map[key]*tuple{}
+	find := func(k key) *tuple {
+		t := index[k]
+		if t == nil {
+			t = &tuple{vals: append([]int32(nil), k[:min(len(v.keys), 4)]...), machCur: ps.firstOpen}
+			index[k] = t
+			list = append(list, t)
+		}
+		return t
+	}
+	keys := v.keys
+	if len(keys) > 4 {
+		// More topology keys than a tuple has room for: no placement.
+		return nil
+	}
+	for _, slot := range nodes {
+		var k key
+		open := false
+		for i, tk := range keys {
+			k[i] = ps.c.nodeVal(tk, slot)
+			if _, o := ps.c.nodes[slot].open[tk]; o {
+				open = true
+			}
+		}
+		if open {
+			continue
+		}
+		t := find(k)
+		t.nodes = append(t.nodes, slot)
+	}
+	n := int32(len(ps.cat.cols))
+	var last *tuple
+	var lastKey key
+	for i := v.row.next(0, n); i < n; i = v.row.next(i+1, n) {
+		var k key
+		for j, tk := range keys {
+			k[j] = ps.cat.vals[tk][i]
+		}
+		if last == nil || k != lastKey {
+			last, lastKey = find(k), k
+		}
+		if last.mask == nil {
+			last.mask = newBitset(int(n))
+		}
+		last.mask.set(i)
+	}
+	sort.Slice(list, func(i, j int) bool { return slices.Compare(list[i].vals, list[j].vals) < 0 })
+	for _, t := range list {
+		if t.mask == nil {
+			t.mask = newBitset(int(n))
+			t.noOpen = true
+		}
+	}
+	return list
+}
+
+// bootstrap says whether the affinity of the variant has nobody to follow yet
+// and may choose freely.
+func (v *variant) bootstrap() bool {
+	if len(v.affs) == 0 || !v.selfAll {
+		return false
+	}
+	for _, a := range v.affs {
+		if a.total > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// bestTuple picks the domains for the next pods: allowed, least crowded, and
+// among equals those with room on existing nodes, then the first.
+func (ps *pass) bestTuple(v *variant, tuples []*tuple) (*tuple, int64) {
+	boot := v.bootstrap()
+	mins := make([]int64, len(v.domain))
+	for i := range v.domain {
+		mins[i] = v.domain[i].min()
+	}
+	var best *tuple
+	var bestCrowd, bestRoom int64
+	for _, t := range tuples {
+		if t.dead {
+			continue
+		}
+		room, crowd := int64(noCap), int64(0)
+		for i := range v.domain {
+			k := &v.domain[i]
+			val := t.vals[slices.Index(v.keys, k.ctr.key)]
+			if val == valAbsent {
+				if k.kind == checkAnti || k.kind == checkForbid {
+					continue // no domain, no conflict
+				}
+				room = 0
+				break
+			}
+			cnt := k.ctr.at(val)
+			if k.kind == checkSpread && !slices.Contains(k.universe, val) {
+				// Its pods are not counted here, so it cannot skew.
+				if k.ctr.filter != nil {
+					room = min(room, noCap)
+					continue
+				}
+			}
+			room = min(room, k.room(cnt, mins[i], boot))
+			if k.kind == checkSpread {
+				crowd += cnt
+				if k.self && room > 1 {
+					room = 1
+				}
+			}
+		}
+		if room == 0 {
+			continue
+		}
+		if best == nil || crowd < bestCrowd {
+			best, bestCrowd, bestRoom = t, crowd, room
+		}
+	}
+	return best, bestRoom
+}
+
+// dropEmptyDomain takes a domain out of the spread constraints' counts when it
+// has turned out to be impossible: nothing runs there and nothing can be had.
+func (ps *pass) dropEmptyDomain(v *variant, t *tuple, tuples []*tuple) {
+	for i := range v.domain {
+		k := &v.domain[i]
+		if k.kind != checkSpread {
+			continue
+		}
+		val := t.vals[slices.Index(v.keys, k.ctr.key)]
+		if val == valAbsent || k.ctr.at(val) > 0 {
+			continue
+		}
+		alive := false
+		for _, o := range tuples {
+			if !o.dead && o.vals[slices.Index(v.keys, k.ctr.key)] == val {
+				alive = true
+			}
+		}
+		if alive || ps.hasNodeIn(k.ctr, val) {
+			continue
+		}
+		k.universe = slices.DeleteFunc(slices.Clone(k.universe), func(x int32) bool { return x == val })
+	}
+}
+
+func (ps *pass) hasNodeIn(ctr *counter, val int32) bool {
+	for slot, nd := range ps.c.nodes {
+		if nd != nil && !nd.n.Gone && ps.c.nodeVal(ctr.key, int32(slot)) == val && (ctr.filter == nil || ctr.nodeRow.has(int32(slot))) {
+			return true
+		}
+	}
+	for _, m := range ps.machines {
+		if ps.cat.vals[ctr.key][m.col] == val && (ctr.filter == nil || ctr.colRow.has(m.col)) && len(m.pods) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// placeIn places up to n pods in a tuple: nodes, open machines, a new machine.
+// It returns how many.
+func (ps *pass) placeIn(v *variant, t *tuple, n int64) int64 {
+	done := int64(0)
+	for t.nodeCur < len(t.nodes) && done < n {
+		k := ps.addToNode(v, t.nodes[t.nodeCur], n-done)
+		if k == 0 {
+			t.nodeCur++
+			continue
+		}
+		done += k
+	}
+	for t.machCur < len(ps.machines) && done < n {
+		m := ps.machines[t.machCur]
+		if !t.mask.has(m.col) {
+			t.machCur++
+			continue
+		}
+		k := ps.addToMachine(v, m, n-done)
+		if k == 0 {
+			t.machCur++
+			continue
+		}
+		done += k
+	}
+	for done < n && !t.noOpen {
+		k := ps.open(v, t, n-done)
+		if k == 0 {
+			t.noOpen = true
+		}
+		done += k
+	}
+	return done
+}
+
+// hostRoom is how many pods of a variant the host-level rules allow where
+// count tells the pods that are there already.
+func hostRoom(v *variant, count func(*counter) int64) int64 {
+	room := int64(noCap)
+	boot := false
+	if len(v.affs) > 0 {
+		boot = v.bootstrap()
+	}
+	for i := range v.host {
+		room = min(room, v.host[i].room(count(v.host[i].ctr), 0, boot))
+		if room == 0 {
+			return 0
+		}
+	}
+	return room
+}
+
+// addToNode puts up to n pods on an existing node.
+func (ps *pass) addToNode(v *variant, slot int32, n int64) int64 {
+	nd, cl := ps.c.nodes[slot], v.pc.cl
+	k := fitCount(cl.vec, nd.free, n)
+	if k == 0 {
+		return 0
+	}
+	if len(cl.pc.HostPorts) > 0 {
+		if conflictAny(cl.pc.HostPorts, nd.ports) {
+			return 0
+		}
+		k = 1
+	}
+	if len(v.host) > 0 {
+		k = min(k, hostRoom(v, func(ctr *counter) int64 { return int64(ctr.nodes[slot]) }))
+		if k == 0 {
+			return 0
+		}
+	}
+	if len(cl.pc.SharedVolumes) > 0 {
+		k = ps.sharedOnNode(cl, nd, k)
+		if k == 0 {
+			return 0
+		}
+	}
+	if ps.touched[slot] == nil {
+		ps.touched[slot] = &savedNode{nd.free, nd.ports, nd.shared}
+		nd.free = slices.Clone(nd.free)
+		nd.ports = slices.Clip(nd.ports)
+		if nd.shared != nil {
+			m := make(map[string]int, len(nd.shared))
+			for a, b := range nd.shared {
+				m[a] = b
+			}
+			nd.shared = m
+		}
+	}
+	for d, r := range cl.vec {
+		nd.free[d] -= r * k
+	}
+	nd.ports = append(nd.ports, cl.pc.HostPorts...)
+	for _, sv := range cl.pc.SharedVolumes {
+		if nd.shared == nil {
+			nd.shared = map[string]int{}
+		}
+		key := sv.Driver + "\x00" + sv.ID
+		if nd.shared[key] == 0 {
+			nd.free[ps.c.dims.ids[attachPrefix+sv.Driver]]--
+		}
+		nd.shared[key] += int(k)
+	}
+	for _, ctr := range v.pc.contrib {
+		ps.countNode(ctr, slot, int32(k))
+	}
+	p := placed{v, v.pc.used, int(k)}
+	if last := len(ps.onNode) - 1; last >= 0 && ps.onNode[last].slot == slot && ps.onNode[last].p.v == v {
+		ps.onNode[last].p.n += int(k)
+	} else {
+		ps.onNode = append(ps.onNode, nodePlaced{slot, p})
+	}
+	v.pc.used += int(k)
+	return k
+}
+
+// sharedOnNode checks attachment limits for shared volumes not yet there.
+func (ps *pass) sharedOnNode(cl *class, nd *node, k int64) int64 {
+	need := map[int]int64{}
+	for _, v := range cl.pc.SharedVolumes {
+		if nd.shared[v.Driver+"\x00"+v.ID] == 0 {
+			need[ps.c.dims.ids[attachPrefix+v.Driver]]++
+		}
+	}
+	for k > 0 {
+		ok := true
+		for d, extra := range need {
+			own := int64(0)
+			if d < len(cl.vec) {
+				own = cl.vec[d]
+			}
+			if d < len(nd.free) && own*k+extra > nd.free[d] {
+				ok = false
+			}
+		}
+		if ok {
+			return k
+		}
+		k--
+	}
+	return 0
+}
+
+// addToMachine puts up to n pods on a machine to create.
+func (ps *pass) addToMachine(v *variant, m *mach, n int64) int64 {
+	cl := v.pc.cl
+	k := fitCount(cl.vec, m.free, n)
+	if k == 0 || m.dead {
+		return 0
+	}
+	if len(cl.pc.HostPorts) > 0 {
+		if conflictAny(cl.pc.HostPorts, m.ports) {
+			return 0
+		}
+		k = 1
+	}
+	if len(v.host) > 0 {
+		k = min(k, hostRoom(v, func(ctr *counter) int64 { return m.count(ctr) }))
+		if k == 0 {
+			return 0
+		}
+	}
+	if len(cl.pc.SharedVolumes) > 0 {
+		for k > 0 && !ps.sharedFits(cl, m, k) {
+			k--
+		}
+		if k == 0 {
+			return 0
+		}
+	}
+	if pool := &ps.cat.pools[m.pool]; len(pool.minValues) > 0 && ps.opt.MinValues != MinValuesBestEffort {
+		for k > 0 && !ps.keepsMinValues(pool, m, v, k) {
+			k /= 2
+		}
+		if k == 0 {
+			return 0
+		}
+	}
+	ps.commit(v, m, v.pc.used, k)
+	v.pc.used += int(k)
+	return k
+}
+
+// commit books k pods of the class, from the one numbered first, on a machine.
+func (ps *pass) commit(v *variant, m *mach, first int, k int64) {
+	cl := v.pc.cl
+	for d, r := range cl.vec {
+		m.free[d] -= r * k
+	}
+	m.ports = append(m.ports, cl.pc.HostPorts...)
+	for _, sv := range cl.pc.SharedVolumes {
+		if !slices.Contains(m.shared, sv) {
+			m.shared = append(m.shared, sv)
+			m.free[ps.c.dims.ids[attachPrefix+sv.Driver]]--
+		}
+	}
+	for _, ctr := range v.pc.contrib {
+		ps.countMachine(ctr, m, int32(k))
+	}
+	for _, key := range v.pc.pinKeys {
+		m.pin(key)
+	}
+	for _, key := range v.keys {
+		m.pin(key)
+	}
+	if last := len(m.pods) - 1; last >= 0 && m.pods[last].v == v && m.pods[last].first+m.pods[last].n == first {
+		m.pods[last].n += int(k)
+	} else {
+		m.pods = append(m.pods, placed{v, first, int(k)})
+	}
+}
+
+func (m *mach) pin(key int32) {
+	if !slices.Contains(m.pins, key) {
+		m.pins = append(m.pins, key)
+	}
+}
+
+func (m *mach) count(ctr *counter) int64 {
+	for i := range m.host {
+		if m.host[i].ctr == ctr {
+			return int64(m.host[i].n)
+		}
+	}
+	return 0
+}
+
+func (ps *pass) sharedFits(cl *class, m *mach, k int64) bool {
+	need := map[int]int64{}
+	for _, v := range cl.pc.SharedVolumes {
+		if !slices.Contains(m.shared, v) {
+			need[ps.c.dims.ids[attachPrefix+v.Driver]]++
+		}
+	}
+	for d, extra := range need {
+		own := int64(0)
+		if d < len(cl.vec) {
+			own = cl.vec[d]
+		}
+		if own*k+extra > m.free[d] {
+			return false
+		}
+	}
+	return true
+}
+
+// keepsMinValues says whether a machine with k more pods can still be any of
+// enough different offerings.
+func (ps *pass) keepsMinValues(pool *cpool, m *mach, v *variant, k int64) bool {
+	used := slices.Clone(ps.cat.kinds[m.kind].alloc)
+	for d := range used {
+		used[d] -= m.free[d]
+	}
+	for d, r := range v.pc.cl.vec {
+		used[d] += r * k
+	}
+	row := v.row.clone()
+	for i := range m.pods {
+		row.and(m.pods[i].v.row)
+	}
+	return ps.minValuesHold(pool, row, m, used)
+}
+
+func (ps *pass) minValuesHold(pool *cpool, row bitset, m *mach, used []int64) bool {
+	missing := len(pool.minValues)
+	got := make([]map[int32]bool, len(pool.minValues))
+	for i := range got {
+		got[i] = map[int32]bool{}
+	}
+	for ki := pool.kindLo; ki < pool.kindHi; ki++ {
+		k := &ps.cat.kinds[ki]
+		if !row.anyIn(k.lo, k.hi) || !fits(used, k.alloc) {
+			continue
+		}
+		for col := row.next(k.lo, k.hi); col < k.hi; col = row.next(col+1, k.hi) {
+			if m != nil && !ps.pinned(m, col) {
+				continue
+			}
+			for i, mv := range pool.minValues {
+				val := ps.cat.vals[mv.key][col]
+				if val == valAbsent || got[i][val] || len(got[i]) >= mv.min {
+					continue
+				}
+				got[i][val] = true
+				if len(got[i]) == mv.min {
+					missing--
+				}
+			}
+			if missing == 0 {
+				return true
+			}
+		}
+	}
+	return missing == 0
+}
+
+// pinned says whether a column agrees with the values others rely on.
+func (ps *pass) pinned(m *mach, col int32) bool {
+	for _, key := range m.pins {
+		vals := ps.cat.vals[key]
+		if key != ps.c.hostKey && vals[col] != vals[m.col] {
+			return false
+		}
+	}
+	return true
+}
+
+// growTogether handles pods that must share one machine (affinity over the
+// hostname): it looks for a node, then a machine, that holds all of them. It
+// returns false to leave the rest to the ordinary way.
+func (ps *pass) growTogether(v *variant, tuples []*tuple) bool {
+	if len(v.affs) == 0 || !v.bootstrap() || !slices.ContainsFunc(v.host, func(k check) bool { return k.kind == checkAffinity }) {
+		return false
+	}
+	pc := v.pc
+	n := int64(len(pc.pods) - pc.used)
+	boot := ps.bootTuples(v, tuples)
+	for _, t := range boot {
+		for _, slot := range t.nodes {
+			if fitCount(pc.cl.vec, ps.c.nodes[slot].free, n) == n {
+				if ps.addToNode(v, slot, n) > 0 && pc.used == len(pc.pods) {
+					return true
+				}
+				return false
+			}
+		}
+	}
+	for _, t := range boot {
+		for i := t.machCur; i < len(ps.machines); i++ {
+			m := ps.machines[i]
+			if t.mask.has(m.col) && fitCount(pc.cl.vec, m.free, n) == n {
+				if ps.addToMachine(v, m, n) > 0 {
+					return pc.used == len(pc.pods)
+				}
+			}
+		}
+	}
+	// The cheapest new machine for all, else the one that holds most.
+	best, bestT := int32(-1), (*tuple)(nil)
+	var bestFit int64
+	var bestPrice float64
+	for _, t := range boot {
+		if t.noOpen {
+			continue
+		}
+		for ti := range ps.cat.tiers {
+			for pi := ps.cat.tiers[ti].poolLo; pi < ps.cat.tiers[ti].poolHi; pi++ {
+				p := &ps.cat.pools[pi]
+				for ki := p.kindLo; ki < p.kindHi; ki++ {
+					col := ps.usableColumn(t.mask, ki)
+					if col < 0 {
+						continue
+					}
+					f := fitCount(pc.cl.vec, ps.cat.kinds[ki].alloc, n)
+					if pr := ps.cat.cols[col].price; f > bestFit || f == bestFit && pr < bestPrice {
+						best, bestT, bestFit, bestPrice = col, t, f, pr
+					}
+				}
+			}
+			if bestFit == n {
+				break
+			}
+		}
+	}
+	if best < 0 {
+		return false
+	}
+	_ = bestT
+	m := ps.newMachine(best)
+	if ps.addToMachine(v, m, n) == 0 {
+		ps.drop(m)
+	}
+	return pc.used == len(pc.pods)
+}
+
+// bootTuples are the tuples in which the first pod may go.
+func (ps *pass) bootTuples(v *variant, tuples []*tuple) []*tuple {
+	if len(v.domain) == 0 {
+		return tuples
+	}
+	var out []*tuple
+	for _, t := range tuples {
+		if b, _ := ps.bestTuple(v, []*tuple{t}); b != nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// usableColumn is the cheapest column of a kind in the mask that limits,
+// quotas and reservations allow now, or -1.
+func (ps *pass) usableColumn(mask bitset, ki int32) int32 {
+	k := &ps.cat.kinds[ki]
+	if !mask.anyIn(k.lo, k.hi) {
+		return -1
+	}
+	for _, l := range ps.limits[k.pool] {
+		need := k.capacity[l.name]
+		if l.name == ResourceNodes {
+			need = 1
+		}
+		if need > l.left {
+			ps.limitHit = true
+			return -1
+		}
+	}
+	for col := mask.next(k.lo, k.hi); col < k.hi; col = mask.next(col+1, k.hi) {
+		if ps.drawable(col) {
+			return col
+		}
+	}
+	return -1
+}
+
+func (ps *pass) drawable(col int32) bool {
+	cc := &ps.cat.cols[col]
+	if cc.reserve >= 0 && ps.resLeft[cc.reserve] <= 0 {
+		return false
+	}
+	for _, q := range cc.off.Charges {
+		if ps.quotaLeft[q.Quota] < q.Amount {
+			ps.limitHit = true
+			return false
+		}
+	}
+	return true
+}
+
+// draw books (sign 1) or gives back (sign -1) what a machine of a column takes
+// of limits, quotas and reservations.
+func (ps *pass) draw(col int32, sign int64) {
+	cc := &ps.cat.cols[col]
+	k := &ps.cat.kinds[cc.kind]
+	for i := range ps.limits[k.pool] {
+		l := &ps.limits[k.pool][i]
+		if l.name == ResourceNodes {
+			l.left -= sign
+		} else {
+			l.left -= sign * k.capacity[l.name]
+		}
+	}
+	if cc.reserve >= 0 {
+		ps.resLeft[cc.reserve] -= sign
+	}
+	for _, q := range cc.off.Charges {
+		ps.quotaLeft[q.Quota] -= sign * q.Amount
+	}
+}
+
+func (ps *pass) newMachine(col int32) *mach {
+	ki := ps.cat.cols[col].kind
+	k := &ps.cat.kinds[ki]
+	m := &mach{col: col, kind: ki, pool: k.pool, free: slices.Clone(k.alloc), ports: slices.Clip(k.ports), shared: slices.Clip(k.shared)}
+	ps.draw(col, 1)
+	ps.machines = append(ps.machines, m)
+	return m
+}
+
+// drop takes back the machine opened last.
+func (ps *pass) drop(m *mach) {
+	ps.draw(m.col, -1)
+	ps.machines = ps.machines[:len(ps.machines)-1]
+}
+
+// open creates a machine for up to n pods of the variant and returns how many
+// it took.
+func (ps *pass) open(v *variant, t *tuple, n int64) int64 {
+	if hostRoom(v, func(*counter) int64 { return 0 }) == 0 {
+		return 0
+	}
+	for try := 0; try < 3; try++ {
+		col := ps.choose(v, t, n)
+		if col < 0 {
+			return 0
+		}
+		m := ps.newMachine(col)
+		if k := ps.addToMachine(v, m, n); k > 0 {
+			return k
+		}
+		ps.drop(m)
+		t.choice = choice{}
+	}
+	return 0
+}
+
+func (ps *pass) describe(col int32) string {
+	cc := &ps.cat.cols[col]
+	return strings.Join([]string{ps.cat.pools[cc.pool].p.Name, cc.typ.Name, cc.off.Zone, cc.off.CapacityType}, "/")
+}

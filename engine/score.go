@@ -1,0 +1,313 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"sort"
+)
+
+// prices finds what a unit of each resource is worth: the dual prices of the
+// relaxed question "how little does it cost to buy this much of everything". A
+// machine never holds more value than its price, so value per dollar tells how
+// well a machine is filled, and a sum of values is a lower bound on cost.
+func (ps *pass) prices() {
+	cat := ps.cat
+	nd := len(ps.c.dims.names)
+	ps.pi = make([]float64, nd)
+	demand := make([]float64, nd)
+	rows := newBitset(len(cat.cols))
+	for _, pc := range ps.classes {
+		if pc.v.row.empty() {
+			continue
+		}
+		rows.or(pc.v.row)
+		for d, r := range pc.vec {
+			demand[d] += float64(r) * float64(len(pc.pods))
+		}
+	}
+	ps.pi = ps.resourcePrices(demand, rows)
+	for _, pc := range ps.classes {
+		pc.value = ps.valueOf(pc.vec)
+	}
+	ps.kindBest = make([]float64, len(cat.kinds))
+	for i := range cat.kinds {
+		k := &cat.kinds[i]
+		ps.kindBest[i] = ps.valueOf(k.alloc) / math.Max(k.price, 1e-9)
+		if rows.anyIn(k.lo, k.hi) {
+			ps.kindOrder = append(ps.kindOrder, int32(i))
+		}
+	}
+	sort.SliceStable(ps.kindOrder, func(a, b int) bool { return ps.kindBest[ps.kindOrder[a]] > ps.kindBest[ps.kindOrder[b]] })
+	for _, pc := range ps.classes {
+		ps.shapeOf(pc)
+	}
+	sort.SliceStable(ps.shapes, func(i, j int) bool { return ps.shapes[i].value > ps.shapes[j].value })
+	for i, s := range ps.shapes {
+		s.id = i
+	}
+}
+
+func (ps *pass) valueOf(vec []int64) float64 {
+	v := 0.0
+	for d, r := range vec {
+		if d < len(ps.pi) && ps.pi[d] > 0 && r < unlimited/2 {
+			v += ps.pi[d] * float64(r)
+		}
+	}
+	return v
+}
+
+// resourcePrices solves min Σ price·x, Σ alloc·x ≥ demand over the kinds that
+// have a column in rows, and returns the dual prices: w ≥ 0 with w·alloc ≤
+// price for each of them.
+func (ps *pass) resourcePrices(demand []float64, rows bitset) []float64 {
+	cat := ps.cat
+	nd := len(demand)
+	out := make([]float64, nd)
+	var dims []int
+	for d := range demand {
+		if demand[d] > 0 {
+			dims = append(dims, d)
+		}
+	}
+	if len(dims) == 0 {
+		return out
+	}
+	// Scale rows so that demands are 1.
+	need := make([]float64, len(dims))
+	for i := range need {
+		need[i] = 1
+	}
+	lp := newSimplex(need, 1e9)
+	type cand struct {
+		price float64
+		col   []entry
+	}
+	var cands []cand
+	for i := range cat.kinds {
+		k := &cat.kinds[i]
+		first := rows.next(k.lo, k.hi)
+		if first == k.hi {
+			continue
+		}
+		var col []entry
+		for j, d := range dims {
+			if a := k.alloc[d]; a > 0 {
+				col = append(col, entry{int32(j), math.Min(float64(a), unlimited) / demand[d]})
+			}
+		}
+		if len(col) > 0 {
+			cands = append(cands, cand{math.Max(cat.cols[first].price, 1e-9), col})
+		}
+	}
+	for iter := 0; iter < 60*len(dims)+60; iter++ {
+		best, at := -1e-9, -1
+		for i := range cands {
+			if r := lp.reduced(cands[i].price, cands[i].col) / cands[i].price; r < best {
+				best, at = r, i
+			}
+		}
+		if at < 0 {
+			if !lp.surplus() {
+				break
+			}
+			continue
+		}
+		if !lp.enter(cands[at].price, cands[at].col) {
+			break
+		}
+	}
+	for j, d := range dims {
+		out[d] = math.Max(0, lp.pi[j]) / demand[d]
+	}
+	// Make it a proof whatever the solver did: scale down until no kind holds
+	// more than its price.
+	worst := 0.0
+	for _, cd := range cands {
+		v := 0.0
+		for _, e := range cd.col {
+			v += math.Max(0, lp.pi[e.row]) * e.val
+		}
+		worst = math.Max(worst, v/cd.price)
+	}
+	if worst > 1 {
+		for d := range out {
+			out[d] /= worst
+		}
+	}
+	return out
+}
+
+func (ps *pass) shapeOf(pc *passClass) {
+	if pc.v.row.empty() {
+		return
+	}
+	v := pc.v
+	ctr := -1
+	if v.hostCap < noCap {
+		ctr = v.capCtr
+	}
+	key := fmt.Sprintf("%d/%d/%d/%s", v.rowID, v.hostCap, ctr, vecSig(pc.vec))
+	s := ps.shapeKey[key]
+	if s == nil {
+		s = &shape{row: v.row, vec: pc.vec, value: pc.value, cap: v.hostCap, capCtr: ctr}
+		ps.shapeKey[key] = s
+		ps.shapes = append(ps.shapes, s)
+	}
+	s.count += int64(len(pc.pods))
+	s.look += int64(len(pc.pods))
+	pc.shape = s
+}
+
+// choice is the column chosen for new machines of a variant, with the other
+// shapes expected to share them, and how often it can be repeated before the
+// expectation must be looked at again.
+type choice struct {
+	col  int32
+	reps int64
+	fill []fillItem
+}
+
+type fillItem struct {
+	s *shape
+	n int64
+}
+
+// choose picks the column for a new machine that starts with the variant: the
+// one that holds most value per dollar when it is filled with these pods and
+// then with the other shapes still waiting. Pools of higher weight go first.
+func (ps *pass) choose(v *variant, t *tuple, n int64) int32 {
+	if t.choice.reps > 0 && ps.usable(t.choice.col) {
+		t.choice.reps--
+		ps.promise(t.choice.fill, 1)
+		return t.choice.col
+	}
+	s := v.pc.shape
+	if s != nil && s.look < n {
+		s.look = n
+	}
+	for ti := range ps.cat.tiers {
+		tr := &ps.cat.tiers[ti]
+		if !t.mask.anyIn(tr.lo, tr.hi) {
+			continue
+		}
+		ch, ok := ps.chooseIn(v, t, n, tr)
+		if !ok {
+			continue
+		}
+		reps := int64(1)
+		if len(ch.fill) > 0 {
+			reps = math.MaxInt64
+			for _, f := range ch.fill {
+				reps = min(reps, f.s.look/f.n)
+			}
+			reps = max(reps, 1)
+		}
+		ch.reps = reps - 1
+		ps.promise(ch.fill, 1)
+		t.choice = ch
+		return ch.col
+	}
+	return -1
+}
+
+func (ps *pass) usable(col int32) bool {
+	k := &ps.cat.kinds[ps.cat.cols[col].kind]
+	for _, l := range ps.limits[k.pool] {
+		need := k.capacity[l.name]
+		if l.name == ResourceNodes {
+			need = 1
+		}
+		if need > l.left {
+			return false
+		}
+	}
+	return ps.drawable(col)
+}
+
+func (ps *pass) promise(fill []fillItem, times int64) {
+	for _, f := range fill {
+		f.s.look = max(0, f.s.look-f.n*times)
+	}
+}
+
+func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool) {
+	best := choice{col: -1}
+	bestScore := -1.0
+	room := hostRoom(v, func(*counter) int64 { return 0 })
+	if len(v.pc.cl.pc.HostPorts) > 0 {
+		room = 1
+	}
+	minOK := map[int32]bool{}
+	free := make([]int64, len(ps.c.dims.names))
+	var fill []fillItem
+	evaluated := 0
+	for _, ki := range ps.kindOrder {
+		k := &ps.cat.kinds[ki]
+		if int(k.pool) < tr.poolLo || int(k.pool) >= tr.poolHi {
+			continue
+		}
+		if ps.kindBest[ki] <= bestScore && evaluated > 0 {
+			break
+		}
+		col := ps.usableColumn(t.mask, ki)
+		if col < 0 {
+			continue
+		}
+		price := math.Max(ps.cat.cols[col].price, 1e-9)
+		if ps.kindBest[ki]*k.price <= bestScore*price {
+			continue
+		}
+		pool := &ps.cat.pools[k.pool]
+		if len(pool.minValues) > 0 && ps.opt.MinValues != MinValuesBestEffort {
+			ok, seen := minOK[k.pool]
+			if !seen {
+				ok = ps.minValuesHold(pool, t.mask, nil, v.pc.vec)
+				minOK[k.pool] = ok
+			}
+			if !ok {
+				continue
+			}
+		}
+		evaluated++
+		copy(free, k.alloc)
+		q := fitCount(v.pc.vec, free, min(n, room))
+		if q == 0 {
+			continue
+		}
+		fill = fill[:0]
+		value := float64(q) * v.pc.value
+		for d, r := range v.pc.vec {
+			free[d] -= r * q
+		}
+		s := v.pc.shape
+		if s != nil {
+			fill = append(fill, fillItem{s, q})
+		}
+		capUsed := v.capCtr
+		for _, o := range ps.shapes {
+			if o == s || o.look <= 0 || !o.row.has(col) || (o.cap < noCap && o.capCtr == capUsed) {
+				continue
+			}
+			f := fitCount(o.vec, free, min(o.look, o.cap))
+			if f == 0 {
+				continue
+			}
+			for d, r := range o.vec {
+				free[d] -= r * f
+			}
+			value += float64(f) * o.value
+			fill = append(fill, fillItem{o, f})
+			if o.cap < noCap && capUsed < 0 {
+				capUsed = o.capCtr
+			}
+		}
+		score := value / price
+		if score > bestScore*(1+1e-12) {
+			bestScore = score
+			best.col = col
+			best.fill = append(best.fill[:0], fill...)
+		}
+	}
+	return best, best.col >= 0
+}

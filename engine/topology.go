@@ -1,0 +1,451 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// nsSelector selects pods by namespace and labels.
+type nsSelector struct {
+	namespaces []string
+	all        bool
+	sel        *Selector
+}
+
+func (n *nsSelector) selects(p *PodClass) bool {
+	if !n.all && !slices.Contains(n.namespaces, p.Namespace) {
+		return false
+	}
+	return n.sel.selects(p.Labels)
+}
+
+// matcher is an interned conjunction of selectors, with the classes that it
+// selects. Classes are only ever appended, so the answer is kept.
+type matcher struct {
+	id      int
+	terms   []nsSelector
+	upTo    int
+	matched []ClassID
+	has     bitset
+}
+
+func (c *Cluster) termSelector(t *AffinityTerm, ns string) nsSelector {
+	s := nsSelector{namespaces: t.Namespaces, all: t.AllNamespaces, sel: t.Selector}
+	if len(s.namespaces) == 0 && !s.all {
+		s.namespaces = []string{ns}
+	}
+	return s
+}
+
+func (c *Cluster) matcher(terms []nsSelector) *matcher {
+	var b strings.Builder
+	for i := range terms {
+		t := &terms[i]
+		if t.all {
+			b.WriteString("*")
+		} else {
+			fmt.Fprintf(&b, "%q", t.namespaces)
+		}
+		if t.sel == nil {
+			b.WriteString("-")
+		} else {
+			for _, r := range t.sel.Requirements {
+				fmt.Fprintf(&b, "%q%s%q,", r.Key, r.Operator, r.Values)
+			}
+		}
+		b.WriteByte(';')
+	}
+	k := b.String()
+	if m, ok := c.matchers[k]; ok {
+		return m
+	}
+	m := &matcher{id: len(c.matchers), terms: slices.Clone(terms)}
+	c.matchers[k] = m
+	return m
+}
+
+// update looks at the classes that are new since the last time.
+func (m *matcher) update(c *Cluster) {
+	if m.upTo == len(c.classes) {
+		return
+	}
+	m.has = m.has.grow(len(c.classes))
+	for ; m.upTo < len(c.classes); m.upTo++ {
+		p := &c.classes[m.upTo].pc
+		ok := true
+		for i := range m.terms {
+			if !m.terms[i].selects(p) {
+				ok = false
+				break
+			}
+		}
+		if ok {
+			m.matched = append(m.matched, ClassID(m.upTo))
+			m.has.set(int32(m.upTo))
+		}
+	}
+}
+
+// counter counts pods per domain of a topology key: those that a matcher
+// selects or, when inverse, those that own an anti-affinity term.
+type counter struct {
+	id      int
+	key     int32
+	host    bool
+	m       *matcher
+	inverse bool
+	// filter: only nodes that this class's affinity (and tolerations) admit are
+	// counted. nil: all.
+	filter    *class
+	taints    bool
+	nodeRow   bitset
+	colRow    bitset
+	dom       []int32         // by value
+	nodes     map[int32]int32 // by slot, for hostname
+	total     int64
+	touched   bool
+	savedDom  []int32
+	savedHost map[int32]int32
+}
+
+type checkKind uint8
+
+const (
+	checkSpread checkKind = iota
+	checkAffinity
+	checkAnti
+	checkForbid // an anti-affinity term of another pod selects this one
+)
+
+// check is one topology rule of a variant.
+type check struct {
+	kind       checkKind
+	ctr        *counter
+	self       bool
+	maxSkew    int64
+	minDomains int
+	universe   []int32
+	text       string
+}
+
+const noCap = math.MaxInt32
+
+// room is how many pods of the owner can still go where cnt pods are counted,
+// with min the least count over the domains (0 for hostnames: a new machine is
+// always an empty domain).
+func (k *check) room(cnt, min int64, bootstrap bool) int64 {
+	switch k.kind {
+	case checkSpread:
+		r := k.maxSkew + min - cnt
+		if r < 0 {
+			return 0
+		}
+		if !k.self {
+			return noCap
+		}
+		return r
+	case checkAffinity:
+		if cnt > 0 || bootstrap {
+			return noCap
+		}
+		return 0
+	case checkAnti:
+		if cnt > 0 {
+			return 0
+		}
+		if k.self {
+			return 1
+		}
+		return noCap
+	}
+	if cnt > 0 {
+		return 0
+	}
+	return noCap
+}
+
+func (k *check) reason() Reason {
+	switch k.kind {
+	case checkSpread:
+		return ReasonSpread
+	case checkAffinity:
+		return ReasonAffinity
+	}
+	return ReasonAnti
+}
+
+// min is the least count over the domains of a spread constraint.
+func (k *check) min() int64 {
+	if k.kind != checkSpread || len(k.universe) < k.minDomains || len(k.universe) == 0 {
+		return 0
+	}
+	least := int64(math.MaxInt64)
+	for _, v := range k.universe {
+		if n := k.ctr.at(v); n < least {
+			least = n
+		}
+	}
+	return least
+}
+
+func (ctr *counter) at(v int32) int64 {
+	if int(v) < len(ctr.dom) {
+		return int64(ctr.dom[v])
+	}
+	return 0
+}
+
+func (ctr *counter) add(v int32, n int32) {
+	for int(v) >= len(ctr.dom) {
+		ctr.dom = append(ctr.dom, 0)
+	}
+	ctr.dom[v] += n
+	ctr.total += int64(n)
+}
+
+// variant is a class with a particular set of its preferences made demands.
+type variant struct {
+	pc      *passClass
+	relaxed []string
+	rowID   int32
+	row     bitset // columns that can hold one pod
+	nodeRow bitset
+	strict  bool
+	pref    int // index of the active preferred node affinity term, or -1
+	domain  []check
+	host    []check
+	keys    []int32 // topology keys of domain checks
+	affs    []*counter
+	selfAll bool
+	hostCap int64 // pods of the class a fresh machine can take
+	capCtr  int   // counter that caps fresh machines, or -1
+}
+
+// passClass is a pending class during a pass.
+type passClass struct {
+	cl       *class
+	vec      []int64
+	shape    *shape
+	pods     []string
+	used     int // pods placed so far
+	contrib  []*counter
+	pinKeys  []int32 // non-hostname keys some counter of contrib uses
+	ladder   []drop
+	level    int
+	v        *variant
+	value    float64
+	tracked  bool
+	why      refusal
+	group    int // index in the pending list
+	placedOn []placed
+	hostile  bool
+}
+
+// refusal is why the last pod of a class found no place.
+type refusal struct {
+	code   Reason
+	detail string
+}
+
+// drop is a step of the relaxation ladder.
+type drop struct {
+	text  string
+	apply func(*prefState)
+}
+
+// prefState says which preferences of a class are demands now.
+type prefState struct {
+	node   int // index into class.pref sorted by weight, len: none
+	aff    []int
+	anti   []int
+	spread []int
+	taints bool
+}
+
+// counterFor finds or makes a counter of this pass and counts what is there.
+func (ps *pass) counterFor(key int32, m *matcher, inverse bool, filter *class, honorAff, honorTaints bool) *counter {
+	c := ps.c
+	sig := ""
+	if filter != nil && honorAff && len(filter.sel)+len(filter.aff) > 0 {
+		sig = filter.affSig()
+	}
+	if filter != nil && honorTaints {
+		sig += "/t" + filter.tolSig()
+	}
+	if sig == "" {
+		filter = nil
+	}
+	k := counterKey{key, m.id, inverse, sig}
+	if ctr, ok := ps.counterIndex[k]; ok {
+		return ctr
+	}
+	ctr := &counter{id: len(ps.counters), key: key, host: key == c.hostKey, m: m, inverse: inverse, filter: filter, taints: honorTaints}
+	ps.counterIndex[k] = ctr
+	ps.counters = append(ps.counters, ctr)
+	if filter != nil {
+		ctr.nodeRow = newBitset(len(c.nodes))
+		for s, nd := range c.nodes {
+			if nd == nil || nd.n.Gone {
+				continue
+			}
+			if honorAff && c.labelsFit(filter, nd) != nil {
+				continue
+			}
+			if honorTaints {
+				if _, bad := firstUntolerated(filter.pc.Tolerations, nd.taints, false); bad {
+					continue
+				}
+			}
+			ctr.nodeRow.set(int32(s))
+		}
+		ctr.colRow = ps.cat.all.clone()
+		if honorAff {
+			ctr.colRow = c.labelRow(ps.cat, filter)
+		}
+		if honorTaints {
+			c.taintRow(ps.cat, ctr.colRow, filter, false)
+		}
+	}
+	if ctr.host {
+		ctr.nodes = map[int32]int32{}
+	}
+	m.update(c)
+	count := func(cl *class) {
+		for slot, n := range cl.on {
+			nd := c.nodes[slot]
+			if nd == nil || nd.n.Gone {
+				continue
+			}
+			ps.countNode(ctr, slot, n)
+		}
+	}
+	if inverse {
+		for _, id := range c.antiClasses {
+			if cl := c.classes[id]; cl.total > 0 && cl.ownsAnti(key, m) {
+				count(cl)
+			}
+		}
+	} else {
+		for _, id := range m.matched {
+			if cl := c.classes[id]; cl.total > 0 {
+				count(cl)
+			}
+		}
+	}
+	return ctr
+}
+
+type counterKey struct {
+	key     int32
+	m       int
+	inverse bool
+	filter  string
+}
+
+func (cl *class) ownsAnti(key int32, m *matcher) bool {
+	for i, o := range cl.anti {
+		if o == m && cl.antiKeys[i] == key {
+			return true
+		}
+	}
+	return false
+}
+
+// countNode counts n pods on a node.
+func (ps *pass) countNode(ctr *counter, slot, n int32) {
+	if ctr.filter != nil && !ctr.nodeRow.has(slot) {
+		return
+	}
+	if ctr.host {
+		ctr.nodes[slot] += n
+		ctr.total += int64(n)
+		return
+	}
+	nd := ps.c.nodes[slot]
+	if vs, open := nd.open[ctr.key]; open {
+		// The domain is not known yet. Anti-affinity must keep away from all
+		// of them; the other rules cannot use the pods.
+		if ctr.inverse {
+			for _, v := range vs {
+				ctr.add(v, n)
+			}
+		}
+		return
+	}
+	if v := ps.c.nodeVal(ctr.key, slot); v != valAbsent {
+		ctr.add(v, n)
+	}
+}
+
+// countMachine counts n pods on a machine to create.
+func (ps *pass) countMachine(ctr *counter, m *mach, n int32) {
+	if ctr.filter != nil && !ctr.colRow.has(m.col) {
+		return
+	}
+	if ctr.host {
+		for i := range m.host {
+			if m.host[i].ctr == ctr {
+				m.host[i].n += n
+				ctr.total += int64(n)
+				return
+			}
+		}
+		m.host = append(m.host, hostCount{ctr, n})
+		ctr.total += int64(n)
+		return
+	}
+	if v := ps.cat.vals[ctr.key][m.col]; v != valAbsent {
+		ctr.add(v, n)
+	}
+}
+
+func (cl *class) affSig() string {
+	var b strings.Builder
+	for i := range cl.sel {
+		b.WriteString(cl.sel[i].cacheKey())
+		b.WriteByte(',')
+	}
+	for _, t := range cl.aff {
+		b.WriteByte('|')
+		for i := range t {
+			b.WriteString(t[i].cacheKey())
+			b.WriteByte(',')
+		}
+	}
+	return b.String()
+}
+
+func (cl *class) tolSig() string {
+	var b strings.Builder
+	for _, t := range cl.pc.Tolerations {
+		fmt.Fprintf(&b, "%q%q%q%q", t.Key, t.Operator, t.Value, t.Effect)
+	}
+	return b.String()
+}
+
+func (cl *class) volSig() string {
+	var b strings.Builder
+	for _, v := range cl.vols {
+		b.WriteByte('&')
+		for _, t := range v {
+			b.WriteByte('|')
+			for i := range t {
+				b.WriteString(t[i].cacheKey())
+				b.WriteByte(',')
+			}
+		}
+	}
+	return b.String()
+}
+
+func vecSig(v []int64) string {
+	b := make([]byte, 0, len(v)*6)
+	for _, x := range v {
+		b = strconv.AppendInt(b, x, 36)
+		b = append(b, ',')
+	}
+	return string(b)
+}

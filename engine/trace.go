@@ -1,0 +1,361 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"sort"
+	"strings"
+)
+
+// stageTrace follows the candidates of a class through its constraints.
+type stageTrace struct {
+	stages []Stage
+	misses []Miss
+}
+
+// explain counts what each constraint leaves of offerings and nodes, at the
+// end of the pass, for the class as it was last tried.
+func (ps *pass) explain(pc *passClass) stageTrace {
+	c, cat, cl, v := ps.c, ps.cat, pc.cl, pc.v
+	var tr stageTrace
+	row := cat.all.clone()
+	nodes := make([]int32, 0, len(c.order))
+	for _, s := range c.order {
+		if nd := c.nodes[s]; nd.n.Closed == "" && !nd.n.Gone {
+			nodes = append(nodes, s)
+		}
+	}
+	stage := func(name string, reason Reason, detail string, narrow func(bitset), keep func(*node) bool) {
+		before := row
+		if narrow != nil {
+			row = row.clone()
+			narrow(row)
+		}
+		left := nodes[:0:0]
+		for _, s := range nodes {
+			if keep == nil || keep(c.nodes[s]) {
+				left = append(left, s)
+			}
+		}
+		changed := name == "start" || len(left) != len(nodes) || row.count() != before.count()
+		if changed {
+			tr.stages = append(tr.stages, Stage{Name: name, Detail: detail, Reason: reason, Offerings: row.count(), Nodes: len(left)})
+		}
+		if row.empty() && !before.empty() {
+			tr.miss(ps, pc, reason, detail, before)
+		}
+		if len(left) == 0 && len(nodes) > 0 {
+			tr.missNode(ps, pc, reason, detail, nodes)
+		}
+		nodes = left
+	}
+	stage("start", ReasonNoPools, "", nil, nil)
+	stage("taints", ReasonTaints, ps.taintDetail(cl), func(b bitset) { c.taintRow(cat, b, cl, v.strict) }, func(nd *node) bool {
+		_, bad := firstUntolerated(cl.pc.Tolerations, nd.taints, v.strict)
+		return !bad
+	})
+	for i := range cl.sel {
+		r := &cl.sel[i]
+		stage("nodeSelector", ReasonRequirement, c.reqText(r), func(b bitset) { b.and(c.reqRow(cat, r)) }, func(nd *node) bool { return c.nodeHolds(r, nd) })
+	}
+	if len(cl.aff) > 0 {
+		stage("nodeAffinity", ReasonRequirement, c.termsText(cl.aff), func(b bitset) { c.termsRow(cat, b, cl.aff, false) }, func(nd *node) bool { return c.labelsFit(cl, nd) == nil })
+	}
+	for _, terms := range cl.vols {
+		stage("volumeTopology", ReasonVolume, c.termsText(terms), func(b bitset) { c.termsRow(cat, b, terms, true) }, func(nd *node) bool {
+			for _, t := range terms {
+				if c.allHold(t, nd) == nil {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	if v.pref >= 0 {
+		reqs := cl.pref[v.pref].reqs
+		stage("preferredNodeAffinity", ReasonRequirement, c.termsText([][]creq{reqs}), func(b bitset) {
+			for i := range reqs {
+				b.and(c.reqRow(cat, &reqs[i]))
+			}
+		}, func(nd *node) bool { return c.allHold(reqs, nd) == nil })
+	}
+	stage("resources", ReasonResources, ps.sizeText(pc), func(b bitset) { c.fitRow(cat, b, cl) }, func(nd *node) bool { return fits(cl.vec, nd.free) })
+	if len(cl.pc.HostPorts) > 0 {
+		stage("hostPorts", ReasonHostPorts, "", nil, func(nd *node) bool { return !conflictAny(cl.pc.HostPorts, nd.ports) })
+	}
+	stage("available", ReasonUnavailable, "offerings that can be had now", func(b bitset) { b.and(cat.avail) }, nil)
+	stage("limits", ReasonLimits, "", func(b bitset) { ps.limitRow(b) }, nil)
+	stage("quota", ReasonQuota, "", func(b bitset) { ps.quotaRow(b, false) }, nil)
+	stage("reservations", ReasonReservation, "", func(b bitset) { ps.quotaRow(b, true) }, nil)
+	if ps.opt.MinValues != MinValuesBestEffort {
+		stage("minValues", ReasonMinValues, "", func(b bitset) {
+			for i := range cat.pools {
+				p := &cat.pools[i]
+				if len(p.minValues) > 0 && !ps.minValuesHold(p, b, nil, cl.vec) {
+					for j := p.lo; j < p.hi; j++ {
+						b.clear(j)
+					}
+				}
+			}
+		}, nil)
+	}
+	boot := v.bootstrap()
+	for i := range v.domain {
+		k := &v.domain[i]
+		min := k.min()
+		ok := func(val int32) bool {
+			if val == valAbsent {
+				return k.kind == checkAnti || k.kind == checkForbid
+			}
+			return k.room(k.ctr.at(val), min, boot) > 0
+		}
+		stage("topology", k.reason(), k.text+ps.domainText(k), func(b bitset) {
+			vals := cat.vals[k.ctr.key]
+			for j := b.next(0, int32(len(cat.cols))); j < int32(len(cat.cols)); j = b.next(j+1, int32(len(cat.cols))) {
+				if !ok(vals[j]) {
+					b.clear(j)
+				}
+			}
+		}, func(nd *node) bool { return ok(c.nodeVal(k.ctr.key, nd.slot)) })
+	}
+	for i := range v.host {
+		k := &v.host[i]
+		stage("topology", k.reason(), k.text, func(b bitset) {
+			if k.room(0, 0, boot) == 0 {
+				clear(b)
+			}
+		}, func(nd *node) bool { return k.room(int64(k.ctr.nodes[nd.slot]), 0, boot) > 0 })
+	}
+	return tr
+}
+
+func (ps *pass) limitRow(b bitset) {
+	hit := ps.limitHit
+	for i := range ps.cat.kinds {
+		k := &ps.cat.kinds[i]
+		for _, l := range ps.limits[k.pool] {
+			need := k.capacity[l.name]
+			if l.name == ResourceNodes {
+				need = 1
+			}
+			if need > l.left {
+				for j := k.lo; j < k.hi; j++ {
+					b.clear(j)
+				}
+			}
+		}
+	}
+	ps.limitHit = hit
+}
+
+func (ps *pass) quotaRow(b bitset, reservations bool) {
+	for i := range ps.cat.cols {
+		cc := &ps.cat.cols[i]
+		if reservations {
+			if cc.reserve >= 0 && ps.resLeft[cc.reserve] <= 0 {
+				b.clear(int32(i))
+			}
+			continue
+		}
+		for _, q := range cc.off.Charges {
+			if ps.quotaLeft[q.Quota] < q.Amount {
+				b.clear(int32(i))
+			}
+		}
+	}
+}
+
+func (ps *pass) domainText(k *check) string {
+	if k.kind != checkSpread {
+		return ""
+	}
+	var parts []string
+	for _, v := range k.universe {
+		parts = append(parts, fmt.Sprintf("%s:%d", ps.c.sym.valueName(k.ctr.key, v), k.ctr.at(v)))
+	}
+	return " (" + strings.Join(parts, " ") + ")"
+}
+
+func (c *Cluster) termsText(terms [][]creq) string {
+	var ts []string
+	for _, t := range terms {
+		var rs []string
+		for i := range t {
+			rs = append(rs, c.reqText(&t[i]))
+		}
+		ts = append(ts, strings.Join(rs, " and "))
+	}
+	return strings.Join(ts, " or ")
+}
+
+func (ps *pass) taintDetail(cl *class) string {
+	seen := map[string]bool{}
+	for i := range ps.cat.pools {
+		if t, bad := firstUntolerated(cl.pc.Tolerations, ps.cat.pools[i].p.Taints, false); bad {
+			seen[taintText(t)] = true
+		}
+	}
+	ts := sortedKeys(seen)
+	if len(ts) > 4 {
+		ts = append(ts[:4], "…")
+	}
+	return strings.Join(ts, ", ")
+}
+
+func (ps *pass) sizeText(pc *passClass) string {
+	var parts []string
+	for d, r := range pc.vec {
+		if r > 0 && d != dimPods {
+			parts = append(parts, amount(ps.c.dims.names[d], r))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// amount prints a quantity of a resource the way people write it.
+func amount(name string, v int64) string {
+	neg := ""
+	if v < 0 {
+		neg, v = "-", -v
+	}
+	if name == ResourceCPU {
+		if v%1000 == 0 {
+			return fmt.Sprintf("%s %s%d", name, neg, v/1000)
+		}
+		return fmt.Sprintf("%s %s%dm", name, neg, v)
+	}
+	if name == ResourceMemory || strings.Contains(name, "storage") || strings.HasPrefix(name, "hugepages") {
+		switch {
+		case v >= 1<<30:
+			return fmt.Sprintf("%s %s%sGi", name, neg, trim(float64(v)/(1<<30)))
+		case v >= 1<<20:
+			return fmt.Sprintf("%s %s%sMi", name, neg, trim(float64(v)/(1<<20)))
+		}
+	}
+	return fmt.Sprintf("%s %s%d", name, neg, v)
+}
+
+func trim(f float64) string {
+	return strings.TrimSuffix(strings.TrimSuffix(fmt.Sprintf("%.2f", f), "0"), ".0")
+}
+
+// miss records the offering that came nearest before a stage took the last.
+func (tr *stageTrace) miss(ps *pass, pc *passClass, reason Reason, detail string, row bitset) {
+	n := int32(len(ps.cat.cols))
+	best, bestShort, text := int32(-1), math.Inf(1), detail
+	for col := row.next(0, n); col < n; col = row.next(col+1, n) {
+		if reason != ReasonResources {
+			best = col
+			break
+		}
+		k := &ps.cat.kinds[ps.cat.cols[col].kind]
+		short, what := shortfall(ps, pc.vec, k.alloc)
+		if short < bestShort {
+			best, bestShort, text = col, short, what
+		}
+	}
+	if best >= 0 {
+		tr.misses = append(tr.misses, Miss{What: ps.describe(best), Reason: reason, Detail: text})
+	}
+}
+
+func (tr *stageTrace) missNode(ps *pass, pc *passClass, reason Reason, detail string, nodes []int32) {
+	best, bestShort, text := nodes[0], math.Inf(1), detail
+	if reason == ReasonResources {
+		for _, s := range nodes {
+			if short, what := shortfall(ps, pc.vec, ps.c.nodes[s].free); short < bestShort {
+				best, bestShort, text = s, short, what
+			}
+		}
+	}
+	tr.misses = append(tr.misses, Miss{What: "node " + ps.c.nodes[best].n.Name, Reason: reason, Detail: text})
+}
+
+// shortfall is the largest relative lack of room and its description.
+func shortfall(ps *pass, vec, free []int64) (float64, string) {
+	worst, text := 0.0, "fits, but its host ports or volumes do not"
+	for d, r := range vec {
+		have := int64(0)
+		if d < len(free) {
+			have = free[d]
+		}
+		if r > have {
+			if s := float64(r-have) / float64(r); s > worst {
+				worst = s
+				name := ps.c.dims.names[d]
+				text = fmt.Sprintf("needs %s, has %s", amount(name, r), strings.TrimPrefix(amount(name, have), name+" "))
+			}
+		}
+	}
+	return worst, text
+}
+
+// why names the constraint that left no candidate, in one sentence.
+func (ps *pass) why(pc *passClass) (Reason, string) {
+	tr := ps.explain(pc)
+	if len(ps.cat.cols) == 0 && len(ps.c.order) == 0 {
+		return ReasonNoPools, "there is no NodePool to create a machine from, and no node"
+	}
+	code := ReasonNone
+	var parts []string
+	for i, s := range tr.stages {
+		if i == 0 {
+			parts = append(parts, fmt.Sprintf("of %d offerings and %d nodes", s.Offerings, s.Nodes))
+			if s.Offerings == 0 {
+				code = ReasonNoPools
+			}
+			continue
+		}
+		prev := tr.stages[i-1]
+		detail := s.Name
+		if s.Detail != "" {
+			detail += " (" + s.Detail + ")"
+		}
+		parts = append(parts, fmt.Sprintf("%s leaves %d and %d", detail, s.Offerings, s.Nodes))
+		if prev.Offerings > 0 && s.Offerings == 0 || len(ps.cat.cols) == 0 && prev.Nodes > 0 && s.Nodes == 0 {
+			code = s.Reason
+		}
+		if s.Offerings == 0 && s.Nodes == 0 {
+			break
+		}
+	}
+	if code == ReasonNone {
+		code = ReasonSpread
+		for _, k := range append(append([]check(nil), pc.v.domain...), pc.v.host...) {
+			code = k.reason()
+		}
+		if len(pc.v.domain)+len(pc.v.host) == 0 {
+			code = ReasonMinValues
+		}
+		parts = append(parts, "together its rules leave no place for one more pod")
+	}
+	text := strings.Join(parts, "; ")
+	for _, m := range tr.misses {
+		if m.Reason == code {
+			text += fmt.Sprintf("; nearest: %s: %s", m.What, m.Detail)
+			break
+		}
+	}
+	return code, text
+}
+
+// trace adds the explanations that the options ask for.
+func (ps *pass) trace(p *Plan) {
+	if ps.opt.Trace == TraceNone {
+		return
+	}
+	t := &Trace{}
+	for _, pc := range ps.classes {
+		refused := pc.used < len(pc.pods) && len(pc.cl.pc.Unsupported) == 0
+		if !refused && ps.opt.Trace != TraceAll {
+			continue
+		}
+		e := ps.explain(pc)
+		t.Classes = append(t.Classes, ClassTrace{Class: pc.cl.id, Stages: e.stages, Nearest: e.misses})
+	}
+	if len(t.Classes) == 0 {
+		return
+	}
+	sort.SliceStable(t.Classes, func(i, j int) bool { return t.Classes[i].Class < t.Classes[j].Class })
+	p.Trace = t
+}
