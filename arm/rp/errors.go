@@ -1,0 +1,122 @@
+package rp
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// Error is an ARM error: what a client gets as {"error":{code,message,…}}.
+type Error struct {
+	// Status is the HTTP status it is answered with.
+	Status  int            `json:"-"`
+	Code    string         `json:"code"`
+	Message string         `json:"message"`
+	Target  string         `json:"target,omitempty"`
+	Details []Error        `json:"details,omitempty"`
+	Info    []any          `json:"additionalInfo,omitempty"`
+	Extra   map[string]any `json:"-"`
+	// Flat answers without the "error" wrapper, as AKS's own errors come.
+	Flat bool `json:"-"`
+	// Header are further response headers.
+	Header http.Header `json:"-"`
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// Errorf makes an Error.
+func Errorf(status int, code, format string, args ...any) *Error {
+	return &Error{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// At sets the target: the field at fault.
+func (e *Error) At(target string) *Error { e.Target = target; return e }
+
+// AsError gives the ARM error in err's chain; anything else becomes a 500.
+func AsError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return Errorf(http.StatusInternalServerError, "InternalServerError", "%v", err)
+}
+
+// IsNotFound tells whether err is a 404.
+func IsNotFound(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == http.StatusNotFound
+}
+
+// WriteError answers with an ARM error body.
+func WriteError(w http.ResponseWriter, err error) {
+	e := AsError(err)
+	for k, v := range e.Header {
+		w.Header()[k] = v
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	var body any = map[string]any{"error": e}
+	if e.Flat {
+		flat := map[string]any{"code": e.Code, "message": e.Message, "details": nil, "subcode": ""}
+		if e.Target != "" {
+			flat["target"] = e.Target
+		}
+		if len(e.Details) > 0 {
+			flat["details"] = e.Details
+		}
+		for k, v := range e.Extra {
+			flat[k] = v
+		}
+		body = flat
+	}
+	b, merr := json.Marshal(body)
+	if merr != nil {
+		b = []byte(`{"error":{"code":"InternalServerError","message":"the error could not be encoded"}}`)
+	}
+	status := e.Status
+	if status == 0 {
+		status = http.StatusInternalServerError
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(b)
+}
+
+// NotFound is the gateway's answer for a resource that is not there.
+func NotFound(id ID) *Error {
+	h := http.Header{"X-Ms-Failure-Cause": {"gateway"}}
+	if id.Namespace == "" {
+		if id.ResourceGroup != "" {
+			return &Error{Status: 404, Code: "ResourceGroupNotFound", Message: fmt.Sprintf("Resource group '%s' could not be found.", id.ResourceGroup), Header: h}
+		}
+		return SubscriptionNotFound(id.Subscription)
+	}
+	name := ""
+	for i, n := range id.Names {
+		if i > 0 {
+			name += "/"
+		}
+		name += n
+	}
+	where := "subscription '" + id.Subscription + "'"
+	if id.ResourceGroup != "" {
+		where = "resource group '" + id.ResourceGroup + "'"
+	}
+	return &Error{Status: 404, Code: "ResourceNotFound", Header: h, Message: fmt.Sprintf(
+		"The Resource '%s/%s' under %s was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix", id.Type(), name, where)}
+}
+
+// SubscriptionNotFound is the answer for a subscription this Azure lacks.
+func SubscriptionNotFound(sub string) *Error {
+	return Errorf(404, "SubscriptionNotFound", "The subscription '%s' could not be found.", sub)
+}
+
+// BadRequest is a 400 with the given code.
+func BadRequest(code, format string, args ...any) *Error {
+	return Errorf(http.StatusBadRequest, code, format, args...)
+}
+
+// Conflict is a 409 with the given code.
+func Conflict(code, format string, args ...any) *Error {
+	return Errorf(http.StatusConflict, code, format, args...)
+}

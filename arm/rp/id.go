@@ -1,0 +1,203 @@
+package rp
+
+import (
+	"fmt"
+	"strings"
+)
+
+// ID is a parsed ARM resource ID: a subscription, a resource group, a resource
+// or a collection of one of them. IDs compare without regard to case: use Key.
+type ID struct {
+	Subscription  string
+	ResourceGroup string
+	// Scope is what an extension resource sits on; nil for an ordinary one.
+	Scope *ID
+	// Namespace is the provider's, such as Microsoft.ContainerService; empty
+	// for subscriptions and resource groups.
+	Namespace string
+	// Types and Names are the alternating segments below the namespace. A
+	// collection has one type more than it has names.
+	Types []string
+	Names []string
+}
+
+// ParseID reads a resource ID or a collection's path. Keywords may have any
+// case; names keep theirs.
+func ParseID(s string) (ID, error) {
+	trimmed := strings.Trim(s, "/")
+	if trimmed == "" {
+		return ID{}, fmt.Errorf("resource ID %q is empty", s)
+	}
+	seg := strings.Split(trimmed, "/")
+	for _, p := range seg {
+		if p == "" {
+			return ID{}, fmt.Errorf("resource ID %q has an empty segment", s)
+		}
+	}
+	var id ID
+	i := 0
+	if strings.EqualFold(seg[0], "subscriptions") {
+		if len(seg) == 1 {
+			return ID{}, fmt.Errorf("resource ID %q names no subscription", s)
+		}
+		id.Subscription = seg[1]
+		i = 2
+		if i < len(seg) && strings.EqualFold(seg[i], "resourceGroups") {
+			if i+1 >= len(seg) {
+				return ID{}, fmt.Errorf("resource ID %q names no resource group", s)
+			}
+			id.ResourceGroup = seg[i+1]
+			i += 2
+		}
+	}
+	for i < len(seg) {
+		if !strings.EqualFold(seg[i], "providers") {
+			return ID{}, fmt.Errorf("resource ID %q: expected \"providers\" where it says %q", s, seg[i])
+		}
+		if i+1 >= len(seg) {
+			return ID{}, fmt.Errorf("resource ID %q names no provider", s)
+		}
+		if id.Namespace != "" {
+			if len(id.Names) == 0 || len(id.Types) != len(id.Names) {
+				return ID{}, fmt.Errorf("resource ID %q extends something that is not a resource", s)
+			}
+			scope := id
+			id = ID{Subscription: scope.Subscription, ResourceGroup: scope.ResourceGroup, Scope: &scope}
+		}
+		id.Namespace = seg[i+1]
+		i += 2
+		for i < len(seg) && !strings.EqualFold(seg[i], "providers") {
+			id.Types = append(id.Types, seg[i])
+			i++
+			if i < len(seg) && !strings.EqualFold(seg[i], "providers") {
+				id.Names = append(id.Names, seg[i])
+				i++
+			}
+		}
+	}
+	return id, nil
+}
+
+// MustParseID is ParseID for IDs the program itself wrote; it panics on others.
+func MustParseID(s string) ID {
+	id, err := ParseID(s)
+	if err != nil {
+		panic(err)
+	}
+	return id
+}
+
+// String gives the ID with ARM's keywords in their usual case.
+func (id ID) String() string {
+	var b strings.Builder
+	if id.Scope != nil {
+		b.WriteString(id.Scope.String())
+	} else {
+		if id.Subscription != "" {
+			b.WriteString("/subscriptions/" + id.Subscription)
+		}
+		if id.ResourceGroup != "" {
+			b.WriteString("/resourceGroups/" + id.ResourceGroup)
+		}
+	}
+	if id.Namespace != "" {
+		b.WriteString("/providers/" + id.Namespace)
+		for i, t := range id.Types {
+			b.WriteString("/" + t)
+			if i < len(id.Names) {
+				b.WriteString("/" + id.Names[i])
+			}
+		}
+	}
+	if b.Len() == 0 {
+		return "/"
+	}
+	return b.String()
+}
+
+// Key is the ID folded to lower case: two IDs are the same if their keys are.
+func (id ID) Key() string { return strings.ToLower(id.String()) }
+
+// Type is the full resource type, such as
+// Microsoft.ContainerService/managedClusters/agentPools.
+func (id ID) Type() string {
+	switch {
+	case id.Namespace != "" && len(id.Types) > 0:
+		return id.Namespace + "/" + strings.Join(id.Types, "/")
+	case id.Namespace != "":
+		return id.Namespace
+	case id.ResourceGroup != "":
+		return "Microsoft.Resources/resourceGroups"
+	case id.Subscription != "":
+		return "Microsoft.Resources/subscriptions"
+	}
+	return ""
+}
+
+// Name is the last name: of the resource, the group or the subscription.
+func (id ID) Name() string {
+	switch {
+	case len(id.Names) > 0:
+		return id.Names[len(id.Names)-1]
+	case id.Namespace != "":
+		return id.Namespace
+	case id.ResourceGroup != "":
+		return id.ResourceGroup
+	}
+	return id.Subscription
+}
+
+// IsCollection tells whether the ID ends in a type, as a list's path does.
+func (id ID) IsCollection() bool { return len(id.Types) > len(id.Names) }
+
+// Parent is the resource one level up: of a child its parent, of an extension
+// its scope, of a top-level resource its group (or subscription).
+func (id ID) Parent() ID {
+	n := len(id.Types) - 1
+	if n >= 1 {
+		p := id
+		p.Types = append([]string(nil), id.Types[:n]...)
+		names := id.Names
+		if len(names) > n {
+			names = names[:n]
+		}
+		p.Names = append([]string(nil), names...)
+		return p
+	}
+	if id.Scope != nil {
+		return *id.Scope
+	}
+	if id.Namespace != "" && id.ResourceGroup != "" {
+		return ID{Subscription: id.Subscription, ResourceGroup: id.ResourceGroup}
+	}
+	return ID{Subscription: id.Subscription}
+}
+
+// Child is the resource of the given type and name below id.
+func (id ID) Child(typ, name string) ID {
+	c := id
+	c.Types = append(append([]string(nil), id.Types...), typ)
+	c.Names = append(append([]string(nil), id.Names...), name)
+	return c
+}
+
+// Group is the ID of the resource group that id is in.
+func (id ID) Group() ID { return ID{Subscription: id.Subscription, ResourceGroup: id.ResourceGroup} }
+
+// In is a resource of the given full type ("Namespace/type") in a group or
+// subscription.
+func (id ID) In(fullType string, names ...string) ID {
+	ns, rest, _ := strings.Cut(fullType, "/")
+	return ID{Subscription: id.Subscription, ResourceGroup: id.ResourceGroup, Namespace: ns, Types: strings.Split(rest, "/"), Names: names}
+}
+
+// Within tells whether id is scope itself or lies below it.
+func (id ID) Within(scope ID) bool {
+	k, s := id.Key(), scope.Key()
+	return s == "/" || k == s || strings.HasPrefix(k, s+"/")
+}
+
+// NormalizeLocation folds a location as ARM compares it: "East US" is eastus.
+func NormalizeLocation(s string) string {
+	return strings.ToLower(strings.ReplaceAll(s, " ", ""))
+}
