@@ -1,0 +1,113 @@
+package containerservice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/nap-aks/nap/arm/intent"
+)
+
+// Live is what the preconditions are read from: the cluster's own API.
+type Live interface {
+	// ProvisionedNodes are the names of the nodes that node auto-provisioning
+	// made, and OpenNodePools those of the NodePools whose CPU limit is not 0,
+	// each with the limit ("none" if there is none).
+	ProvisionedNodes(ctx context.Context) ([]string, error)
+	OpenNodePools(ctx context.Context) (map[string]string, error)
+}
+
+// Dial gives a cluster's API from its admin kubeconfig.
+type Dial func(status intent.ClusterStatus) (Live, error)
+
+const liveTimeout = 15 * time.Second
+
+func restConfig(status intent.ClusterStatus) (*rest.Config, error) {
+	if status.AdminKubeconfig == "" {
+		return nil, errors.New("the control plane has not come up yet")
+	}
+	cfg, err := clientcmd.RESTConfigFromKubeConfig([]byte(status.AdminKubeconfig))
+	if err != nil {
+		return nil, fmt.Errorf("reading the cluster's kubeconfig: %w", err)
+	}
+	cfg.Timeout = liveTimeout
+	return cfg, nil
+}
+
+// dialDynamic is the Dial of real clusters.
+func dialDynamic(status intent.ClusterStatus) (Live, error) {
+	cfg, err := restConfig(status)
+	if err != nil {
+		return nil, err
+	}
+	c, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("making a client of the cluster: %w", err)
+	}
+	return liveCluster{c}, nil
+}
+
+type liveCluster struct{ c dynamic.Interface }
+
+func (l liveCluster) list(ctx context.Context, r schema.GroupVersionResource, selector string) ([]unstructured.Unstructured, error) {
+	var out []unstructured.Unstructured
+	opts := metav1.ListOptions{LabelSelector: selector, Limit: 500}
+	for {
+		page, err := l.c.Resource(r).List(ctx, opts)
+		if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing %s: %w", r.Resource, err)
+		}
+		out = append(out, page.Items...)
+		if page.GetContinue() == "" {
+			return out, nil
+		}
+		opts.Continue = page.GetContinue()
+	}
+}
+
+func (l liveCluster) ProvisionedNodes(ctx context.Context) ([]string, error) {
+	nodes, err := l.list(ctx, schema.GroupVersionResource{Version: "v1", Resource: "nodes"}, "karpenter.sh/nodepool")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, n := range nodes {
+		out = append(out, n.GetName())
+	}
+	return out, nil
+}
+
+func (l liveCluster) OpenNodePools(ctx context.Context) (map[string]string, error) {
+	pools, err := l.list(ctx, schema.GroupVersionResource{Group: "karpenter.sh", Version: "v1", Resource: "nodepools"}, "")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, p := range pools {
+		v, ok, err := unstructured.NestedFieldNoCopy(p.Object, "spec", "limits", "cpu")
+		if err != nil || !ok {
+			out[p.GetName()] = "none"
+			continue
+		}
+		q, err := resource.ParseQuantity(strings.TrimSpace(fmt.Sprint(v)))
+		if err != nil || !q.IsZero() {
+			out[p.GetName()] = fmt.Sprint(v)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,716 @@
+package containerservice
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/nap-aks/nap/arm/intent"
+	"github.com/nap-aks/nap/arm/rp"
+	"github.com/nap-aks/nap/catalog"
+)
+
+// defaultSizes are what a pool without vmSize gets: the first one the region has.
+var defaultSizes = []string{"Standard_D4ds_v5", "Standard_D4d_v4", "Standard_D4s_v5", "Standard_D4as_v5", "Standard_D4s_v3"}
+
+// maxPoolCount is the most nodes that a pool can have.
+const maxPoolCount = 1000
+
+func (p *Provider) addPools() {
+	t := &rp.Type{Name: poolType, Versions: apiVersions, Scope: rp.InGroup, Flat: true, ETagPath: []string{"properties", "eTag"},
+		NameRule: regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`), NameHelp: "An agent pool's name has 1 to 12 lower-case letters and digits and starts with a letter.",
+		Prepare: p.preparePool, Commit: p.commitPool, Delete: p.deletePool,
+		Filter: nil, List: p.listPools}
+	t.Actions = map[string]rp.Action{
+		"deletemachines":          {Permission: "Microsoft.ContainerService/managedClusters/agentPools/deleteMachines/action", Do: p.deleteMachines},
+		"upgradenodeimageversion": {Permission: "Microsoft.ContainerService/managedClusters/agentPools/upgradeNodeImageVersion/action", Do: p.upgradeImage},
+		"abort":                   {Do: p.abort},
+	}
+	p.env.Add(t)
+	p.env.Engine.Register("PutPool", rp.Kind{Step: p.stepPutPool, Failed: p.poolFailed})
+	p.env.Engine.Register("DeletePool", rp.Kind{Step: p.stepDeletePool, Failed: p.poolFailed})
+}
+
+func (p *Provider) listPools(ctx context.Context, q *rp.Request) (*rp.Response, error) {
+	cluster := clusterOf(q.ID)
+	if _, err := p.cluster(ctx, cluster); err != nil {
+		return nil, err
+	}
+	rs, err := p.pools(ctx, cluster, false)
+	if err != nil {
+		return nil, err
+	}
+	page, next, err := rp.Page(q, rs)
+	if err != nil {
+		return nil, err
+	}
+	ds, err := p.env.RenderAll(ctx, q.Type, page, q.APIVersion)
+	return rp.ListResponse(ds, next), err
+}
+
+// preparePools brings the pools in a cluster's body together with those there
+// are. Pools that the body leaves out stay as they are.
+func (p *Provider) preparePools(ctx context.Context, c *rp.Change) ([]*rp.Record, error) {
+	var have []*rp.Record
+	if c.Old != nil {
+		var err error
+		if have, err = p.pools(ctx, c.ID, false); err != nil {
+			return nil, err
+		}
+	}
+	byName := map[string]*rp.Record{}
+	for _, r := range have {
+		byName[r.ParsedID().Name()] = r
+	}
+	out := append([]*rp.Record(nil), have...)
+	seen := map[string]bool{}
+	for i, x := range c.Sent.List("properties", "agentPoolProfiles") {
+		m, ok := x.(map[string]any)
+		if !ok {
+			return nil, rp.BadRequest("InvalidParameter", "agentPoolProfiles[%d] is not an object.", i).At("properties.agentPoolProfiles")
+		}
+		sent := rp.Doc(m).Clone()
+		name := sent.Str("name")
+		if !p.env.FindType(poolType).NameRule.MatchString(name) {
+			return nil, rp.BadRequest("InvalidParameter", "The value of parameter agentPoolProfile.name is invalid: '%s'. %s", name, p.env.FindType(poolType).NameHelp).At("agentPoolProfile.name")
+		}
+		if seen[name] || name == intent.MachinesPool {
+			return nil, rp.BadRequest("InvalidParameter", "The agent pool name '%s' is used twice or reserved.", name).At("agentPoolProfile.name")
+		}
+		seen[name] = true
+		for _, k := range []string{"name", "id", "type", "provisioningState", "eTag"} {
+			if k != "type" || !equal(sent.Str("type"), "VirtualMachineScaleSets", "AvailabilitySet", "VirtualMachines") {
+				sent.Drop(k)
+			}
+		}
+		r := byName[name]
+		var stored rp.Doc
+		if r != nil {
+			stored = r.Doc
+		} else {
+			now := p.env.Now().UTC()
+			r = &rp.Record{ID: c.ID.Child("agentPools", name).String(), UID: rp.NewGUID(), CreatedAt: now, ChangedAt: now, CreatedBy: c.Caller.ObjectID, Internal: rp.Doc{}}
+			out = append(out, r)
+		}
+		doc := rp.MergePut(stored, rp.Doc{"properties": map[string]any(sent)})
+		if err := p.completePool(c.Doc, doc, stored, name); err != nil {
+			return nil, err
+		}
+		r.Doc = doc
+		r.Internal = r.Internal.Clone()
+		r.Internal["changed"] = true
+	}
+	if len(out) == 0 {
+		return nil, rp.BadRequest("InvalidParameter", "Required parameter agentPoolProfiles is missing (null): a cluster has at least one pool of mode System.").At("properties.agentPoolProfiles")
+	}
+	system := 0
+	for _, r := range out {
+		if equal(r.Doc.Str("properties", "mode"), "System") {
+			n, _ := r.Doc.Int("properties", "count")
+			system += n
+		}
+	}
+	if system == 0 {
+		return nil, rp.BadRequest("InvalidParameter", "There has to be at least one system agent pool with at least one node (mode System).").At("properties.agentPoolProfiles")
+	}
+	// A change of the cluster may mean one for every pool (an image, a version).
+	return out, nil
+}
+
+// completePool fills a pool's defaults and checks it against its cluster's
+// document and what it was before (nil if new).
+func (p *Provider) completePool(cluster, d, old rp.Doc, name string) error {
+	var model armcontainerservice.AgentPool
+	if err := d.Into(&model); err != nil {
+		return rp.BadRequest("InvalidParameter", "The agent pool '%s' does not have the shape of one: %v", name, err).At("agentPoolProfile")
+	}
+	pp := func(k ...string) []string { return append([]string{"properties"}, k...) }
+	for k, allowed := range map[string][]string{
+		"mode": {"System", "User", "Gateway"}, "osType": {"Linux", "Windows"}, "type": {"VirtualMachineScaleSets", "VirtualMachines", "AvailabilitySet"},
+		"scaleSetPriority": {"Regular", "Spot"}, "scaleSetEvictionPolicy": {"Delete", "Deallocate"}, "osDiskType": {"Managed", "Ephemeral"}, "scaleDownMode": {"Delete", "Deallocate"},
+		"osSKU": strs(armcontainerservice.PossibleOSSKUValues()),
+	} {
+		if err := oneOf(d, allowed, pp(k)...); err != nil {
+			return err
+		}
+	}
+	loc := cluster.Str("location")
+	if d.Str("properties", "vmSize") == "" {
+		for _, s := range defaultSizes {
+			if _, err := catalog.Lookup(loc, s); err == nil {
+				d.Set(s, pp("vmSize")...)
+				break
+			}
+		}
+	}
+	size, err := catalog.Lookup(loc, d.Str("properties", "vmSize"))
+	if err != nil {
+		return rp.BadRequest("VMSizeNotSupported", "The VM size of %s is not supported in location %s. Sizes: az vm list-skus -l %s --resource-type virtualMachines.", d.Str("properties", "vmSize"), loc, loc).At("agentPoolProfile.vmSize")
+	}
+	d.Set(size.Name, pp("vmSize")...)
+	count, ok := d.Int("properties", "count")
+	if v, there := d.Lookup(pp("count")...); there && v != nil && !ok || ok && (count < 0 || count > maxPoolCount) {
+		return rp.BadRequest("InvalidParameter", "The value of parameter agentPoolProfile.count is invalid: a pool has 0 to %d nodes.", maxPoolCount).At("agentPoolProfile.count")
+	}
+	if !ok {
+		count = 1
+		d.Set(float64(count), pp("count")...)
+	}
+	d.Default("User", pp("mode")...)
+	d.Default("Linux", pp("osType")...)
+	if equal(d.Str("properties", "osType"), "Windows") {
+		d.Default("Windows2022", pp("osSKU")...)
+	}
+	d.Default("Ubuntu", pp("osSKU")...)
+	d.Default("VirtualMachineScaleSets", pp("type")...)
+	d.Default("Regular", pp("scaleSetPriority")...)
+	d.Default("Delete", pp("scaleDownMode")...)
+	d.Default("OS", pp("kubeletDiskType")...)
+	d.Default("Running", pp("powerState", "code")...)
+	d.Default("10%", pp("upgradeSettings", "maxSurge")...)
+	d.Default("0", pp("upgradeSettings", "maxUnavailable")...)
+	for _, k := range []string{"enableAutoScaling", "enableNodePublicIP", "enableFIPS", "enableEncryptionAtHost", "enableUltraSSD"} {
+		if v, there := d.Lookup(pp(k)...); !there || v == nil {
+			d.Set(false, pp(k)...)
+		}
+	}
+	if d.Map("properties", "securityProfile") == nil {
+		d.Set(map[string]any{"enableVTPM": false, "enableSecureBoot": false}, pp("securityProfile")...)
+	}
+	if n, ok := d.Int("properties", "maxPods"); !ok || n == 0 {
+		max := 250
+		switch {
+		case equal(cluster.Str("properties", "networkProfile", "networkPlugin"), "kubenet"):
+			max = 110
+		case cluster.Str("properties", "networkProfile", "networkPluginMode") != "overlay":
+			max = 30
+		}
+		d.Set(float64(max), pp("maxPods")...)
+	}
+	if n, _ := d.Int("properties", "maxPods"); n < 10 || n > 250 {
+		return rp.BadRequest("InvalidParameter", "The value of parameter agentPoolProfile.kubernetesConfig.maxPods is invalid: %d is not between 10 and 250.", n).At("agentPoolProfile.maxPods")
+	}
+	if n, ok := d.Int("properties", "osDiskSizeGB"); !ok || n == 0 {
+		gb := 128
+		if size.EphemeralOSDisk && size.ResourceDiskMiB > 0 && d.Str("properties", "osDiskType") != "Managed" {
+			if r := int(size.ResourceDiskMiB / 1024); r >= 30 {
+				gb = r
+				d.Default("Ephemeral", pp("osDiskType")...)
+			}
+		}
+		d.Set(float64(gb), pp("osDiskSizeGB")...)
+	}
+	d.Default("Managed", pp("osDiskType")...)
+	if d.Bool("properties", "enableAutoScaling") {
+		lo, ok1 := d.Int("properties", "minCount")
+		hi, ok2 := d.Int("properties", "maxCount")
+		if !ok1 || !ok2 || lo > hi || count < lo || count > hi {
+			return rp.BadRequest("InvalidParameter", "Autoscaling of pool '%s' needs minCount <= count <= maxCount; they are %d, %d, %d.", name, lo, count, hi).At("agentPoolProfile.minCount")
+		}
+	} else {
+		d.Drop(pp("minCount")...)
+		d.Drop(pp("maxCount")...)
+	}
+	for _, z := range d.Strings("properties", "availabilityZones") {
+		if !contains(size.Zones, z) {
+			return rp.BadRequest("AvailabilityZoneNotSupported", "The zone(s) '%s' for resource '%s' is not supported. The supported zones for location '%s' are '%s'.", z, name, loc, strings.Join(size.Zones, ",")).At("agentPoolProfile.availabilityZones")
+		}
+	}
+	if equal(d.Str("properties", "scaleSetPriority"), "Spot") {
+		if equal(d.Str("properties", "mode"), "System") {
+			return rp.BadRequest("InvalidParameter", "A system agent pool cannot be of priority Spot.").At("agentPoolProfile.scaleSetPriority")
+		}
+		if !size.SpotCapable {
+			return rp.BadRequest("VMSizeNotSupported", "The VM size %s cannot be had as Spot in %s.", size.Name, loc).At("agentPoolProfile.vmSize")
+		}
+	}
+	if err := checkTaints(d.Strings("properties", "nodeTaints")); err != nil {
+		return err
+	}
+	current := cluster.Str("properties", "currentKubernetesVersion")
+	asked := d.Str("properties", "orchestratorVersion")
+	full := current
+	if old != nil {
+		full = old.Str("properties", "currentOrchestratorVersion")
+	}
+	if asked != "" && asked != full && !(old != nil && asked == old.Str("properties", "orchestratorVersion")) {
+		if asked == minor(current) {
+			full = current
+		} else if full, err = p.versions.resolve(asked, loc); err != nil {
+			return err
+		}
+		if compareVersions(full, current) > 0 {
+			return rp.BadRequest("NodePoolMcVersionIncompatible", "Node pool version %s and control plane version %s are incompatible. The node pool's version cannot be newer than the control plane's.", full, current).At("agentPoolProfile.orchestratorVersion")
+		}
+		if old != nil && compareVersions(full, old.Str("properties", "currentOrchestratorVersion")) < 0 {
+			return rp.BadRequest("OperationNotAllowed", "Downgrading agent pool '%s' from version %s to %s is not allowed.", name, old.Str("properties", "currentOrchestratorVersion"), full).At("agentPoolProfile.orchestratorVersion")
+		}
+	}
+	if asked == "" {
+		d.Set(cluster.Str("properties", "kubernetesVersion"), pp("orchestratorVersion")...)
+		if old != nil {
+			d.Set(old.Str("properties", "orchestratorVersion"), pp("orchestratorVersion")...)
+		}
+	}
+	d.Set(full, pp("currentOrchestratorVersion")...)
+	img := poolImage(d.Str("properties", "osSKU"), size.Arch)
+	if old != nil && full == old.Str("properties", "currentOrchestratorVersion") && old.Str("properties", "nodeImageVersion") != "" {
+		img = old.Str("properties", "nodeImageVersion")
+	}
+	d.Set(img, pp("nodeImageVersion")...)
+	if old != nil {
+		for _, k := range []string{"vmSize", "osType", "type", "osDiskSizeGB", "osDiskType", "maxPods", "scaleSetPriority", "vnetSubnetID", "podSubnetID"} {
+			was, had := old.Lookup(pp(k)...)
+			is, _ := d.Lookup(pp(k)...)
+			if had && fmt.Sprint(was) != fmt.Sprint(is) && !strings.EqualFold(fmt.Sprint(was), fmt.Sprint(is)) {
+				return rp.BadRequest("PropertyChangeNotAllowed", "Changing property 'properties.%s' is not allowed.", k).At("properties." + k)
+			}
+		}
+	}
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+var taintRule = regexp.MustCompile(`^([A-Za-z0-9./_-]+)(=[A-Za-z0-9._-]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$`)
+
+func checkTaints(taints []string) error {
+	for _, t := range taints {
+		if !taintRule.MatchString(t) {
+			return rp.BadRequest("InvalidParameter", "The taint '%s' is not of the form key=value:effect with effect NoSchedule, PreferNoSchedule or NoExecute.", t).At("nodeTaints")
+		}
+	}
+	return nil
+}
+
+// checkCIDRs checks the ranges of a cluster's network against each other.
+func checkCIDRs(d rp.Doc) error {
+	get := func(k string) (netip.Prefix, bool, error) {
+		s := d.Str("properties", "networkProfile", k)
+		if s == "" {
+			return netip.Prefix{}, false, nil
+		}
+		pr, err := netip.ParsePrefix(s)
+		if err != nil {
+			return pr, false, rp.BadRequest("InvalidParameter", "The value of parameter networkProfile.%s is invalid: '%s' is not a CIDR such as 10.0.0.0/16.", k, s).At("networkProfile." + k)
+		}
+		return pr, true, nil
+	}
+	pod, hasPod, err := get("podCidr")
+	if err != nil {
+		return err
+	}
+	svc, hasSvc, err := get("serviceCidr")
+	if err != nil {
+		return err
+	}
+	if hasPod && hasSvc && pod.Overlaps(svc) {
+		return rp.BadRequest("ServiceCidrOverlapExistingSubnetsCidr", "The service CIDR %s overlaps with the pod CIDR %s.", svc, pod).At("networkProfile.serviceCidr")
+	}
+	if s := d.Str("properties", "networkProfile", "dnsServiceIP"); s != "" && hasSvc {
+		ip, err := netip.ParseAddr(s)
+		if err != nil || !svc.Contains(ip) || ip == svc.Masked().Addr() {
+			return rp.BadRequest("InvalidParameter", "The value of parameter networkProfile.dnsServiceIP is invalid: '%s' must be an address in the service CIDR %s other than its first.", s, svc).At("networkProfile.dnsServiceIP")
+		}
+	}
+	return nil
+}
+
+func (p *Provider) preparePool(ctx context.Context, c *rp.Change) error {
+	cluster, err := p.env.Store.Get(ctx, clusterOf(c.ID))
+	if err != nil {
+		return err
+	}
+	if cluster == nil {
+		if c.Preflight {
+			return nil
+		}
+		return rp.NotFound(clusterOf(c.ID))
+	}
+	if c.ID.Name() == intent.MachinesPool {
+		return rp.BadRequest("OperationNotAllowed", "The agent pool '%s' belongs to node auto-provisioning; it comes and goes with the mode of the cluster's nodeProvisioningProfile.", intent.MachinesPool)
+	}
+	if cluster.State == "Deleting" {
+		return rp.Conflict("OperationNotAllowed", "The cluster '%s' is being deleted.", clusterOf(c.ID).Name())
+	}
+	if equal(cluster.Doc.Str("properties", "powerState", "code"), "Stopped") {
+		return rp.BadRequest("OperationNotAllowed", "The cluster '%s' is stopped; start it first (az aks start).", clusterOf(c.ID).Name())
+	}
+	var old rp.Doc
+	if c.Old != nil {
+		old = c.Old.Doc
+	}
+	if err := p.completePool(cluster.Doc, c.Doc, old, c.ID.Name()); err != nil {
+		return err
+	}
+	pools, err := p.pools(ctx, clusterOf(c.ID), false)
+	if err != nil {
+		return err
+	}
+	v := &view{doc: cluster.Doc, old: cluster.Doc}
+	me := c.Doc.Clone()
+	me["name"] = c.ID.Name()
+	v.pools = append(v.pools, me)
+	system := 0
+	for _, r := range append(pools, &rp.Record{ID: c.ID.String(), Doc: c.Doc}) {
+		if strings.EqualFold(r.ID, c.ID.String()) && r.UID != "" {
+			continue
+		}
+		if n, _ := r.Doc.Int("properties", "count"); equal(r.Doc.Str("properties", "mode"), "System") {
+			system += n
+		}
+	}
+	if system == 0 {
+		return rp.BadRequest("OperationNotAllowed", "There has to be at least one system agent pool with at least one node; '%s' is the last one.", c.ID.Name()).At("properties.mode")
+	}
+	if v.autoscalerAllowed, err = p.autoscalerAllowed(ctx); err != nil {
+		return err
+	}
+	return checkRules(v)
+}
+
+func (p *Provider) commitPool(_ context.Context, c *rp.Change) error {
+	cluster := clusterOf(c.ID)
+	c.Lock, c.Busy = lockOf(cluster), busy
+	verb := "Updating"
+	switch {
+	case c.Old == nil:
+		verb = "Creating"
+	case c.Old.Doc.Str("properties", "currentOrchestratorVersion") != c.Doc.Str("properties", "currentOrchestratorVersion"):
+		verb = "Upgrading"
+	default:
+		was, _ := c.Old.Doc.Int("properties", "count")
+		if is, _ := c.Doc.Int("properties", "count"); is != was {
+			verb = "Scaling"
+		}
+	}
+	c.Rec.State = verb
+	c.Op = &rp.Operation{Kind: "PutPool", Verb: verb, Location: p.env.DefaultLocation}
+	return nil
+}
+
+func (p *Provider) stepPutPool(ctx context.Context, op *rp.Operation) (rp.Step, error) {
+	id := rp.MustParseID(op.Resource)
+	cluster, err := p.env.Store.Get(ctx, clusterOf(id))
+	if err != nil {
+		return rp.Step{}, err
+	}
+	pool, err := p.env.Store.Get(ctx, id)
+	if err != nil {
+		return rp.Step{}, err
+	}
+	if cluster == nil || pool == nil {
+		return rp.Step{}, rp.NotFound(id)
+	}
+	if op.Cancel {
+		return rp.Step{}, rp.ErrCanceled
+	}
+	done, waiting, err := p.reconcilePool(ctx, cluster, pool)
+	if err != nil {
+		return rp.Step{}, err
+	}
+	if !done {
+		return rp.Step{Watch: []string{intent.MachineStatusPrefix + cluster.UID + "/" + id.Name() + "/"}, After: 2 * time.Second}, timedOut(p.env, op, "waiting for "+waiting)
+	}
+	if pool, err = p.env.Store.Get(ctx, id); err != nil || pool == nil {
+		return rp.Step{}, err
+	}
+	pool.State = rp.Succeeded
+	return rp.Step{Done: true, Cmps: []clientv3.Cmp{rp.Unchanged(pool)}, Ops: []clientv3.Op{rp.PutOp(pool)}}, nil
+}
+
+func (p *Provider) poolFailed(ctx context.Context, op *rp.Operation, e *rp.Error) ([]clientv3.Op, error) {
+	r, err := p.env.Store.Get(ctx, rp.MustParseID(op.Resource))
+	if err != nil || r == nil {
+		return nil, err
+	}
+	r.State = rp.Failed
+	if e == rp.ErrCanceled {
+		r.State = rp.Canceled
+	}
+	return []clientv3.Op{rp.PutOp(r)}, nil
+}
+
+// scaleSet is the name of a pool's scale set.
+func scaleSet(cluster *rp.Record, pool string) string {
+	return "aks-" + pool + "-" + digits(cluster.UID, 8) + "-vmss"
+}
+
+// instanceNumber gives the number of a scale set's instance from its name.
+func instanceNumber(name string) int {
+	i := strings.LastIndex(name, "-vmss")
+	if i < 0 {
+		return -1
+	}
+	n, err := strconv.ParseInt(name[i+len("-vmss"):], 36, 64)
+	if err != nil {
+		return -1
+	}
+	return int(n)
+}
+
+// instance is the intent of a scale set's instance.
+func (p *Provider) instance(cluster, pool *rp.Record, n int) intent.MachineIntent {
+	d, id := pool.Doc, pool.ParsedID()
+	set := scaleSet(cluster, id.Name())
+	name := set + fmt.Sprintf("%06s", strconv.FormatInt(int64(n), 36))
+	ng := cluster.Doc.Str("properties", "nodeResourceGroup")
+	maxPods, _ := d.Int("properties", "maxPods")
+	disk, _ := d.Int("properties", "osDiskSizeGB")
+	m := intent.MachineIntent{
+		ClusterUID: cluster.UID, Pool: id.Name(), Name: name, NodeName: name,
+		ProviderID: "azure:///subscriptions/" + id.Subscription + "/resourceGroups/" + strings.ToLower(ng) + "/providers/Microsoft.Compute/virtualMachineScaleSets/" + set + "/virtualMachines/" + strconv.Itoa(n),
+		VMSize:     d.Str("properties", "vmSize"), Location: cluster.Doc.Str("location"), Spot: equal(d.Str("properties", "scaleSetPriority"), "Spot"), Mode: d.Str("properties", "mode"),
+		Labels: map[string]string{}, Taints: append(d.Strings("properties", "nodeTaints"), d.Strings("properties", "nodeInitializationTaints")...), MaxPods: maxPods, OSDiskSizeGB: disk,
+		OSSKU: d.Str("properties", "osSKU"), NodeImageVersion: d.Str("properties", "nodeImageVersion"), KubernetesVersion: d.Str("properties", "currentOrchestratorVersion"),
+		NodeResourceGroup: ng, CreatedAt: p.env.Now().UTC(),
+	}
+	for k, v := range d.Map("properties", "nodeLabels") {
+		if s, ok := v.(string); ok {
+			m.Labels[k] = s
+		}
+	}
+	if zones := d.Strings("properties", "availabilityZones"); len(zones) > 0 {
+		m.Zone = zones[n%len(zones)]
+	}
+	if m.Spot {
+		m.Taints = append(m.Taints, "kubernetes.azure.com/scalesetpriority=spot:NoSchedule")
+	}
+	return m
+}
+
+// reconcilePool brings the instances of a pool to what it asks for: it writes
+// and removes intents, a surge at a time when instances are replaced by newer
+// ones, and says whether all is done, or what it waits for.
+func (p *Provider) reconcilePool(ctx context.Context, cluster, pool *rp.Record) (bool, string, error) {
+	kv := p.env.Store.KV
+	name := pool.ParsedID().Name()
+	want, _ := pool.Doc.Int("properties", "count")
+	if equal(cluster.Doc.Str("properties", "powerState", "code"), "Stopped") || equal(pool.Doc.Str("properties", "powerState", "code"), "Stopped") {
+		want = 0
+	}
+	have, _, err := intent.List[intent.MachineIntent](ctx, kv, intent.MachineIntentPrefix+cluster.UID+"/"+name+"/")
+	if err != nil {
+		return false, "", err
+	}
+	sts, _, err := intent.List[intent.MachineStatus](ctx, kv, intent.MachineStatusPrefix+cluster.UID+"/"+name+"/")
+	if err != nil {
+		return false, "", err
+	}
+	status := map[string]intent.MachineStatus{}
+	for _, s := range sts {
+		status[s.Name] = s
+	}
+	sort.Slice(have, func(i, j int) bool { return instanceNumber(have[i].Name) < instanceNumber(have[j].Name) })
+	var current, old []intent.MachineIntent
+	running := 0
+	for _, m := range have {
+		s := status[m.Name]
+		delete(status, m.Name)
+		if s.Phase == intent.MachineFailed {
+			return false, "", rp.Errorf(409, s.Code, "Instance '%s' of agent pool '%s' could not be created: %s", m.Name, name, s.Message).At(name)
+		}
+		if m.KubernetesVersion != pool.Doc.Str("properties", "currentOrchestratorVersion") || m.NodeImageVersion != pool.Doc.Str("properties", "nodeImageVersion") {
+			old = append(old, m)
+			continue
+		}
+		current = append(current, m)
+		if s.Phase == intent.MachineRunning {
+			running++
+		}
+	}
+	surge := surgeOf(pool.Doc.Str("properties", "upgradeSettings", "maxSurge"), want)
+	// How many new ones there may be now: all, but while old ones are replaced
+	// only a surge more than are wanted.
+	target := want
+	if len(old) > 0 {
+		target = min(want, want+surge-len(old))
+	}
+	switch {
+	case len(current) < target:
+		if err := p.addInstances(ctx, cluster, pool, have, target-len(current)); err != nil {
+			return false, "", err
+		}
+		return false, fmt.Sprintf("%d nodes of pool %s to boot", target-running, name), nil
+	case len(current) > want:
+		if err := removeIntents(ctx, kv, current[want:]); err != nil {
+			return false, "", err
+		}
+		return false, "nodes of pool " + name + " to go", nil
+	case len(old) > 0 && running == len(current):
+		n := min(len(old), max(0, len(old)+len(current)-want))
+		if want == 0 {
+			n = len(old)
+		}
+		if n == 0 {
+			n = 1 // no surge possible: one at a time
+		}
+		if err := removeIntents(ctx, kv, old[:n]); err != nil {
+			return false, "", err
+		}
+		return false, "old nodes of pool " + name + " to go", nil
+	case len(old) > 0 || running < len(current):
+		return false, fmt.Sprintf("%d nodes of pool %s to boot", len(current)-running, name), nil
+	case len(status) > 0:
+		return false, fmt.Sprintf("%d nodes of pool %s to go", len(status), name), nil
+	}
+	return true, "", nil
+}
+
+// surgeOf reads maxSurge: a number, or a percentage of the nodes, rounded up.
+func surgeOf(s string, count int) int {
+	if pct, ok := strings.CutSuffix(s, "%"); ok {
+		return max(1, (count*atoi(pct)+99)/100)
+	}
+	return max(1, atoi(s))
+}
+
+// addInstances writes the intents of n new instances, with fresh numbers.
+func (p *Provider) addInstances(ctx context.Context, cluster, pool *rp.Record, have []intent.MachineIntent, n int) error {
+	kv := p.env.Store.KV
+	next, _ := pool.Internal.Int("next")
+	for _, m := range have {
+		next = max(next, instanceNumber(m.Name)+1)
+	}
+	for n > 0 {
+		chunk := min(n, 50)
+		var ops []clientv3.Op
+		var keys []string
+		for i := 0; i < chunk; i++ {
+			m := p.instance(cluster, pool, next+i)
+			key := intent.MachineIntentKey(m.ClusterUID, m.Pool, m.Name)
+			if err := p.quota.Reserve(ctx, key, m.Location, m.VMSize, m.Spot); err != nil {
+				for _, k := range keys {
+					p.quota.Release(k)
+				}
+				return err
+			}
+			keys = append(keys, key)
+			ops = append(ops, rp.JSONOp(key, m))
+		}
+		next += chunk
+		pool.Internal = pool.Internal.Clone()
+		pool.Internal.Set(float64(next), "next")
+		resp, err := kv.Txn(ctx).If(rp.Unchanged(pool), rp.Exists(cluster.ParsedID())).Then(append(ops, rp.PutOp(pool))...).Commit()
+		if err != nil || !resp.Succeeded {
+			for _, k := range keys {
+				p.quota.Release(k)
+			}
+			if err != nil {
+				return fmt.Errorf("adding nodes to pool %s: %w", pool.ID, err)
+			}
+			return nil // changed meanwhile: the next step looks again
+		}
+		fresh, err := p.env.Store.Get(ctx, pool.ParsedID())
+		if err != nil || fresh == nil {
+			return err
+		}
+		*pool = *fresh
+		n -= chunk
+	}
+	return nil
+}
+
+func removeIntents(ctx context.Context, kv clientv3.KV, ms []intent.MachineIntent) error {
+	for len(ms) > 0 {
+		n := min(len(ms), 100)
+		var ops []clientv3.Op
+		for _, m := range ms[:n] {
+			ops = append(ops, clientv3.OpDelete(intent.MachineIntentKey(m.ClusterUID, m.Pool, m.Name)))
+		}
+		if _, err := kv.Txn(ctx).Then(ops...).Commit(); err != nil {
+			return fmt.Errorf("removing nodes of pool %s: %w", ms[0].Pool, err)
+		}
+		ms = ms[n:]
+	}
+	return nil
+}
+
+func (p *Provider) deletePool(ctx context.Context, c *rp.Change) error {
+	cluster, err := p.cluster(ctx, clusterOf(c.ID))
+	if err != nil {
+		return err
+	}
+	name := c.ID.Name()
+	if name == intent.MachinesPool {
+		return rp.BadRequest("OperationNotAllowed", "The agent pool '%s' belongs to node auto-provisioning; set the cluster's nodeProvisioningProfile.mode to Manual to remove it.", name)
+	}
+	pools, err := p.pools(ctx, clusterOf(c.ID), false)
+	if err != nil {
+		return err
+	}
+	system := 0
+	for _, r := range pools {
+		if n, _ := r.Doc.Int("properties", "count"); r.ParsedID().Name() != name && equal(r.Doc.Str("properties", "mode"), "System") {
+			system += n
+		}
+	}
+	if system == 0 {
+		return rp.BadRequest("OperationNotAllowed", "There has to be at least one system agent pool; '%s' is the last one and cannot be deleted.", name)
+	}
+	c.Lock, c.Busy = lockOf(clusterOf(c.ID)), busy
+	c.Ops = append(c.Ops, clientv3.OpDelete(intent.MachineIntentPrefix+cluster.UID+"/"+name+"/", clientv3.WithPrefix()))
+	c.Op = &rp.Operation{Kind: "DeletePool", Verb: "Deleting", Location: cluster.Doc.Str("location")}
+	return nil
+}
+
+func (p *Provider) stepDeletePool(ctx context.Context, op *rp.Operation) (rp.Step, error) {
+	id := rp.MustParseID(op.Resource)
+	cluster, err := p.env.Store.Get(ctx, clusterOf(id))
+	if err != nil || cluster == nil {
+		return rp.Step{Done: err == nil}, err
+	}
+	prefix := intent.MachineStatusPrefix + cluster.UID + "/" + id.Name() + "/"
+	resp, err := p.env.Store.KV.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return rp.Step{}, fmt.Errorf("counting the nodes of %s: %w", id, err)
+	}
+	if resp.Count > 0 {
+		return rp.Step{Watch: []string{prefix}, After: 2 * time.Second}, timedOut(p.env, op, fmt.Sprintf("waiting for %d nodes to go", resp.Count))
+	}
+	return rp.Step{Done: true, Ops: []clientv3.Op{rp.DeleteOp(id)}}, nil
+}
+
+// upgradeImage moves a pool to the latest node image.
+func (p *Provider) upgradeImage(ctx context.Context, q *rp.Request) (*rp.Response, error) {
+	cluster, err := p.cluster(ctx, clusterOf(q.ID))
+	if err != nil {
+		return nil, err
+	}
+	pool, err := p.env.Store.Get(ctx, q.ID)
+	if err != nil {
+		return nil, err
+	}
+	if pool == nil || pool.ParsedID().Name() == intent.MachinesPool {
+		return nil, rp.NotFound(q.ID)
+	}
+	size, err := catalog.Lookup(cluster.Doc.Str("location"), pool.Doc.Str("properties", "vmSize"))
+	if err != nil {
+		return nil, err
+	}
+	pool.Doc.Set(poolImage(pool.Doc.Str("properties", "osSKU"), size.Arch), "properties", "nodeImageVersion")
+	pool.State, pool.ETag, pool.ChangedAt = "UpgradingNodeImageVersion", rp.NewGUID(), p.env.Now().UTC()
+	c := &rp.Change{Env: p.env, Caller: q.Caller, ID: pool.ParsedID(), Type: q.Type, Rec: pool, Doc: pool.Doc, Lock: lockOf(cluster.ParsedID()), Busy: busy,
+		Op: &rp.Operation{Kind: "PutPool", Verb: "UpgradingNodeImageVersion", Location: cluster.Doc.Str("location")}}
+	if err := p.env.StartOperation(ctx, c); err != nil {
+		return nil, err
+	}
+	d, err := p.env.Render(ctx, q.Type, pool, q.APIVersion)
+	return &rp.Response{Status: http.StatusAccepted, Body: d, Op: c.Op, WithLocation: true}, err
+}
