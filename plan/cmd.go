@@ -1,0 +1,276 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nap-aks/nap/catalog"
+	"github.com/nap-aks/nap/snapshot"
+)
+
+// input is where a command takes the cluster from.
+type input struct {
+	files       []string
+	region      string
+	snapshot    string
+	fromCluster bool
+	kubeconfig  string
+	kubecontext string
+	save        string
+}
+
+func (i *input) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVarP(&i.files, "filename", "f", nil, "manifest file or directory to plan for; repeat for more, - is standard input")
+	f.StringVar(&i.region, "region", "", "Azure region whose sizes and prices to plan with (default: that of the cluster's nodes, else "+DefaultRegion+")")
+	f.StringVar(&i.snapshot, "snapshot", "", "snapshot file to plan for (written by --save)")
+	f.BoolVar(&i.fromCluster, "from-cluster", false, "plan for the cluster of the current kubeconfig (read only)")
+	f.StringVar(&i.kubeconfig, "kubeconfig", "", "kubeconfig file for --from-cluster (default: $KUBECONFIG, then ~/.kube/config)")
+	f.StringVar(&i.kubecontext, "context", "", "kubeconfig context for --from-cluster")
+	f.StringVar(&i.save, "save", "", "write the cluster to this snapshot file, for a replay or a bug report")
+}
+
+var errNoInput = errors.New("nothing to plan for: give manifests with -f FILE|DIR, a file with --snapshot, or use --from-cluster")
+
+// load reads the cluster and its instance types. Manifests given beside a
+// cluster or a snapshot are added to it: what if they were applied?
+func (i *input) load(ctx context.Context) (*Source, string, error) {
+	if len(i.files) == 0 && i.snapshot == "" && !i.fromCluster {
+		return nil, "", errNoInput
+	}
+	if i.snapshot != "" && i.fromCluster {
+		return nil, "", errors.New("--snapshot and --from-cluster exclude each other: each is a whole cluster")
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	src := &Source{Objects: &snapshot.Objects{Now: now}}
+	var err error
+	switch {
+	case i.snapshot != "":
+		if src.Objects, err = snapshot.ReadFile(i.snapshot); err != nil {
+			return nil, "", err
+		}
+	case i.fromCluster:
+		if src, err = ReadCluster(ctx, i.kubeconfig, i.kubecontext, now); err != nil {
+			return nil, "", err
+		}
+	}
+	if len(i.files) > 0 {
+		more, err := ReadManifests(i.files, src.Objects.Now)
+		if err != nil {
+			return nil, "", err
+		}
+		src.merge(more)
+	}
+	region := strings.ToLower(strings.ReplaceAll(i.region, " ", ""))
+	if region == "" {
+		region = regionOf(src.Objects)
+	}
+	if region == "" {
+		region = DefaultRegion
+	}
+	// A snapshot file brings its own instance types; a region that is asked for
+	// replaces them.
+	if len(src.Objects.InstanceTypes) == 0 || i.region != "" {
+		if err := src.addInstanceTypes(region); err != nil {
+			return nil, "", err
+		}
+	}
+	if i.save != "" {
+		if err := snapshot.WriteFile(i.save, src.Objects); err != nil {
+			return nil, "", err
+		}
+		src.note("the cluster is saved in %s", i.save)
+	}
+	return src, region, nil
+}
+
+// merge adds what another source has; its objects replace those of the same name.
+func (s *Source) merge(more *Source) {
+	o, m := s.Objects, more.Objects
+	o.Pods = replace(o.Pods, m.Pods)
+	o.Nodes = replace(o.Nodes, m.Nodes)
+	o.NodePools = replace(o.NodePools, m.NodePools)
+	o.NodeClaims = replace(o.NodeClaims, m.NodeClaims)
+	o.DaemonSets = replace(o.DaemonSets, m.DaemonSets)
+	o.PDBs = replace(o.PDBs, m.PDBs)
+	o.PVCs = replace(o.PVCs, m.PVCs)
+	o.PVs = replace(o.PVs, m.PVs)
+	o.CSINodes = replace(o.CSINodes, m.CSINodes)
+	o.Services = replace(o.Services, m.Services)
+	o.ReplicaSets = replace(o.ReplicaSets, m.ReplicaSets)
+	o.StatefulSets = replace(o.StatefulSets, m.StatefulSets)
+	// What every cluster has counts as given only where the cluster lacks it.
+	o.Namespaces = replace(m.Namespaces, o.Namespaces)
+	o.Classes = replace(m.Classes, o.Classes)
+	s.NodeClasses = replace(s.NodeClasses, more.NodeClasses)
+	s.Notes = append(s.Notes, more.Notes...)
+}
+
+type named interface {
+	GetNamespace() string
+	GetName() string
+}
+
+func replace[T named](list, with []T) []T {
+	at := map[string]int{}
+	out := append([]T(nil), list...)
+	for i, o := range out {
+		at[o.GetNamespace()+"/"+o.GetName()] = i
+	}
+	for _, o := range with {
+		if i, ok := at[o.GetNamespace()+"/"+o.GetName()]; ok {
+			out[i] = o
+		} else {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// NewPlanCommand returns `nap plan`.
+func NewPlanCommand() *cobra.Command {
+	var in input
+	var opt Options
+	var output, engineName string
+	var compare, all bool
+	cmd := &cobra.Command{
+		Use:   "plan -f FILE|DIR | --snapshot FILE | --from-cluster",
+		Short: "Show which machines the pods would get, what they cost, and how good that is",
+		Long: `Plan places pods without touching anything: which machines would be bought for
+them, which pods go on existing nodes, what it costs per hour, a proven lower
+bound on that cost, and for each pod without a place the reason.
+
+It needs no running instance: sizes and prices come from the embedded catalogue
+(` + strings.Join(catalog.Regions(), ", ") + `).
+Manifests may hold NodePools, AKSNodeClasses, Nodes, Pods, Deployments,
+StatefulSets, ReplicaSets, Jobs, DaemonSets, PodDisruptionBudgets, claims,
+volumes and storage classes in any mix. Without a NodePool, the one that AKS
+creates is assumed. Manifests beside --snapshot or --from-cluster are planned as
+if they were applied there.`,
+		Example: `  nap plan -f examples/shop.yaml
+  nap plan -f examples/ --region westeurope --compare
+  nap plan --from-cluster -f new-deployment.yaml
+  nap plan --from-cluster --save bug.nap && nap plan --snapshot bug.nap -o json`,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "table" && output != "json" {
+				return fmt.Errorf("-o %s: use table or json", output)
+			}
+			if engineName != EngineNap && engineName != EngineKarpenter {
+				return fmt.Errorf("--engine %s: use %s or %s", engineName, EngineNap, EngineKarpenter)
+			}
+			if all {
+				opt.MaxAlternatives = -1
+			}
+			src, region, err := in.load(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return runPlan(cmd.Context(), cmd.OutOrStdout(), src, region, opt, engineName, compare, output)
+		},
+	}
+	in.flags(cmd)
+	f := cmd.Flags()
+	f.StringVarP(&output, "output", "o", "table", "table or json (schema: docs/plan.md)")
+	f.StringVar(&engineName, "engine", EngineNap, "who plans: nap, or karpenter for Karpenter's own scheduler on the same input")
+	f.BoolVar(&compare, "compare", false, "plan with both and print them side by side")
+	f.BoolVar(&opt.Quick, "quick", false, "take the quick path only: the answer in milliseconds, a little dearer")
+	f.BoolVar(&all, "all-alternatives", false, "with -o json: list every offering of each machine")
+	f.DurationVar(&opt.Timeout, "karpenter-timeout", time.Minute, "how long Karpenter's scheduler may take (its own limit is a minute)")
+	return cmd
+}
+
+func runPlan(ctx context.Context, w io.Writer, src *Source, region string, opt Options, engineName string, compare bool, output string) error {
+	var n, k *Report
+	var err error
+	if compare || engineName == EngineNap {
+		if n, err = Nap(src.Objects, opt); err != nil {
+			return err
+		}
+		n.Region, n.Notes = region, append(src.Notes, n.Notes...)
+	}
+	if compare || engineName == EngineKarpenter {
+		if k, err = Karpenter(ctx, src.Objects, opt); err != nil {
+			return err
+		}
+		k.Region = region
+		if !compare {
+			k.Notes = append(src.Notes, k.Notes...)
+		}
+	}
+	if compare {
+		c := &Comparison{Version: ReportVersion, Nap: n, Karpenter: k}
+		if output == "json" {
+			return WriteJSON(w, c)
+		}
+		return c.WriteTable(w)
+	}
+	r := n
+	if r == nil {
+		r = k
+	}
+	if output == "json" {
+		return WriteJSON(w, r)
+	}
+	return r.WriteTable(w)
+}
+
+// NewExplainCommand returns `nap explain`.
+func NewExplainCommand() *cobra.Command {
+	var in input
+	var opt Options
+	var output, namespace string
+	cmd := &cobra.Command{
+		Use:   "explain pod NAME [-n NAMESPACE]",
+		Short: "Say where a pod goes, or why nowhere: each constraint, what it left, and the nearest miss",
+		Long: `Explain plans for the whole cluster, as pods compete for room, and follows one of
+them: through each constraint, with the number of offerings and nodes that it
+left, to the machine or node the pod goes to or to the nearest miss. Without -f
+or --snapshot it asks the cluster of the current kubeconfig (read only).`,
+		Example: `  nap explain pod web-5d4f8 -n shop
+  nap explain pod trainer-0 -f job.yaml --region westeurope`,
+		Args:          cobra.RangeArgs(1, 2),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := args[len(args)-1]
+			if kind, rest, ok := strings.Cut(name, "/"); ok && len(args) == 1 && (kind == "pod" || kind == "pods" || kind == "po") {
+				name = rest
+			} else if len(args) == 2 && args[0] != "pod" && args[0] != "pods" && args[0] != "po" {
+				return fmt.Errorf("explain %s: only pods are explained: nap explain pod NAME", args[0])
+			}
+			if output != "table" && output != "json" {
+				return fmt.Errorf("-o %s: use table or json", output)
+			}
+			if len(in.files) == 0 && in.snapshot == "" {
+				in.fromCluster = true
+			}
+			src, _, err := in.load(cmd.Context())
+			if err != nil {
+				return err
+			}
+			e, err := Explain(src.Objects, namespace+"/"+name, opt)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return WriteJSON(cmd.OutOrStdout(), e)
+			}
+			return e.WriteTable(cmd.OutOrStdout())
+		},
+	}
+	in.flags(cmd)
+	f := cmd.Flags()
+	f.StringVarP(&namespace, "namespace", "n", "default", "namespace of the pod")
+	f.StringVarP(&output, "output", "o", "table", "table or json")
+	f.BoolVar(&opt.Quick, "quick", false, "take the quick path only")
+	return cmd
+}
