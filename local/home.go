@@ -75,6 +75,9 @@ type Instance struct {
 	EtcdCAFile   string `json:"etcdCAFile"`
 	EtcdCertFile string `json:"etcdCertFile"`
 	EtcdKeyFile  string `json:"etcdKeyFile"`
+	// Ready tells that etcd, ARM and the fleet answered; false while the
+	// instance starts and once it was stopped.
+	Ready bool `json:"ready"`
 	// PID is the supervisor's process; StartedAt when it started.
 	PID       int       `json:"pid"`
 	StartedAt time.Time `json:"startedAt"`

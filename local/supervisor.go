@@ -128,6 +128,10 @@ func Supervise(ctx context.Context, o Options) error {
 		if s.etcd != nil {
 			_ = s.etcd.Close()
 		}
+		s.inst.Ready = false
+		if err := writeJSON(o.Home.Path("instance.json"), s.inst, 0o600); err != nil {
+			o.Logger.Warn("instance.json not written", "error", err)
+		}
 	}()
 	start := func(spec processSpec) (*process, error) {
 		p, err := s.group.start(spec)
@@ -164,6 +168,7 @@ func Supervise(ctx context.Context, o Options) error {
 	if err := waitStart(ctx, fleet); err != nil {
 		return err
 	}
+	s.inst.Ready = true
 	if err := writeJSON(o.Home.Path("instance.json"), s.inst, 0o600); err != nil {
 		return err
 	}

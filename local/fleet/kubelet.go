@@ -146,8 +146,8 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 		NodePlayStageParallelism:          8,
 		// Leases are the machines' own work (heartbeat): kwok's takes ten seconds
 		// to take over the leases of its last run, and pods wait for that.
-		PodsOnNodeSyncParallelism:         8,
-		ID:                                "nap-fleet",
+		PodsOnNodeSyncParallelism: 8,
+		ID:                        "nap-fleet",
 	})
 	if err != nil {
 		return fmt.Errorf("kubelets: %w", err)

@@ -1,0 +1,328 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/nap-aks/nap/local"
+	"github.com/nap-aks/nap/local/example"
+	"github.com/nap-aks/nap/local/view"
+)
+
+// supervisorComponent is the detached form of `nap up`.
+const supervisorComponent = "supervisor"
+
+type upFlags struct {
+	detach, noExample bool
+	location          string
+	bootTime          time.Duration
+}
+
+func upCommand() *cobra.Command {
+	var f upFlags
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start the local Azure, with an example cluster the first time",
+		Long: `Starts the instance of the home folder and stays in the foreground with a live
+status line; Ctrl-C stops everything, and the state is kept. The first time it
+also creates an example through ARM, as any client would: a resource group, the
+template examples/nap.json (a cluster with node auto-provisioning) and the shop
+of examples/shop.yaml, about 200 pods for which machines are bought.`,
+		Example: `  nap up                        # in the foreground
+  nap up --detach               # in the background; nap status, nap logs, nap down
+  nap up --no-example           # only Azure: bring your own cluster
+  nap up --boot-time 60s        # machines that boot as slowly as real ones
+  nap up --home /tmp/other      # a second instance beside the first`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd.Context(), f) },
+	}
+	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "run in the background; return when it is up")
+	cmd.Flags().BoolVar(&f.noExample, "no-example", false, "do not create the example cluster")
+	cmd.Flags().StringVar(&f.location, "location", "", "region of the examples (default eastus, or that of the last run)")
+	cmd.Flags().DurationVar(&f.bootTime, "boot-time", 0, "mean time a machine takes to boot (default 1.5s)")
+	return cmd
+}
+
+func runUp(parent context.Context, f upFlags) error {
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	h, err := openHome()
+	if err != nil {
+		return err
+	}
+	p := newProgress(os.Stdout)
+	began := time.Now()
+	var inst local.Instance
+	var ended <-chan error // the supervisor's end, when it is in this process
+	fresh := !example.Done(h)
+	if info, lockErr := local.ReadLock(h); lockErr == nil {
+		if inst, err = local.ReadInstance(h); err != nil {
+			return err
+		}
+		if !f.detach {
+			p.Done(nil)
+			return &local.LockedError{Home: h, LockInfo: info}
+		}
+		p.Line(fmt.Sprintf("already running in %s (pid %d)", h.Dir, info.PID))
+	} else if f.detach {
+		if inst, err = startDetached(ctx, h, f, p); err != nil {
+			p.Done(err)
+			return err
+		}
+	} else {
+		supCtx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		if inst, ended, err = startHere(ctx, supCtx, h, f, p); err != nil {
+			p.Done(err)
+			return err
+		}
+		defer func() {
+			fmt.Println("\nstopping: everything is kept for the next `nap up`")
+			cancel()
+			<-ended
+		}()
+	}
+	switch {
+	case f.noExample:
+	case fresh:
+		err = example.Run(ctx, h, inst, p)
+	default:
+		err = example.Resume(ctx, inst, p)
+	}
+	p.Done(err)
+	if ctx.Err() != nil {
+		if f.detach {
+			fmt.Println("interrupted; the instance goes on in the background: `nap status`, `nap down`")
+		}
+		return nil
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "nap: the example: %v\n", err)
+		if f.detach {
+			return errors.New("the instance runs, the example does not; `nap up --detach` tries again, `nap logs` tells more")
+		}
+	}
+	summary(ctx, os.Stdout, inst, fresh && !f.noExample && err == nil, time.Since(began))
+	if f.detach {
+		fmt.Println("running in the background: `nap status`, `nap logs -f`, `nap down`")
+		return nil
+	}
+	return stay(ctx, inst, ended)
+}
+
+// startHere runs the supervisor in this process, and waits until it is up.
+func startHere(ctx, supCtx context.Context, h local.Home, f upFlags, p *progress) (local.Instance, <-chan error, error) {
+	lock, err := local.TakeLock(h)
+	if err != nil {
+		return local.Instance{}, nil, err
+	}
+	logger, closeLog, err := supervisorLog(h, p)
+	if err != nil {
+		lock.Release()
+		return local.Instance{}, nil, err
+	}
+	started := make(chan local.Instance, 1)
+	done := make(chan error, 1)
+	failed := make(chan error, 1)
+	supCtx, cancel := context.WithCancel(supCtx)
+	go func() {
+		err := local.Supervise(supCtx, local.Options{
+			Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Logger: logger,
+			Step: p.Step, Started: func(i local.Instance) { started <- i },
+		})
+		lock.Release()
+		closeLog()
+		cancel()
+		failed <- err
+		done <- err
+	}()
+	select {
+	case i := <-started:
+		return i, done, nil
+	case err := <-failed:
+		if err == nil {
+			err = errors.New("stopped before it was up")
+		}
+		return local.Instance{}, nil, err
+	case <-ctx.Done():
+		cancel()
+		<-done
+		return local.Instance{}, nil, errors.New("interrupted before it was up")
+	}
+}
+
+// supervisorLog writes the supervisor's log to its file, and what a person
+// should see at once to the screen.
+func supervisorLog(h local.Home, p *progress) (*slog.Logger, func(), error) {
+	f, err := os.OpenFile(h.LogFile("nap", ""), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("log: %w", err)
+	}
+	logger := slog.New(&teeHandler{Handler: slog.NewJSONHandler(f, nil), p: p})
+	return logger, func() { _ = f.Close() }, nil
+}
+
+// teeHandler shows warnings and errors as lines, too.
+type teeHandler struct {
+	slog.Handler
+	p *progress
+}
+
+func (t *teeHandler) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn && t.p != nil {
+		var b strings.Builder
+		b.WriteString(r.Message)
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Value.String() != "" {
+				fmt.Fprintf(&b, "  %s=%s", a.Key, a.Value)
+			}
+			return true
+		})
+		t.p.Line("! " + b.String())
+	}
+	return t.Handler.Handle(ctx, r)
+}
+
+// startDetached starts a supervisor of its own session and waits until it is up.
+func startDetached(ctx context.Context, h local.Home, f upFlags, p *progress) (local.Instance, error) {
+	bin, err := os.Executable()
+	if err != nil {
+		return local.Instance{}, fmt.Errorf("finding the running program: %w", err)
+	}
+	out, err := os.OpenFile(h.LogFile("nap", ""), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return local.Instance{}, fmt.Errorf("log: %w", err)
+	}
+	defer func() { _ = out.Close() }()
+	from, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return local.Instance{}, fmt.Errorf("log: %w", err)
+	}
+	p.Step("starting in the background")
+	cmd := exec.Command(bin, "component", supervisorComponent, "--home", h.Dir, "--location", f.location, "--boot-time", f.bootTime.String())
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return local.Instance{}, fmt.Errorf("starting in the background: %w", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	for {
+		if i, err := local.ReadInstance(h); err == nil && i.PID == cmd.Process.Pid && i.Ready {
+			return i, nil
+		}
+		select {
+		case err := <-exited:
+			b := make([]byte, 2000)
+			n, _ := out.ReadAt(b, from)
+			return local.Instance{}, fmt.Errorf("the instance ended while starting (%v):\n%s", err, strings.TrimSpace(string(b[:n])))
+		case <-ctx.Done():
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+			return local.Instance{}, errors.New("interrupted before it was up; it is stopping")
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// componentCommand is what the instance's processes are started as. Only the
+// supervisor comes through here; see main.
+func componentCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "component NAME", Hidden: true, Short: "Run one process of an instance; used by nap up"}
+	var f upFlags
+	sup := &cobra.Command{
+		Use:  supervisorComponent,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			h, err := openHome()
+			if err != nil {
+				return err
+			}
+			lock, err := local.TakeLock(h)
+			if err != nil {
+				return err
+			}
+			defer lock.Release()
+			return local.Supervise(ctx, local.Options{
+				Home: h, Version: version, Location: f.location, BootTime: f.bootTime,
+				Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+			})
+		},
+	}
+	sup.Flags().StringVar(&f.location, "location", "", "")
+	sup.Flags().DurationVar(&f.bootTime, "boot-time", 0, "")
+	cmd.AddCommand(sup)
+	return cmd
+}
+
+// stay keeps the foreground with a live status line until ctx ends.
+func stay(ctx context.Context, i local.Instance, ended <-chan error) error {
+	c, err := local.DialEtcd(i)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	fmt.Println("Ctrl-C stops it (the state is kept).")
+	tty := term.IsTerminal(int(os.Stdout.Fd()))
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-ended:
+			return fmt.Errorf("the instance ended: %w", err)
+		case <-time.After(2 * time.Second):
+		}
+		if !tty {
+			continue
+		}
+		readCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		clusters, err := view.Read(readCtx, c, true)
+		cancel()
+		if err != nil {
+			continue
+		}
+		cols, _, err := term.GetSize(int(os.Stdout.Fd()))
+		if err != nil || cols < 20 {
+			cols = 80
+		}
+		line := []rune(statusLine(clusters))
+		fmt.Print("\r\x1b[K" + string(line[:min(len(line), cols-1)]))
+	}
+}
+
+func statusLine(clusters []view.Cluster) string {
+	var parts []string
+	for _, cl := range clusters {
+		nap := 0
+		for _, m := range cl.Machines {
+			if m.Provisioned() {
+				nap++
+			}
+		}
+		s := fmt.Sprintf("%s %s: %d machines (%d provisioned) $%.2f/h", cl.Name, cl.Phase, len(cl.Machines), nap, cl.USDPerHour)
+		if cl.Pods != nil {
+			s += fmt.Sprintf(", %d pods running, %d pending", cl.Pods.Running, cl.Pods.Pending)
+		}
+		parts = append(parts, s)
+	}
+	if len(parts) == 0 {
+		return time.Now().Format("15:04:05") + "  no clusters yet: `az aks create`, or a template"
+	}
+	return time.Now().Format("15:04:05") + "  " + strings.Join(parts, " · ")
+}
