@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/grpclog"
 )
 
 // EtcdOptions tell RunEtcd what to serve; RunEtcd's caller gets them from the
@@ -83,6 +86,8 @@ func etcdLogger() *zap.Logger {
 
 // DialEtcd connects to the instance's etcd. The client reconnects by itself.
 func DialEtcd(i Instance) (*clientv3.Client, error) {
+	// What grpc has to say about a restarting etcd, the caller gets as errors.
+	quietGRPC.Do(func() { grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) })
 	cert, err := tls.LoadX509KeyPair(i.EtcdCertFile, i.EtcdKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("etcd client certificate: %w", err)
@@ -113,6 +118,8 @@ func DialEtcd(i Instance) (*clientv3.Client, error) {
 	}
 	return c, nil
 }
+
+var quietGRPC sync.Once
 
 // etcdAnswers is a linearizable read: it needs a leader and a working disk.
 func etcdAnswers(ctx context.Context, c *clientv3.Client) error {

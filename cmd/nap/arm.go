@@ -2,12 +2,37 @@ package main
 
 import (
 	"context"
-	"errors"
+	"log/slog"
+	"os"
+	"strings"
 
+	"github.com/nap-aks/nap/arm"
 	"github.com/nap-aks/nap/local"
 )
 
 // runARM serves the instance's Azure Resource Manager.
-func runARM(context.Context, local.Home, local.Instance) error {
-	return errors.New("this binary was built without the Resource Manager")
+func runARM(ctx context.Context, h local.Home, i local.Instance) error {
+	secret, err := i.ClientSecret()
+	if err != nil {
+		return err
+	}
+	etcd, err := local.DialEtcd(i)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = etcd.Close() }()
+	port := i.ARMEndpoint[strings.LastIndex(i.ARMEndpoint, ":")+1:]
+	return arm.Run(ctx, arm.Options{
+		Etcd:            etcd,
+		Listen:          "127.0.0.1:" + port,
+		BaseURL:         i.ARMEndpoint,
+		CertFile:        h.Path("pki", "arm.crt"),
+		KeyFile:         h.Path("pki", "arm.key"),
+		SigningKeyFile:  h.Path("pki", "token-signing.key"),
+		TenantID:        i.TenantID,
+		SubscriptionID:  i.SubscriptionID,
+		Owner:           arm.ServicePrincipal{ClientID: i.ClientID, ClientSecret: secret, DisplayName: "nap"},
+		DefaultLocation: i.Location,
+		Log:             slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/nap-aks/nap/local"
 )
@@ -90,6 +91,8 @@ buys the cheapest machines for pods that do not fit and gives them back.`,
 	cmd.PersistentFlags().StringVar(&homeFlag, "home", "", "folder of the instance (default $NAP_HOME, else ./.nap)")
 	cmd.AddCommand(upCommand(), downCommand(), statusCommand(), logsCommand(), envCommand(), kubectlCommand(), resetCommand(), versionCommand(), componentCommand())
 	cmd.AddCommand(planCommands()...)
+	// Libraries of Kubernetes register flags of their own for every program.
+	pflag.CommandLine.VisitAll(func(f *pflag.Flag) { f.Hidden = true })
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	return cmd
 }

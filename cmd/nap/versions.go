@@ -8,6 +8,7 @@ import (
 	kubeversion "k8s.io/component-base/version"
 
 	"github.com/nap-aks/nap/local"
+	"github.com/nap-aks/nap/plan"
 )
 
 // versions names what this binary is made of.
@@ -30,4 +31,6 @@ func rooms() local.Rooms {
 }
 
 // planCommands are `nap plan` and `nap explain`.
-func planCommands() []*cobra.Command { return nil }
+func planCommands() []*cobra.Command {
+	return []*cobra.Command{plan.NewPlanCommand(), plan.NewExplainCommand()}
+}
