@@ -1,0 +1,419 @@
+package oracle
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config"
+	internalcache "k8s.io/kubernetes/pkg/scheduler/backend/cache"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	"k8s.io/kubernetes/pkg/scheduler/metrics"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+	"sigs.k8s.io/karpenter/pkg/cloudprovider"
+	"sigs.k8s.io/karpenter/pkg/controllers/state"
+	"sigs.k8s.io/karpenter/pkg/scheduling"
+	podutils "sigs.k8s.io/karpenter/pkg/utils/pod"
+
+	"github.com/nap-aks/nap/engine"
+	"github.com/nap-aks/nap/snapshot"
+)
+
+// kube runs the kube-scheduler's Filter plugins, configured as by default.
+type kube struct {
+	fw     framework.Framework
+	client *fake.Clientset
+	lister *lister
+	csi    *csiNodes
+	inform informers.SharedInformerFactory
+}
+
+// filters are the plugins of the default profile that can rule out a node and
+// that have to do with what a plan decides.
+var filters = []string{
+	names.NodeUnschedulable, names.NodeName, names.TaintToleration, names.NodeAffinity, names.NodePorts, names.NodeResourcesFit,
+	names.VolumeRestrictions, names.NodeVolumeLimits, names.VolumeBinding, names.VolumeZone, names.PodTopologySpread, names.InterPodAffinity,
+}
+
+// lister serves the snapshot of the moment.
+type lister struct{ *internalcache.Snapshot }
+
+type csiNodes struct{ byName map[string]*storagev1.CSINode }
+
+func (c *csiNodes) CSINodes() fwk.CSINodeLister { return c }
+
+func (c *csiNodes) List() ([]*storagev1.CSINode, error) {
+	var out []*storagev1.CSINode
+	for _, n := range c.byName {
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+func (c *csiNodes) Get(name string) (*storagev1.CSINode, error) {
+	if n, ok := c.byName[name]; ok {
+		return n, nil
+	}
+	return nil, apierrors.NewNotFound(schema.GroupResource{Group: "storage.k8s.io", Resource: "csinodes"}, name)
+}
+
+func newKube(t testing.TB, ctx context.Context, namespaces []*corev1.Namespace) *kube {
+	t.Helper()
+	metrics.Register()
+	ctx = klog.NewContext(ctx, klog.Logger{})
+	k := &kube{client: fake.NewClientset(), lister: &lister{internalcache.NewEmptySnapshot()}, csi: &csiNodes{byName: map[string]*storagev1.CSINode{}}}
+	for _, ns := range namespaces {
+		if _, err := k.client.CoreV1().Namespaces().Create(ctx, ns.DeepCopy(), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.inform = informers.NewSharedInformerFactory(k.client, 0)
+	set := func(list ...string) config.PluginSet {
+		var out config.PluginSet
+		for _, n := range list {
+			out.Enabled = append(out.Enabled, config.Plugin{Name: n})
+		}
+		return out
+	}
+	profile := &config.KubeSchedulerProfile{SchedulerName: corev1.DefaultSchedulerName, Plugins: &config.Plugins{
+		QueueSort: set(names.PrioritySort), Bind: set(names.DefaultBinder),
+		PreFilter: set(names.NodeAffinity, names.NodePorts, names.NodeResourcesFit, names.VolumeRestrictions, names.NodeVolumeLimits, names.VolumeBinding, names.VolumeZone, names.PodTopologySpread, names.InterPodAffinity),
+		Filter:    set(filters...),
+	}, PluginConfig: []config.PluginConfig{
+		{Name: names.NodeAffinity, Args: &config.NodeAffinityArgs{}},
+		{Name: names.NodeResourcesFit, Args: &config.NodeResourcesFitArgs{ScoringStrategy: &config.ScoringStrategy{Type: config.LeastAllocated, Resources: []config.ResourceSpec{{Name: "cpu", Weight: 1}}}}},
+		{Name: names.VolumeBinding, Args: &config.VolumeBindingArgs{BindTimeoutSeconds: 600}},
+		{Name: names.PodTopologySpread, Args: &config.PodTopologySpreadArgs{DefaultingType: config.SystemDefaulting}},
+		{Name: names.InterPodAffinity, Args: &config.InterPodAffinityArgs{HardPodAffinityWeight: 1}},
+	}}
+	var err error
+	k.fw, err = frameworkruntime.NewFramework(ctx, plugins.NewInTreeRegistry(), profile, frameworkruntime.WithClientSet(k.client), frameworkruntime.WithInformerFactory(k.inform),
+		frameworkruntime.WithSnapshotSharedLister(k.lister), frameworkruntime.WithSharedCSIManager(k.csi), frameworkruntime.WithLogger(klog.Logger{}))
+	if err != nil {
+		t.Fatalf("building the kube-scheduler's framework: %v", err)
+	}
+	k.inform.Start(ctx.Done())
+	k.inform.WaitForCacheSync(ctx.Done())
+	return k
+}
+
+// world is a cluster as the kube-scheduler sees it once a plan is carried out.
+type world struct {
+	nodes []*corev1.Node
+	pods  []*corev1.Pod // bound, placed ones included
+	// placed are the pods that the plan has put somewhere.
+	placed []*corev1.Pod
+}
+
+// machineLabels are the labels that a planned machine's node has with one of
+// its offerings.
+func machineLabels(m *engine.Machine, of engine.RankedOffering, np *karpv1.NodePool, it *cloudprovider.InstanceType, name string) map[string]string {
+	reqs := scheduling.NewNodeSelectorRequirementsWithMinValues(np.Spec.Template.Spec.Requirements...)
+	reqs.Add(scheduling.NewLabelRequirements(np.Spec.Template.Labels).Values()...)
+	for _, r := range m.Requirements {
+		reqs.Add(scheduling.NewRequirement(r.Key, corev1.NodeSelectorOperator(r.Operator), slices.Clone(r.Values)...))
+	}
+	for _, o := range it.Offerings {
+		if o.Zone() == of.Zone && o.CapacityType() == of.CapacityType {
+			reqs.Add(o.Requirements.Values()...)
+		}
+	}
+	reqs.Add(it.Requirements.Values()...)
+	labels := map[string]string{}
+	for key, r := range reqs {
+		if r.Operator() == corev1.NodeSelectorOpIn {
+			values := r.Values()
+			sort.Strings(values)
+			labels[key] = values[0]
+		}
+	}
+	labels[corev1.LabelHostname] = name
+	labels[corev1.LabelTopologyZone] = of.Zone
+	labels[karpv1.CapacityTypeLabelKey] = of.CapacityType
+	labels[corev1.LabelInstanceTypeStable] = it.Name
+	labels[karpv1.NodePoolLabelKey] = np.Name
+	labels[karpv1.NodeRegisteredLabelKey], labels[karpv1.NodeInitializedLabelKey] = "true", "true"
+	return labels
+}
+
+// carryOut builds the world after the plan. choose picks the offering of each
+// machine.
+func carryOut(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose func(*engine.Machine) engine.RankedOffering) (*world, map[string]*storagev1.CSINode, error) {
+	w := &world{}
+	csi := map[string]*storagev1.CSINode{}
+	for _, c := range o.CSINodes {
+		csi[c.Name] = c
+	}
+	limits := func(node string, it *cloudprovider.InstanceType) {
+		c := &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: node}}
+		for driver, n := range it.VolumeAttachmentLimits {
+			count := int32(n)
+			c.Spec.Drivers = append(c.Spec.Drivers, storagev1.CSINodeDriver{Name: driver, NodeID: node, Allocatable: &storagev1.VolumeNodeResources{Count: &count}})
+		}
+		csi[node] = c
+	}
+	for name, ref := range in.Nodes {
+		s := &state.StateNode{Node: ref.Node, NodeClaim: ref.Claim.DeepCopy()}
+		if ref.Claim == nil {
+			s.NodeClaim = nil
+		}
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{}}}
+		for k, v := range s.Labels() {
+			n.Labels[k] = v
+		}
+		if n.Labels[corev1.LabelHostname] == "" {
+			n.Labels[corev1.LabelHostname] = name
+		}
+		n.Spec.Taints = s.Taints()
+		n.Status.Allocatable, n.Status.Capacity = s.Allocatable(), s.Capacity()
+		w.nodes = append(w.nodes, n)
+		if csi[name] == nil {
+			for _, it := range o.InstanceTypes[n.Labels[karpv1.NodePoolLabelKey]] {
+				if it.Name == n.Labels[corev1.LabelInstanceTypeStable] && ref.Claim != nil {
+					limits(name, it)
+				}
+			}
+		}
+	}
+	for _, pod := range o.Pods {
+		if pod.Spec.NodeName != "" && !podutils.IsTerminal(pod) && in.Pods[snapshot.PodKey(pod)] == nil {
+			w.pods = append(w.pods, pod)
+		}
+	}
+	put := func(keys []string, node string) error {
+		for _, k := range keys {
+			pod := in.Pods[k]
+			if pod == nil {
+				return fmt.Errorf("the plan places pod %s, which is not pending", k)
+			}
+			pod = pod.DeepCopy()
+			pod.Spec.NodeName = node
+			w.pods = append(w.pods, pod)
+			w.placed = append(w.placed, pod)
+		}
+		return nil
+	}
+	for _, pl := range p.Placements {
+		for _, g := range pl.Pods {
+			if err := put(g.Pods, pl.Node); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	for i := range p.Machines {
+		m := &p.Machines[i]
+		name := fmt.Sprintf("machine-%d", i)
+		var np *karpv1.NodePool
+		for _, c := range o.NodePools {
+			if c.Name == m.NodePool {
+				np = c
+			}
+		}
+		of := choose(m)
+		var it *cloudprovider.InstanceType
+		for _, c := range o.InstanceTypes[m.NodePool] {
+			if c.Name == of.InstanceType {
+				it = c
+			}
+		}
+		if np == nil || it == nil {
+			return nil, nil, fmt.Errorf("machine %d is of NodePool %q and type %q, which do not exist", i, m.NodePool, of.InstanceType)
+		}
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: machineLabels(m, of, np, it, name)}}
+		n.Spec.Taints = np.Spec.Template.Spec.Taints
+		n.Status.Allocatable, n.Status.Capacity = it.Allocatable().DeepCopy(), it.Capacity
+		w.nodes = append(w.nodes, n)
+		limits(name, it)
+		for _, d := range o.DaemonSets {
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + name, Namespace: d.Namespace, Labels: d.Spec.Template.Labels}, Spec: *d.Spec.Template.Spec.DeepCopy()}
+			pod.Spec.NodeName = name
+			fits, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n)
+			if err == nil && fits && scheduling.Taints(hard(n.Spec.Taints)).ToleratesPod(pod) == nil {
+				w.pods = append(w.pods, pod)
+			}
+		}
+		for _, g := range m.Pods {
+			if err := put(g.Pods, name); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	return w, csi, nil
+}
+
+func hard(taints []corev1.Taint) []corev1.Taint {
+	var out []corev1.Taint
+	for _, t := range taints {
+		if t.Effect != corev1.TaintEffectPreferNoSchedule {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// check returns what the kube-scheduler has against the plan. One pod of each
+// class is tried on each node.
+func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map[string]*storagev1.CSINode, in *snapshot.Input, seed uint64) []string {
+	k.csi.byName = csi
+	prefix := fmt.Sprintf("s%d-%d-", seed, time.Now().UnixNano())
+	if len(o.PVCs) > 0 {
+		done := k.storage(ctx, o, prefix)
+		defer done()
+	}
+	class := map[string]engine.ClassID{}
+	for _, g := range in.Snapshot.Pending {
+		for _, p := range g.Pods {
+			class[p] = g.Class
+		}
+	}
+	pods := make([]*corev1.Pod, len(w.pods))
+	for i, p := range w.pods {
+		pods[i] = renamed(p, prefix)
+	}
+	placed := map[string]bool{}
+	for _, p := range w.placed {
+		placed[snapshot.PodKey(p)] = true
+	}
+	type once struct {
+		class engine.ClassID
+		node  string
+	}
+	seen := map[once]bool{}
+	var out []string
+	for i, p := range pods {
+		key := snapshot.PodKey(p)
+		if !placed[key] {
+			continue
+		}
+		at := once{class[key], p.Spec.NodeName}
+		if seen[at] {
+			continue
+		}
+		seen[at] = true
+		others := slices.Concat(pods[:i], pods[i+1:])
+		k.lister.Snapshot = internalcache.NewSnapshot(others, w.nodes)
+		try := p.DeepCopy()
+		try.Spec.NodeName = ""
+		if why := k.fits(ctx, try, p.Spec.NodeName, len(o.PVCs) > 0); why != "" {
+			out = append(out, fmt.Sprintf("pod %s on %s: %s", key, p.Spec.NodeName, why))
+		}
+	}
+	return out
+}
+
+func (k *kube) fits(ctx context.Context, p *corev1.Pod, node string, patient bool) string {
+	var why string
+	for attempt := 0; ; attempt++ {
+		why = k.tryOnce(ctx, p, node)
+		if why == "" || !patient || len(p.Spec.Volumes) == 0 || attempt > 4 {
+			return why
+		}
+		time.Sleep(20 * time.Millisecond) // the volume caches follow by events
+	}
+}
+
+func (k *kube) tryOnce(ctx context.Context, p *corev1.Pod, node string) string {
+	cycle := framework.NewCycleState()
+	result, status, _ := k.fw.RunPreFilterPlugins(ctx, cycle, p)
+	if !status.IsSuccess() {
+		return status.Plugin() + ": " + status.Message()
+	}
+	if result != nil && !result.AllNodes() && !result.NodeNames.Has(node) {
+		return "a PreFilter plugin leaves other nodes only"
+	}
+	info, err := k.lister.NodeInfos().Get(node)
+	if err != nil {
+		return "no such node"
+	}
+	if status := k.fw.RunFilterPlugins(ctx, cycle, p, info); !status.IsSuccess() {
+		return status.Plugin() + ": " + status.Message()
+	}
+	return ""
+}
+
+// renamed gives the claims of a pod names that no other seed has.
+func renamed(p *corev1.Pod, prefix string) *corev1.Pod {
+	if len(p.Spec.Volumes) == 0 {
+		return p
+	}
+	p = p.DeepCopy()
+	for i := range p.Spec.Volumes {
+		if c := p.Spec.Volumes[i].PersistentVolumeClaim; c != nil {
+			c.ClaimName = prefix + c.ClaimName
+		}
+	}
+	return p
+}
+
+// storage makes the claims, volumes and classes of the cluster known, under
+// names of their own, and returns what takes them away again.
+func (k *kube) storage(ctx context.Context, o *snapshot.Objects, prefix string) func() {
+	must := func(err error) {
+		if err != nil {
+			panic(fmt.Sprintf("the fake API server: %v", err))
+		}
+	}
+	create, remove := metav1.CreateOptions{}, metav1.DeleteOptions{}
+	for _, c := range o.Classes {
+		c = c.DeepCopy()
+		c.Name = prefix + c.Name
+		_, err := k.client.StorageV1().StorageClasses().Create(ctx, c, create)
+		must(err)
+	}
+	for _, v := range o.PVs {
+		v = v.DeepCopy()
+		v.Name, v.Spec.StorageClassName, v.Spec.ClaimRef.Name = prefix+v.Name, prefix+v.Spec.StorageClassName, prefix+v.Spec.ClaimRef.Name
+		v.Status.Phase = corev1.VolumeBound
+		_, err := k.client.CoreV1().PersistentVolumes().Create(ctx, v, create)
+		must(err)
+	}
+	var last *corev1.PersistentVolumeClaim
+	for _, c := range o.PVCs {
+		c = c.DeepCopy()
+		c.Name = prefix + c.Name
+		if c.Spec.VolumeName != "" {
+			c.Spec.VolumeName = prefix + c.Spec.VolumeName
+		}
+		class := prefix + *c.Spec.StorageClassName
+		c.Spec.StorageClassName = &class
+		c.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+		_, err := k.client.CoreV1().PersistentVolumeClaims(c.Namespace).Create(ctx, c, create)
+		must(err)
+		last = c
+	}
+	claims := k.inform.Core().V1().PersistentVolumeClaims().Lister()
+	for range 1000 {
+		if _, err := claims.PersistentVolumeClaims(last.Namespace).Get(last.Name); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return func() {
+		for _, c := range o.Classes {
+			must(k.client.StorageV1().StorageClasses().Delete(ctx, prefix+c.Name, remove))
+		}
+		for _, v := range o.PVs {
+			must(k.client.CoreV1().PersistentVolumes().Delete(ctx, prefix+v.Name, remove))
+		}
+		for _, c := range o.PVCs {
+			must(k.client.CoreV1().PersistentVolumeClaims(c.Namespace).Delete(ctx, prefix+c.Name, remove))
+		}
+	}
+}

@@ -1,0 +1,255 @@
+package oracle
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nap-aks/nap/engine"
+	"github.com/nap-aks/nap/internal/clustergen"
+	"github.com/nap-aks/nap/internal/peer"
+	"github.com/nap-aks/nap/snapshot"
+)
+
+var (
+	clusters = flag.Int("oracle.clusters", 10000, "number of generated clusters")
+	oneSeed  = flag.Int64("oracle.seed", -1, "check this seed only")
+	saveFile = flag.String("oracle.save", "", "with -oracle.seed: write the cluster to this snapshot file, for nap plan --snapshot")
+	fromSeed = flag.Uint64("oracle.from", 0, "first seed")
+)
+
+// verdicts collects the outcome by pod and complains of pods without exactly one.
+func verdicts(in *snapshot.Input, p *engine.Plan) (map[string]*engine.Verdict, []string) {
+	out := map[string]*engine.Verdict{}
+	var bad []string
+	for i := range p.Verdicts {
+		for _, k := range p.Verdicts[i].Pods {
+			if out[k] != nil {
+				bad = append(bad, fmt.Sprintf("pod %s has two verdicts", k))
+			}
+			out[k] = &p.Verdicts[i]
+		}
+	}
+	for k := range in.Pods {
+		if out[k] == nil {
+			bad = append(bad, fmt.Sprintf("pod %s has no verdict", k))
+		}
+	}
+	if len(out) > len(in.Pods) {
+		bad = append(bad, "there are verdicts for pods that are not pending")
+	}
+	return out, bad
+}
+
+// checked is what one seed came to.
+type checked struct {
+	problems     []string // contract broken
+	dearer       float64  // engine's cost above Karpenter's, where comparable
+	nap, karp    float64
+	comparable   bool
+	placed, pods int
+}
+
+func limited(o *snapshot.Objects) bool {
+	for _, np := range o.NodePools {
+		if len(np.Spec.Limits) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// soft tells whether some pending pod has preferences, which both schedulers
+// give up in an order of their own.
+func soft(in *snapshot.Input) bool {
+	for _, g := range in.Snapshot.Pending {
+		c := &in.Snapshot.Classes[g.Class]
+		if len(c.PreferredNodeAffinity) > 0 {
+			return true
+		}
+		for _, s := range c.Spread {
+			if s.Soft {
+				return true
+			}
+		}
+		for _, t := range append(slices.Clone(c.PodAffinity), c.PodAntiAffinity...) {
+			if t.Weight > 0 {
+				return true
+			}
+		}
+	}
+	for _, p := range in.Snapshot.Pools {
+		for _, t := range p.Taints {
+			if t.Effect == engine.PreferNoSchedule {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clustergen.Options) checked {
+	o := clustergen.Generate(seed, opt)
+	if *saveFile != "" {
+		if err := snapshot.WriteFile(*saveFile, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in, err := snapshot.Build(o)
+	if err != nil {
+		return checked{problems: []string{err.Error()}}
+	}
+	p, err := engine.Place(in.Snapshot, in.Options)
+	if err != nil {
+		return checked{problems: []string{"engine: " + err.Error()}}
+	}
+	r := checked{pods: len(in.Pods)}
+	of, bad := verdicts(in, p)
+	r.problems = append(r.problems, bad...)
+
+	// The kube-scheduler.
+	rng := rand.New(rand.NewPCG(seed, 2))
+	for _, choose := range []func(*engine.Machine) engine.RankedOffering{
+		func(m *engine.Machine) engine.RankedOffering { return m.Offerings[0] },
+		func(m *engine.Machine) engine.RankedOffering { return m.Offerings[rng.IntN(len(m.Offerings))] },
+	} {
+		w, csi, err := carryOut(o, in, p, choose)
+		if err != nil {
+			r.problems = append(r.problems, err.Error())
+			break
+		}
+		if why := k.check(ctx, o, w, csi, in, seed); len(why) > 0 {
+			r.problems = append(r.problems, "kube-scheduler refuses "+strings.Join(why, "\n  and "))
+			break
+		}
+	}
+
+	// Karpenter.
+	kr, err := peer.Schedule(ctx, o, peer.Options{})
+	if err != nil {
+		r.problems = append(r.problems, "Karpenter: "+err.Error())
+		return r
+	}
+	var refused, more []string
+	for key, v := range of {
+		if v.Outcome == engine.OnNode || v.Outcome == engine.OnMachine {
+			r.placed++
+		}
+		_, karpenterRefuses := kr.Errors[podName(key)]
+		switch {
+		case (v.Outcome == engine.Refused || v.Outcome == engine.Deferred) && !karpenterRefuses:
+			refused = append(refused, fmt.Sprintf("%s (%s: %s)", key, v.Code, v.Reason))
+		case v.Outcome != engine.Refused && v.Outcome != engine.Deferred && karpenterRefuses:
+			more = append(more, key)
+		}
+	}
+	slices.Sort(refused)
+	// Where room is short, one pod's place is another's refusal: then the
+	// engine must at least place as many.
+	if len(refused) > 0 && len(refused) > len(more) {
+		r.problems = append(r.problems, fmt.Sprintf("Karpenter places %d pods that the engine refuses (and the engine %d that Karpenter refuses): %s", len(refused), len(more), strings.Join(refused, "; ")))
+	}
+
+	// Cost.
+	r.nap, r.karp = p.CostUSDPerHour, kr.USDPerHour()
+	var sum float64
+	for i := range p.Machines {
+		sum += p.Machines[i].PriceUSDPerHour
+	}
+	if math.Abs(sum-p.CostUSDPerHour) > 1e-6 {
+		r.problems = append(r.problems, fmt.Sprintf("the plan's cost is %.6f, its machines' %.6f", p.CostUSDPerHour, sum))
+	}
+	if p.Bound != nil && p.Bound.USDPerHour > p.CostUSDPerHour+1e-6 {
+		r.problems = append(r.problems, fmt.Sprintf("the plan costs %.6f, less than the %s bound of %.6f", p.CostUSDPerHour, p.Bound.Kind, p.Bound.USDPerHour))
+	}
+	r.comparable = len(refused) == 0 && len(more) == 0 && !soft(in) && !limited(o)
+	if r.comparable {
+		r.dearer = r.nap - r.karp
+		if p.Bound != nil && p.Bound.USDPerHour > kr.USDPerHour()+1e-6 && samePlaces(p, kr) {
+			r.problems = append(r.problems, fmt.Sprintf("Karpenter's plan costs %.6f, less than the bound of %.6f for the same pods", r.karp, p.Bound.USDPerHour))
+		}
+	}
+	return r
+}
+
+// samePlaces tells whether both put the same pods on new machines.
+func samePlaces(p *engine.Plan, kr *peer.Result) bool {
+	mine := map[string]bool{}
+	for i := range p.Machines {
+		for _, g := range p.Machines[i].Pods {
+			for _, k := range g.Pods {
+				mine[k] = true
+			}
+		}
+	}
+	n := 0
+	for _, m := range kr.Machines() {
+		for _, pod := range m.Claim.Pods {
+			if !mine[snapshot.PodKey(pod)] {
+				return false
+			}
+			n++
+		}
+	}
+	return n == len(mine)
+}
+
+// TestOracles is described in the package comment.
+func TestOracles(t *testing.T) {
+	ctx, cancel := context.WithCancel(peer.Context(context.Background(), snapshot.Settings{}))
+	defer cancel()
+	k := newKube(t, ctx, clustergen.Generate(0, clustergen.Options{}).Namespaces)
+	seeds := make([]uint64, 0, *clusters)
+	if *oneSeed >= 0 {
+		seeds = append(seeds, uint64(*oneSeed))
+	} else {
+		for i := range *clusters {
+			seeds = append(seeds, *fromSeed+uint64(i))
+		}
+	}
+	var failed, comparable, dearer, pods, placed int
+	var nap, karp, worst float64
+	start := time.Now()
+	for _, seed := range seeds {
+		opt := clustergen.Options{}
+		if seed%3 == 0 { // a third without topology, where cost is what matters
+			opt.Plain = true
+		}
+		r := checkSeed(t, ctx, k, seed, opt)
+		pods, placed = pods+r.pods, placed+r.placed
+		if r.comparable {
+			comparable++
+			nap, karp = nap+r.nap, karp+r.karp
+			if r.dearer > 1e-6 {
+				dearer++
+				if r.dearer/r.karp > worst {
+					worst = r.dearer / r.karp
+				}
+				if *oneSeed >= 0 || testing.Verbose() {
+					t.Logf("seed %d: $%.4f, Karpenter $%.4f", seed, r.nap, r.karp)
+				}
+			}
+		}
+		if len(r.problems) > 0 {
+			failed++
+			if failed <= 10 {
+				t.Errorf("seed %d:\n  %s\nrepeat with: go test ./internal/oracle -run TestOracles -oracle.seed=%d -v", seed, strings.Join(r.problems, "\n  "), seed)
+			}
+		}
+	}
+	t.Logf("%d clusters in %s: %d pods, %d placed; %d failed; of %d with comparable cost %d dearer than Karpenter (worst %.1f%%), in sum $%.2f against $%.2f",
+		len(seeds), time.Since(start).Round(time.Millisecond), pods, placed, failed, comparable, dearer, 100*worst, nap, karp)
+}
+
+func podName(key string) types.NamespacedName {
+	ns, name, _ := strings.Cut(key, "/")
+	return types.NamespacedName{Namespace: ns, Name: name}
+}
