@@ -13,11 +13,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/nap-aks/nap/arm/rp"
+	"github.com/nap-aks/nap/arm/template"
 )
 
 // Provider is Microsoft.Resources.
 type Provider struct {
-	env *rp.Env
+	env    *rp.Env
+	graphs graphs
 }
 
 const groupType = "Microsoft.Resources/resourceGroups"
@@ -26,7 +28,7 @@ var groupVersions = []string{"2025-04-01", "2024-11-01", "2024-03-01", "2023-07-
 
 // New registers the provider's types.
 func New(env *rp.Env) *Provider {
-	p := &Provider{env: env}
+	p := &Provider{env: env, graphs: graphs{m: map[string]*template.Graph{}}}
 	sub := func(name string, get, list func(context.Context, *rp.Request) (*rp.Response, error)) *rp.Type {
 		return &rp.Type{Name: "Microsoft.Resources/" + name, Versions: groupVersions, Scope: rp.Anywhere, Hidden: true, Virtual: true, Get: get, List: list}
 	}
@@ -55,7 +57,6 @@ func New(env *rp.Env) *Provider {
 		ds, err := env.RenderAll(ctx, group, page, q.APIVersion)
 		return rp.ListResponse(ds, next), err
 	})
-	_ = groups
 	group.List = groups.List
 	env.Add(group,
 		sub("subscriptions", p.getSubscription, p.listSubscriptions),

@@ -1,0 +1,221 @@
+package resources
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/nap-aks/nap/arm/rp"
+	"github.com/nap-aks/nap/arm/template"
+)
+
+// whatIf says what a deployment would change, without doing it.
+func (p *Provider) whatIf(ctx context.Context, q *rp.Request) (*rp.Response, error) {
+	if err := p.scopeExists(ctx, q.ID); err != nil {
+		return nil, err
+	}
+	rq, err := p.decode(q.Raw, q.ID)
+	if err != nil {
+		return nil, err
+	}
+	_, g, err := p.expand(ctx, q.ID, q.Caller, rq)
+	if err != nil {
+		return nil, err
+	}
+	result := rp.Doc{"status": rp.Succeeded}
+	changes, err := p.changes(ctx, q, rq, g)
+	if err != nil {
+		if rp.AsError(err).Status >= 500 {
+			return nil, err
+		}
+		result = rp.Doc{"status": rp.Failed, "error": rp.AsError(err)}
+	} else {
+		result["properties"] = map[string]any{"correlationId": rp.NewGUID(), "changes": changes}
+	}
+	res, err := rp.ToDoc(result)
+	if err != nil {
+		return nil, err
+	}
+	id := q.ID
+	op := &rp.Operation{Kind: "WhatIf", Verb: "WhatIf", Resource: id.String(), Location: p.env.DefaultLocation, Result: res, Caller: q.Caller}
+	if err := p.env.Engine.Record(ctx, op); err != nil {
+		return nil, err
+	}
+	return &rp.Response{Status: http.StatusAccepted, Op: op, OnlyLocation: true}, nil
+}
+
+func (p *Provider) changes(ctx context.Context, q *rp.Request, rq *request, g *template.Graph) ([]any, error) {
+	if err := p.preflight(ctx, q.Caller, g); err != nil {
+		return nil, err
+	}
+	var out []any
+	seen := map[string]bool{}
+	for i := range g.Resources {
+		r := &g.Resources[i]
+		if r.Existing || !r.Condition {
+			continue
+		}
+		id, err := rp.ParseID(r.ID)
+		if err != nil {
+			return nil, rp.BadRequest("InvalidTemplate", "%v", err)
+		}
+		t, err := p.env.TypeOf(id)
+		if err != nil {
+			return nil, err
+		}
+		if t.Name == deploymentType {
+			continue
+		}
+		seen[id.Key()] = true
+		old, err := p.env.Store.Get(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		body, err := rp.DecodeBody(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		body["apiVersion"], body["id"], body["name"], body["type"] = r.APIVersion, r.ID, id.Name(), t.Name
+		if id.ResourceGroup != "" {
+			body["resourceGroup"] = id.ResourceGroup
+		}
+		change := map[string]any{"resourceId": r.ID, "changeType": "Create", "after": body}
+		if old != nil {
+			before, err := p.env.Render(ctx, t, old, r.APIVersion)
+			if err != nil {
+				return nil, err
+			}
+			before["apiVersion"] = r.APIVersion
+			sent := body.Clone()
+			for _, k := range []string{"apiVersion", "id", "name", "type", "resourceGroup"} {
+				delete(sent, k)
+			}
+			after := rp.MergePut(before, sent)
+			delta := difference(before, after, sent)
+			change["before"], change["after"], change["changeType"] = before, after, "NoChange"
+			if len(delta) > 0 {
+				change["changeType"], change["delta"] = "Modify", delta
+			}
+		}
+		out = append(out, change)
+	}
+	if q.ID.ResourceGroup == "" {
+		return out, nil
+	}
+	rs, err := p.env.InGroup(ctx, q.ID.Group(), false)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rs {
+		id := r.ParsedID()
+		t, err := p.env.TypeOf(id)
+		if err != nil {
+			return nil, err
+		}
+		if seen[id.Key()] || !t.Tracked {
+			continue
+		}
+		before, err := p.env.Render(ctx, t, r, deploymentVersions[0])
+		if err != nil {
+			return nil, err
+		}
+		c := map[string]any{"resourceId": r.ID, "changeType": "Ignore", "before": before, "after": before}
+		if rq.Mode == "Complete" {
+			c["changeType"] = "Delete"
+			delete(c, "after")
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// difference lists what changes, looking only at what the template says.
+func difference(before, after, sent map[string]any) []any {
+	var keys []string
+	for k := range sent {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	out := []any{}
+	for _, k := range keys {
+		b, had := rp.Doc(before).Lookup(k)
+		a, has := rp.Doc(after).Lookup(k)
+		if same(a, b) {
+			continue
+		}
+		d := map[string]any{"path": k, "before": b, "after": a, "children": nil}
+		am, aok := a.(map[string]any)
+		bm, bok := b.(map[string]any)
+		al, alist := a.([]any)
+		bl, blist := b.([]any)
+		sm, _ := sent[k].(map[string]any)
+		switch {
+		case !had:
+			d["propertyChangeType"] = "Create"
+		case !has:
+			d["propertyChangeType"] = "Delete"
+		case aok && bok:
+			ch := difference(bm, am, sm)
+			if len(ch) == 0 {
+				continue
+			}
+			d["propertyChangeType"], d["children"] = "Modify", ch
+			delete(d, "before")
+			delete(d, "after")
+		case alist && blist:
+			ch := differenceOfLists(bl, al)
+			if len(ch) == 0 {
+				continue
+			}
+			d["propertyChangeType"], d["children"] = "Array", ch
+			delete(d, "before")
+			delete(d, "after")
+		default:
+			d["propertyChangeType"] = "Modify"
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+func differenceOfLists(before, after []any) []any {
+	out := []any{}
+	for i := 0; i < max(len(before), len(after)); i++ {
+		path := strconv.Itoa(i)
+		switch {
+		case i >= len(before):
+			out = append(out, map[string]any{"path": path, "propertyChangeType": "Create", "after": after[i], "before": nil, "children": nil})
+		case i >= len(after):
+			out = append(out, map[string]any{"path": path, "propertyChangeType": "Delete", "before": before[i], "after": nil, "children": nil})
+		default:
+			b, bok := before[i].(map[string]any)
+			a, aok := after[i].(map[string]any)
+			if bok && aok {
+				if ch := difference(b, a, a); len(ch) > 0 {
+					out = append(out, map[string]any{"path": path, "propertyChangeType": "Modify", "children": ch})
+				}
+			} else if !same(before[i], after[i]) {
+				out = append(out, map[string]any{"path": path, "propertyChangeType": "Modify", "before": before[i], "after": after[i], "children": nil})
+			}
+		}
+	}
+	return out
+}
+
+// same compares as ARM does: strings without regard to case, numbers by value.
+func same(a, b any) bool {
+	if x, ok := a.(string); ok {
+		y, ok := b.(string)
+		return ok && strings.EqualFold(x, y)
+	}
+	ja, err1 := json.Marshal(a)
+	jb, err2 := json.Marshal(b)
+	if err1 == nil && err2 == nil && string(ja) == string(jb) {
+		return true
+	}
+	return reflect.DeepEqual(a, b)
+}
