@@ -973,7 +973,7 @@ func (ps *pass) addToNode(v *variant, slot int32, n int64) int64 {
 		ps.countNode(ctr, slot, int32(k))
 	}
 	p := placed{v, v.pc.used, int(k)}
-	if last := len(ps.onNode) - 1; last >= 0 && ps.onNode[last].slot == slot && ps.onNode[last].p.v == v {
+	if last := len(ps.onNode) - 1; last >= 0 && ps.onNode[last].slot == slot && ps.onNode[last].p.v == v && ps.onNode[last].p.first+ps.onNode[last].p.n == p.first {
 		ps.onNode[last].p.n += int(k)
 	} else {
 		ps.onNode = append(ps.onNode, nodePlaced{slot, p})

@@ -16,11 +16,21 @@ func (ps *pass) prices() {
 	ps.pi = make([]float64, nd)
 	demand := make([]float64, nd)
 	rows := newBitset(len(cat.cols))
+	any := newBitset(len(cat.cols)) // what pods may come to need, preferences given up
 	for _, pc := range ps.classes {
-		if pc.v.row.empty() {
+		row := pc.v.row
+		if len(pc.ladder) > 0 {
+			relaxed := ps.relaxedRow(pc)
+			any.or(relaxed)
+			if row.empty() {
+				row = relaxed
+			}
+		}
+		if row.empty() {
 			continue
 		}
-		rows.or(pc.v.row)
+		any.or(row)
+		rows.or(row)
 		for d, r := range pc.vec {
 			demand[d] += float64(r) * float64(len(pc.pods))
 		}
@@ -33,7 +43,7 @@ func (ps *pass) prices() {
 	for i := range cat.kinds {
 		k := &cat.kinds[i]
 		ps.kindBest[i] = ps.valueOf(k.alloc) / math.Max(k.price, 1e-9)
-		if rows.anyIn(k.lo, k.hi) {
+		if any.anyIn(k.lo, k.hi) {
 			ps.kindOrder = append(ps.kindOrder, int32(i))
 		}
 	}
@@ -45,6 +55,14 @@ func (ps *pass) prices() {
 	for i, s := range ps.shapes {
 		s.id = i
 	}
+}
+
+// relaxedRow is the columns a class can be on once all its preferences are
+// given up.
+func (ps *pass) relaxedRow(pc *passClass) bitset {
+	v := &variant{pc: pc, pref: -1}
+	ps.variantRows(v)
+	return v.row
 }
 
 func (ps *pass) valueOf(vec []int64) float64 {

@@ -268,9 +268,9 @@ func hard(taints []corev1.Taint) []corev1.Taint {
 	return out
 }
 
-// check returns what the kube-scheduler has against the plan. One pod of each
-// class is tried on each node.
-func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map[string]*storagev1.CSINode, in *snapshot.Input, seed uint64) []string {
+// check returns what the kube-scheduler has against the plan. With sample, one
+// pod of each class is tried on each node.
+func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map[string]*storagev1.CSINode, in *snapshot.Input, seed uint64, sample bool) []string {
 	k.csi.byName = csi
 	prefix := fmt.Sprintf("s%d-%d-", seed, time.Now().UnixNano())
 	if len(o.PVCs) > 0 {
@@ -303,7 +303,7 @@ func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map
 			continue
 		}
 		at := once{class[key], p.Spec.NodeName}
-		if seen[at] {
+		if sample && seen[at] {
 			continue
 		}
 		seen[at] = true

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nap-aks/nap/engine"
@@ -126,7 +127,7 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 			r.problems = append(r.problems, err.Error())
 			break
 		}
-		if why := k.check(ctx, o, w, csi, in, seed); len(why) > 0 {
+		if why := k.check(ctx, o, w, csi, in, seed, true); len(why) > 0 {
 			r.problems = append(r.problems, "kube-scheduler refuses "+strings.Join(why, "\n  and "))
 			break
 		}
@@ -152,6 +153,9 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 		}
 	}
 	slices.Sort(refused)
+	if len(refused) > 0 {
+		refused = k.confirmed(ctx, o, in, kr, refused, seed)
+	}
 	// Where room is short, one pod's place is another's refusal: then the
 	// engine must at least place as many.
 	if len(refused) > 0 && len(refused) > len(more) {
@@ -178,6 +182,55 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 		}
 	}
 	return r
+}
+
+// asPlan writes Karpenter's results as a plan of the engine.
+func asPlan(kr *peer.Result) *engine.Plan {
+	p := &engine.Plan{}
+	for _, n := range kr.ExistingNodes {
+		if len(n.Pods) == 0 {
+			continue
+		}
+		g := engine.PodGroup{}
+		for _, pod := range n.Pods {
+			g.Pods = append(g.Pods, snapshot.PodKey(pod))
+		}
+		p.Placements = append(p.Placements, engine.Placement{Node: n.Name(), Pods: []engine.PodGroup{g}})
+	}
+	for _, m := range kr.Machines() {
+		out := engine.Machine{NodePool: m.Claim.NodePoolName, Offerings: []engine.RankedOffering{{InstanceType: m.InstanceType, Zone: m.Zone, CapacityType: m.CapacityType}}}
+		for _, r := range m.Claim.Requirements.NodeSelectorRequirements() {
+			if r.Key != corev1.LabelHostname {
+				out.Requirements = append(out.Requirements, engine.Requirement{Key: r.Key, Operator: engine.Operator(r.Operator), Values: r.Values})
+			}
+		}
+		g := engine.PodGroup{}
+		for _, pod := range m.Claim.Pods {
+			g.Pods = append(g.Pods, snapshot.PodKey(pod))
+		}
+		out.Pods = []engine.PodGroup{g}
+		p.Machines = append(p.Machines, out)
+	}
+	return p
+}
+
+// confirmed leaves of the pods that Karpenter places and the engine refuses
+// those that the kube-scheduler would let run where Karpenter puts them: its
+// reading of some constraints is looser than the kube-scheduler's.
+func (k *kube) confirmed(ctx context.Context, o *snapshot.Objects, in *snapshot.Input, kr *peer.Result, refused []string, seed uint64) []string {
+	w, csi, err := carryOut(o, in, asPlan(kr), func(m *engine.Machine) engine.RankedOffering { return m.Offerings[0] })
+	if err != nil {
+		return []string{err.Error()}
+	}
+	bad := map[string]bool{}
+	for _, why := range k.check(ctx, o, w, csi, in, seed, false) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(why, "pod "), " on ")
+		bad[name] = true
+	}
+	return slices.DeleteFunc(refused, func(r string) bool {
+		name, _, _ := strings.Cut(r, " ")
+		return bad[name]
+	})
 }
 
 // samePlaces tells whether both put the same pods on new machines.
