@@ -30,6 +30,9 @@ import (
 	"github.com/nap-aks/nap/arm/authorization"
 	"github.com/nap-aks/nap/arm/compute"
 	"github.com/nap-aks/nap/arm/containerservice"
+	"github.com/nap-aks/nap/arm/graph"
+	"github.com/nap-aks/nap/arm/managedidentity"
+	"github.com/nap-aks/nap/arm/network"
 	"github.com/nap-aks/nap/arm/resources"
 	"github.com/nap-aks/nap/arm/rp"
 	"github.com/nap-aks/nap/arm/token"
@@ -128,6 +131,7 @@ type Server struct {
 	tokens  *token.Service
 	auth    *authorization.Provider
 	compute *compute.Provider
+	graph   *graph.Handler
 	handler http.Handler
 
 	reads, writes, deletes throttle
@@ -155,6 +159,9 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s.auth = authorization.New(env)
 	resources.New(env)
 	s.compute = compute.New(env)
+	network.New(env)
+	managedidentity.New(env)
+	s.graph = &graph.Handler{Env: env, Tokens: tokens}
 	aks := containerservice.New(env, s.auth, s.compute.Quota, o.KubernetesVersions)
 	if o.Dial != nil {
 		aks.Dial = o.Dial
@@ -340,6 +347,8 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.metadata(w, r)
 	case strings.EqualFold(path, "/api/retail/prices"):
 		s.compute.ServePrices(w, r)
+	case first == "v1.0":
+		s.graph.ServeHTTP(w, r)
 	case path == "/healthz":
 		s.health(w, r)
 	case strings.EqualFold(first, "subscriptions") || strings.EqualFold(first, "providers") || strings.EqualFold(first, "tenants"):

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nap-aks/nap/arm/authorization"
 	"github.com/nap-aks/nap/arm/intent"
+	"github.com/nap-aks/nap/arm/managedidentity"
 	"github.com/nap-aks/nap/arm/resources"
 	"github.com/nap-aks/nap/arm/rp"
 	"github.com/nap-aks/nap/arm/token"
@@ -164,6 +165,9 @@ func (p *Provider) prepareCluster(ctx context.Context, c *rp.Change) error {
 		if err := p.checkDisable(ctx, c.Old); err != nil {
 			return err
 		}
+	}
+	if err := p.checkSubnets(ctx, c, v.pools); err != nil {
+		return err
 	}
 	d.Drop("properties", "agentPoolProfiles")
 	prepared := make([]any, len(pools))
@@ -496,11 +500,13 @@ func (p *Provider) commitNew(c *rp.Change) {
 	if equal(c.Doc.Str("identity", "type"), "SystemAssigned") {
 		c.Ops = append(c.Ops, token.PutOps(token.Identity{ObjectID: c.Doc.Str("identity", "principalId"), AppID: rp.NewGUID(), TenantID: p.env.TenantID, DisplayName: id.Name(), Kind: "ManagedIdentity", Resource: id.String()})...)
 	}
-	kubelet := token.Identity{ObjectID: rp.NewGUID(), AppID: rp.NewGUID(), TenantID: p.env.TenantID, DisplayName: id.Name() + "-agentpool", Kind: "ManagedIdentity", Resource: id.String()}
-	c.Ops = append(c.Ops, token.PutOps(kubelet)...)
-	r.Internal.Set(map[string]any{"objectId": kubelet.ObjectID, "clientId": kubelet.AppID}, "kubelet")
 	g := rp.ID{Subscription: id.Subscription, ResourceGroup: c.Doc.Str("properties", "nodeResourceGroup")}
 	now := p.env.Now().UTC()
+	kubelet := g.In(managedidentity.Type, id.Name()+"-agentpool")
+	kd := rp.Doc{"location": c.Doc.Str("location")}
+	c.Ops = append(c.Ops, managedidentity.Fill(kd, kubelet, p.env.TenantID)...)
+	c.Ops = append(c.Ops, rp.PutOp(&rp.Record{ID: kubelet.String(), UID: rp.NewGUID(), ETag: rp.NewGUID(), State: rp.Succeeded, CreatedAt: now, ChangedAt: now, CreatedBy: r.CreatedBy, Internal: rp.Doc{}, Doc: kd}))
+	r.Internal.Set(map[string]any{"objectId": kd.Str("properties", "principalId"), "clientId": kd.Str("properties", "clientId")}, "kubelet")
 	group := &rp.Record{ID: g.String(), UID: rp.NewGUID(), ETag: rp.NewGUID(), State: rp.Succeeded, CreatedAt: now, ChangedAt: now, CreatedBy: r.CreatedBy, Internal: rp.Doc{},
 		Doc: rp.Doc{"location": c.Doc.Str("location"), "managedBy": id.String(), "tags": map[string]any{"aks-managed-cluster-name": id.Name(), "aks-managed-cluster-rg": id.ResourceGroup}}}
 	c.Ops = append(c.Ops, rp.PutOp(group))
@@ -553,6 +559,20 @@ func (p *Provider) stepPutCluster(ctx context.Context, op *rp.Operation) (rp.Ste
 	}
 	if op.Cancel {
 		return rp.Step{}, rp.ErrCanceled
+	}
+	if s := r.Internal.Str("vnetSubnetID"); s != "" {
+		if subnet, err := rp.ParseID(s); err == nil {
+			ok, err := p.auth.Allowed(ctx, principal(r.Doc), joinAction, subnet)
+			if err != nil {
+				return rp.Step{}, err
+			}
+			if !ok && p.env.Now().Sub(op.Start) < roleGrace {
+				return rp.Step{Watch: []string{rp.ResourcePrefix + "microsoft.authorization/"}, After: time.Second}, nil
+			}
+			if !ok {
+				return rp.Step{}, missingRole(principal(r.Doc), id, subnet)
+			}
+		}
 	}
 	watch := []string{intent.ClusterStatusKey(r.UID)}
 	// Pools and control plane come up side by side.
@@ -673,7 +693,7 @@ func (p *Provider) stepDeleteCluster(ctx context.Context, op *rp.Operation) (rp.
 	}
 	gone := map[string]bool{}
 	for _, x := range ids {
-		if strings.EqualFold(x.Resource, id.String()) {
+		if rid, err := rp.ParseID(x.Resource); err == nil && (rid.Within(id) || rid.Within(ng)) {
 			gone[strings.ToLower(x.ObjectID)] = true
 			ops = append(ops, token.DeleteOps(x.ObjectID, x.AppID)...)
 		}
