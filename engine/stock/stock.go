@@ -8,6 +8,12 @@
 // Effort is counted in work units, never in seconds.
 package stock
 
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
 // Item is demand: Count pods that each take Size.
 type Item struct {
 	// Size is what one pod takes, in the problem's dimensions.
@@ -32,7 +38,7 @@ type Problem struct {
 	Items []Item
 	Bins  []Bin
 	// Allowed[i] is the set of bins that may hold item i, as bits: bin b is
-	// allowed when Allowed[i][b/64]&(1<<(b%64)) != 0.
+	// allowed when Allowed[i][b/64]&(1<<(b%64)) != 0. Nil allows everything.
 	Allowed [][]uint64
 	// Conflict[i] is the set of items that may not share a bin with item i, as
 	// bits in the same way, symmetric; nil when there are no conflicts at all.
@@ -60,6 +66,147 @@ type Solution struct {
 	// Duals[i] is the value of one pod of item i that proved PatternBound, for
 	// use as a shadow price by heuristics.
 	Duals []float64
+	// Unplaceable are the items with pods that no allowed bin holds, ascending.
+	// Patterns, Cost and Bound are about the others.
+	Unplaceable []int
 	// Work is how many work units were used.
 	Work int64
+}
+
+// Options of Solve.
+type Options struct {
+	// Work is the budget in work units (deterministic, about a microsecond
+	// each): WorkDefault, WorkQuick, or a positive number.
+	Work int64
+}
+
+// Budgets for Options.Work.
+const (
+	// WorkDefault grows with the problem, up to about two seconds of one core.
+	WorkDefault int64 = 0
+	// WorkQuick stops after the quick heuristics and the resource bound.
+	WorkQuick int64 = -1
+)
+
+// Quick is Solve with WorkQuick.
+func Quick(p *Problem) *Solution { return Solve(p, Options{Work: WorkQuick}) }
+
+// Solve returns the cheapest purchase it finds within the budget, at least as
+// good as Quick's, and lower bounds on the cost of any. It panics when p does
+// not pass Validate.
+func Solve(p *Problem, opts Options) *Solution {
+	if err := p.Validate(); err != nil {
+		panic("stock: " + err.Error())
+	}
+	s := newSolver(p)
+	sol := &Solution{Unplaceable: s.md.unplaceable, Duals: make([]float64, len(p.Items))}
+	if s.md.m == 0 {
+		return sol
+	}
+	s.quick()
+	if opts.Work >= 0 {
+		s.improve(opts.Work)
+	}
+	sol.Patterns, sol.Cost = s.md.expand(s.best)
+	sol.ResourceBound, sol.PatternBound = s.resource, s.farley
+	sol.Bound = max(s.resource, s.farley)
+	for i, v := range s.duals {
+		for _, o := range s.md.member[i] {
+			sol.Duals[o] = v
+		}
+	}
+	sol.Work = s.work()
+	return sol
+}
+
+// Validate says what is wrong with the problem's form.
+func (p *Problem) Validate() error {
+	for i := range p.Items {
+		it := &p.Items[i]
+		if it.Count < 0 || it.MaxPerBin < 0 {
+			return fmt.Errorf("item %d: count %d and cap per bin %d must not be negative", i, it.Count, it.MaxPerBin)
+		}
+		for d, x := range it.Size {
+			if x < 0 {
+				return fmt.Errorf("item %d: size %d in dimension %d is negative", i, x, d)
+			}
+		}
+	}
+	for b := range p.Bins {
+		if q := p.Bins[b].Price; !(q > 0) || math.IsInf(q, 0) {
+			return fmt.Errorf("bin %d: price %v is not a positive number", b, q)
+		}
+	}
+	if p.Allowed != nil && len(p.Allowed) != len(p.Items) {
+		return fmt.Errorf("%d rows of allowed bins for %d items", len(p.Allowed), len(p.Items))
+	}
+	if p.Conflict != nil && len(p.Conflict) != len(p.Items) {
+		return fmt.Errorf("%d rows of conflicts for %d items", len(p.Conflict), len(p.Items))
+	}
+	return nil
+}
+
+// Check says what is wrong with a solution of p: a bin overfull, not allowed,
+// over an item's cap, holding two items in conflict, a count not met exactly,
+// a cost that is not the sum of prices or is below the bound.
+func (sol *Solution) Check(p *Problem) error {
+	got := make([]int, len(p.Items))
+	cost := 0.0
+	for k := range sol.Patterns {
+		t := &sol.Patterns[k]
+		if t.Bin < 0 || t.Bin >= len(p.Bins) || t.Times <= 0 || len(t.Items) != len(t.Counts) || len(t.Items) == 0 {
+			return fmt.Errorf("pattern %d: malformed", k)
+		}
+		bin := &p.Bins[t.Bin]
+		var load []int64
+		for q, i := range t.Items {
+			it := &p.Items[i]
+			if t.Counts[q] <= 0 || q > 0 && t.Items[q-1] >= i {
+				return fmt.Errorf("pattern %d: items not ascending or count not positive", k)
+			}
+			got[i] += t.Counts[q] * t.Times
+			if p.Allowed != nil && !hasBit(p.Allowed[i], t.Bin) {
+				return fmt.Errorf("pattern %d: item %d is not allowed in bin %d", k, i, t.Bin)
+			}
+			if it.MaxPerBin > 0 && t.Counts[q] > it.MaxPerBin {
+				return fmt.Errorf("pattern %d: %d pods of item %d, at most %d may share a bin", k, t.Counts[q], i, it.MaxPerBin)
+			}
+			for d, x := range it.Size {
+				for len(load) <= d {
+					load = append(load, 0)
+				}
+				load[d] += x * int64(t.Counts[q])
+			}
+			if p.Conflict == nil {
+				continue
+			}
+			for r, j := range t.Items {
+				if hasBit(p.Conflict[i], j) && (r != q || t.Counts[q] > 1) {
+					return fmt.Errorf("pattern %d: items %d and %d may not share a bin", k, i, j)
+				}
+			}
+		}
+		for d, x := range load {
+			if x > bin.at(d) {
+				return fmt.Errorf("pattern %d: %d in dimension %d, bin %d has %d", k, x, d, t.Bin, bin.at(d))
+			}
+		}
+		cost += bin.Price * float64(t.Times)
+	}
+	for i := range p.Items {
+		want := p.Items[i].Count
+		if _, out := slices.BinarySearch(sol.Unplaceable, i); out {
+			want = 0
+		}
+		if got[i] != want {
+			return fmt.Errorf("item %d: %d pods placed of %d", i, got[i], want)
+		}
+	}
+	if math.Abs(cost-sol.Cost) > 1e-9*cost {
+		return fmt.Errorf("cost %v, the sum of prices is %v", sol.Cost, cost)
+	}
+	if sol.Cost < sol.Bound*(1-1e-12) {
+		return fmt.Errorf("cost %v is below the bound %v", sol.Cost, sol.Bound)
+	}
+	return nil
 }

@@ -1,0 +1,593 @@
+package stock
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// up is by how much a computed upper bound is raised so that rounding errors
+// cannot make it too low: sums here have at most some thousands of terms, whose
+// relative error is below 1e-12.
+const up = 1 + 1e-9
+
+// knap answers what the most valuable filling of one bin is: a bounded
+// knapsack in several dimensions, by branch and bound. The bound comes from
+// the dual prices of the knapsack's linear relaxation, which fold all
+// dimensions into one.
+type knap struct {
+	md *model
+
+	// Candidates in order of efficiency.
+	n    int
+	id   []int32
+	v    []float64
+	s    []int64   // n × nd
+	w    []float64 // size in the folded dimension
+	ub   []int32
+	smin []int64   // (n+1) × nd: the least size from here on, per dimension
+	dens []float64 // (n+1) × nd: the best value per size from here on
+
+	// Linear relaxation.
+	lam   []float64
+	sf    []float64
+	binv  []float64
+	xb    []float64
+	basic []int32
+	state []int8 // 0 at 0, 1 at its upper end, 2 basic
+	x     []float64
+	u     []float64
+
+	// Search.
+	room  []int64
+	cnt   []int32
+	stack []int32
+	set   []uint64
+	rc    []float64
+
+	best    []int32
+	bestV   float64
+	ops     int64 // elementary steps done so far
+	scratch []int32
+	perm    []int32
+	tv      []float64
+	tid     []int32
+	tub     []int32
+}
+
+func newKnap(md *model) *knap {
+	k := &knap{md: md}
+	nd := md.nd
+	k.lam = make([]float64, nd)
+	k.binv = make([]float64, nd*nd)
+	k.xb = make([]float64, nd)
+	k.basic = make([]int32, nd)
+	k.u = make([]float64, nd)
+	k.room = make([]int64, nd)
+	k.set = make([]uint64, md.words)
+	return k
+}
+
+func grow[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n, n+n/2)
+	}
+	return s[:n]
+}
+
+// run looks for the filling of bin b with the most value, val[i] per pod of
+// item i and at most rem[i] pods. It returns the value of the best filling it
+// found (0 when none beats floor) and an upper bound on the value of any. Only
+// fillings worth more than floor are of interest. nodes bounds the search.
+func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int) (best, bound float64) {
+	md := k.md
+	nd := md.nd
+	k.bestV = 0
+	k.n = 0
+	list, fit := md.list[b], md.fit[b]
+	k.tid, k.tv, k.tub = k.tid[:0], k.tv[:0], k.tub[:0]
+	for q, i := range list {
+		if rem[i] > 0 && val[i] > 0 {
+			k.tid = append(k.tid, i)
+			k.tv = append(k.tv, val[i])
+			k.tub = append(k.tub, min(fit[q], rem[i]))
+		}
+	}
+	n := len(k.tid)
+	k.ops += int64(len(list))
+	if n == 0 {
+		return 0, 0
+	}
+	k.sf = grow(k.sf, n*nd)
+	capf := md.capf[int(b)*nd : int(b+1)*nd]
+	for q, i := range k.tid {
+		copy(k.sf[q*nd:(q+1)*nd], md.sf(i))
+	}
+	k.relax(capf)
+	// The relaxation's bound from its prices; any prices ≥ 0 prove one.
+	root := 0.0
+	for d := range nd {
+		root += k.lam[d] * capf[d]
+	}
+	k.rc = grow(k.rc, n)
+	for q := range n {
+		r := k.tv[q]
+		for d, s := range k.sf[q*nd : (q+1)*nd] {
+			r -= k.lam[d] * s
+		}
+		k.rc[q] = r
+		if r > 0 {
+			root += r * float64(k.tub[q])
+		}
+	}
+	root *= up
+	if root <= floor {
+		return 0, root
+	}
+
+	// A first filling: the relaxation's, rounded down.
+	k.perm = grow(k.perm, n)
+	for q := range k.perm {
+		k.perm[q] = int32(q)
+	}
+	eff := k.x // reuse after rounding: see below
+	k.scratch = grow(k.scratch, n)
+	for q := range n {
+		k.scratch[q] = int32(eff[q] + 1e-9)
+	}
+	k.w = grow(k.w, n)
+	for q := range n {
+		w := 0.0
+		for d, s := range k.sf[q*nd : (q+1)*nd] {
+			w += k.lam[d] * s
+		}
+		k.w[q] = w
+	}
+	w, tv := k.w, k.tv
+	slices.SortFunc(k.perm, func(a, c int32) int {
+		// Descending value per folded size; of equals the larger first.
+		if x := cmp.Compare(tv[c]*w[a], tv[a]*w[c]); x != 0 {
+			return x
+		}
+		if x := cmp.Compare(w[c], w[a]); x != 0 {
+			return x
+		}
+		return cmp.Compare(a, c)
+	})
+	k.ops += int64(n * (nd + 8))
+	// Lay out in that order.
+	k.id, k.v, k.ub = grow(k.id, n), grow(k.v, n), grow(k.ub, n)
+	k.s = grow(k.s, n*nd)
+	k.cnt, k.best = grow(k.cnt, n), grow(k.best, n)
+	k.smin, k.dens = grow(k.smin, (n+1)*nd), grow(k.dens, (n+1)*nd)
+	start := k.x // float scratch no longer needed
+	ww := k.rc   // idem
+	for a, q := range k.perm {
+		k.id[a], k.v[a], k.ub[a] = k.tid[q], k.tv[q], k.tub[q]
+		ww[a] = k.w[q]
+		start[a] = float64(k.scratch[q])
+		copy(k.s[a*nd:(a+1)*nd], md.sz(k.tid[q]))
+	}
+	k.w, k.rc = ww, k.w
+	k.n = n
+	for d := range nd {
+		k.smin[n*nd+d], k.dens[n*nd+d] = math.MaxInt64, 0
+	}
+	for a := n - 1; a >= 0; a-- {
+		for d := range nd {
+			s := k.s[a*nd+d]
+			k.smin[a*nd+d] = min(k.smin[(a+1)*nd+d], s)
+			x := math.Inf(1)
+			if s > 0 {
+				x = k.v[a] / float64(s)
+			}
+			k.dens[a*nd+d] = max(k.dens[(a+1)*nd+d], x)
+		}
+	}
+	k.ops += int64(2 * n * nd)
+
+	cap := md.cp(b)
+	k.reset(cap)
+	for a := range n {
+		if c := int32(start[a]); c > 0 {
+			k.put(a, c)
+		}
+	}
+	k.topUp(0, -1)
+	k.keep()
+	if k.bestV < root/up*(1-1e-9) {
+		k.polish(cap)
+	}
+	cut := max(floor, k.bestV)
+	if root <= cut*up || nodes <= 0 {
+		return k.result(floor), root
+	}
+	return k.search(cap, floor, root, nodes)
+}
+
+func (k *knap) result(floor float64) float64 {
+	if k.bestV > floor {
+		return k.bestV
+	}
+	return 0
+}
+
+func (k *knap) reset(cap []int64) {
+	copy(k.room, cap)
+	clear(k.cnt[:k.n])
+	clear(k.set)
+}
+
+// put adds c pods of candidate a, or as many as fit and agree.
+func (k *knap) put(a int, c int32) int32 {
+	nd := k.md.nd
+	if k.md.conf != nil && k.cnt[a] == 0 && k.md.clash(k.id[a], k.set) {
+		return 0
+	}
+	s := k.s[a*nd : (a+1)*nd]
+	c = min(c, k.ub[a]-k.cnt[a])
+	if c <= 0 {
+		return 0
+	}
+	for d, x := range s {
+		if x > 0 && k.room[d] < int64(c)*x {
+			c = int32(k.room[d] / x)
+		}
+	}
+	if c <= 0 {
+		return 0
+	}
+	for d, x := range s {
+		k.room[d] -= int64(c) * x
+	}
+	if k.md.conf != nil && k.cnt[a] == 0 {
+		i := k.id[a]
+		k.set[i>>6] |= 1 << (i & 63)
+	}
+	k.cnt[a] += c
+	return c
+}
+
+func (k *knap) take(a int, c int32) {
+	nd := k.md.nd
+	for d, x := range k.s[a*nd : (a+1)*nd] {
+		k.room[d] += int64(c) * x
+	}
+	k.cnt[a] -= c
+	if k.md.conf != nil && k.cnt[a] == 0 {
+		i := k.id[a]
+		k.set[i>>6] &^= 1 << (i & 63)
+	}
+}
+
+// topUp adds what fits, most efficient first, from candidate a on, all but skip.
+func (k *knap) topUp(a, skip int) {
+	nd := k.md.nd
+	for ; a < k.n; a++ {
+		for d, x := range k.smin[a*nd : (a+1)*nd] {
+			if k.room[d] < x {
+				k.ops += 2
+				return
+			}
+		}
+		if a != skip {
+			k.put(a, k.ub[a])
+		}
+		k.ops += int64(nd)
+	}
+}
+
+func (k *knap) value() float64 {
+	v := 0.0
+	for a, c := range k.cnt[:k.n] {
+		if c > 0 {
+			v += float64(c) * k.v[a]
+		}
+	}
+	k.ops += int64(k.n)
+	return v
+}
+
+func (k *knap) keep() bool {
+	if v := k.value(); v > k.bestV {
+		k.bestV = v
+		copy(k.best, k.cnt[:k.n])
+		return true
+	}
+	return false
+}
+
+// polish takes one pod (or all) of an item out of the best filling and fills
+// up with others, as long as that helps.
+func (k *knap) polish(cap []int64) {
+	for round := 0; round < 4; round++ {
+		better := false
+		for a := 0; a < k.n; a++ {
+			if k.best[a] == 0 {
+				continue
+			}
+			for _, c := range [2]int32{1, k.best[a]} {
+				k.reset(cap)
+				for q, x := range k.best[:k.n] {
+					if x > 0 {
+						k.put(q, x)
+					}
+				}
+				k.take(a, min(c, k.cnt[a]))
+				k.topUp(0, a)
+				k.topUp(a, -1)
+				if k.keep() {
+					better = true
+				}
+				if k.best[a] <= 1 {
+					break
+				}
+			}
+		}
+		if !better {
+			return
+		}
+	}
+}
+
+// rest bounds the value that candidates from a on can add to the filling.
+func (k *knap) rest(a int) float64 {
+	nd := k.md.nd
+	if a >= k.n {
+		return 0
+	}
+	bound := math.Inf(1)
+	folded := 0.0
+	for d, r := range k.room {
+		x := k.dens[a*nd+d] * float64(r)
+		if r == 0 && math.IsInf(k.dens[a*nd+d], 1) {
+			x = math.Inf(1)
+		}
+		bound = min(bound, x)
+		folded += k.lam[d] * (float64(r) * k.md.inv[d])
+	}
+	k.ops += int64(nd)
+	sum := 0.0
+	folded *= up
+	for q := a; q < k.n && sum < bound; q++ {
+		k.ops++
+		need := k.w[q] * float64(k.ub[q])
+		if need <= folded {
+			folded -= need
+			sum += k.v[q] * float64(k.ub[q])
+			continue
+		}
+		sum += k.v[q] * folded / k.w[q]
+		break
+	}
+	return min(sum, bound) * up
+}
+
+// search is the branch and bound: depth first, the most efficient candidate
+// first, most pods of it first.
+func (k *knap) search(cap []int64, floor, root float64, nodes int) (best, bound float64) {
+	k.reset(cap)
+	k.stack = k.stack[:0]
+	cut := max(floor, k.bestV) * up
+	cur := 0.0
+	a := 0
+	for node := 0; ; node++ {
+		// Forward: fill greedily.
+		nd := k.md.nd
+	fill:
+		for ; a < k.n; a++ {
+			for d, x := range k.smin[a*nd : (a+1)*nd] {
+				if k.room[d] < x {
+					break fill
+				}
+			}
+			k.ops += int64(nd)
+			if c := k.put(a, k.ub[a]); c > 0 {
+				cur += float64(c) * k.v[a]
+				k.stack = append(k.stack, int32(a))
+			}
+		}
+		if cur > k.bestV {
+			k.bestV = cur
+			copy(k.best, k.cnt[:k.n])
+			cut = max(cut, cur*up)
+		}
+		if node >= nodes {
+			// Give up: what is open is bounded level by level.
+			bound = cut
+			for len(k.stack) > 0 {
+				q := int(k.stack[len(k.stack)-1])
+				k.stack = k.stack[:len(k.stack)-1]
+				k.take(q, 1)
+				cur -= k.v[q]
+				bound = max(bound, (max(cur, 0)+k.rest(q+1))*up)
+				c := k.cnt[q]
+				if c > 0 {
+					k.take(q, c)
+				}
+				cur -= float64(c) * k.v[q]
+			}
+			return k.result(floor), min(bound, root)
+		}
+		// Back: one pod less of the last item, if that can still pay.
+		open := false
+		for len(k.stack) > 0 {
+			q := int(k.stack[len(k.stack)-1])
+			k.take(q, 1)
+			cur -= k.v[q]
+			if k.cnt[q] == 0 {
+				k.stack = k.stack[:len(k.stack)-1]
+			}
+			if (max(cur, 0)+k.rest(q+1))*up > cut {
+				a, open = q+1, true
+				break
+			}
+			if c := k.cnt[q]; c > 0 {
+				k.take(q, c)
+				cur -= float64(c) * k.v[q]
+				k.stack = k.stack[:len(k.stack)-1]
+			}
+		}
+		if !open {
+			return k.result(floor), min(max(cut, 0), root)
+		}
+	}
+}
+
+// pattern returns the best filling found by the last run.
+func (k *knap) pattern(b int32) pattern {
+	p := pattern{bin: b}
+	k.scratch = k.scratch[:0]
+	for a, c := range k.best[:k.n] {
+		if c > 0 {
+			k.scratch = append(k.scratch, int32(a))
+		}
+	}
+	id := k.id
+	slices.SortFunc(k.scratch, func(x, y int32) int { return cmp.Compare(id[x], id[y]) })
+	p.it = make([]int32, len(k.scratch))
+	p.n = make([]int32, len(k.scratch))
+	for q, a := range k.scratch {
+		p.it[q], p.n[q] = k.id[a], k.best[a]
+	}
+	return p
+}
+
+// relax solves the linear relaxation by the bounded simplex method: max tv·x,
+// sf·x ≤ capf, 0 ≤ x ≤ tub. It leaves the prices of the dimensions in lam (all
+// ≥ 0) and the solution in x. Being wrong by a rounding error does no harm: lam
+// proves its own bound.
+func (k *knap) relax(capf []float64) {
+	nd, n := k.md.nd, len(k.tid)
+	k.x = grow(k.x, n)
+	k.state = grow(k.state, n+nd)
+	clear(k.state)
+	clear(k.binv)
+	for d := range nd {
+		k.binv[d*nd+d] = 1
+		k.basic[d] = int32(n + d)
+		k.xb[d] = capf[d]
+		k.state[n+d] = 2
+	}
+	const eps = 1e-11
+	for it := 0; it < 40+4*nd+n; it++ {
+		for d := range nd {
+			l := 0.0
+			for r := range nd {
+				if j := int(k.basic[r]); j < n {
+					l += k.tv[j] * k.binv[r*nd+d]
+				}
+			}
+			k.lam[d] = l
+		}
+		in, dir, gain := -1, 1.0, 0.0
+		for j := range n {
+			if k.state[j] == 2 {
+				continue
+			}
+			r := k.tv[j]
+			for d, s := range k.sf[j*nd : (j+1)*nd] {
+				r -= k.lam[d] * s
+			}
+			tol := eps * k.tv[j]
+			if k.state[j] == 0 && r > tol {
+				if g := r * float64(k.tub[j]); g > gain {
+					in, dir, gain = j, 1, g
+				}
+			} else if k.state[j] == 1 && r < -tol {
+				if g := -r * float64(k.tub[j]); g > gain {
+					in, dir, gain = j, -1, g
+				}
+			}
+		}
+		k.ops += int64(n * nd)
+		if in < 0 {
+			// A slack with a negative price comes in only when no item does.
+			worst := 0.0
+			for d := range nd {
+				if k.state[n+d] == 0 && k.lam[d] < worst-1e-12 {
+					in, dir, worst = n+d, 1, k.lam[d]
+				}
+			}
+			if in < 0 {
+				break
+			}
+		}
+		for r := range nd {
+			x := 0.0
+			if in < n {
+				for d, s := range k.sf[in*nd : (in+1)*nd] {
+					x += k.binv[r*nd+d] * s
+				}
+			} else {
+				x = k.binv[r*nd+in-n]
+			}
+			k.u[r] = x
+		}
+		step, out, top := math.Inf(1), -1, false
+		if in < n {
+			step = float64(k.tub[in])
+		}
+		for r := range nd {
+			x := dir * k.u[r]
+			if x > 1e-12 {
+				if t := max(k.xb[r], 0) / x; t < step {
+					step, out, top = t, r, false
+				}
+			} else if x < -1e-12 && int(k.basic[r]) < n {
+				if t := max(float64(k.tub[k.basic[r]])-k.xb[r], 0) / -x; t < step {
+					step, out, top = t, r, true
+				}
+			}
+		}
+		if math.IsInf(step, 1) {
+			break
+		}
+		for r := range nd {
+			k.xb[r] -= dir * step * k.u[r]
+		}
+		if out < 0 { // from one end to the other
+			k.state[in] = 1 - k.state[in]
+			continue
+		}
+		old := k.basic[out]
+		k.state[old] = 0
+		if top {
+			k.state[old] = 1
+		}
+		from := 0.0
+		if k.state[in] == 1 {
+			from = float64(k.tub[in])
+		}
+		k.state[in] = 2
+		k.basic[out] = int32(in)
+		k.xb[out] = from + dir*step
+		piv := k.u[out]
+		for d := range nd {
+			k.binv[out*nd+d] /= piv
+		}
+		for r := range nd {
+			if r == out || k.u[r] == 0 {
+				continue
+			}
+			f := k.u[r]
+			for d := range nd {
+				k.binv[r*nd+d] -= f * k.binv[out*nd+d]
+			}
+		}
+	}
+	for d := range nd {
+		k.lam[d] = max(k.lam[d], 0)
+	}
+	for j := range n {
+		k.x[j] = 0
+		if k.state[j] == 1 {
+			k.x[j] = float64(k.tub[j])
+		}
+	}
+	for r := range nd {
+		if j := int(k.basic[r]); j < n {
+			k.x[j] = min(max(k.xb[r], 0), float64(k.tub[j]))
+		}
+	}
+}

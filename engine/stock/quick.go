@@ -1,0 +1,179 @@
+package stock
+
+import "math"
+
+// solver is one Solve: the model, scratch memory and the best known.
+type solver struct {
+	md  *model
+	kn  *knap
+	ops int64
+
+	all      []int32 // md.count
+	rem      []int32
+	best     []use
+	bestCost float64
+
+	resource float64
+	farley   float64
+	duals    []float64
+
+	alone    []float64 // per item: its share of the bin it alone fills best
+	aloneBin []int32
+
+	// Scratch of greedy.
+	score []float64
+	good  []bool
+	cache []pattern
+	loadv []int64
+}
+
+func newSolver(p *Problem) *solver {
+	s := &solver{md: prepare(p), bestCost: math.Inf(1)}
+	md := s.md
+	s.kn = newKnap(md)
+	s.all = md.count
+	s.rem = make([]int32, md.m)
+	s.score = make([]float64, md.nb)
+	s.good = make([]bool, md.nb)
+	s.cache = make([]pattern, md.nb)
+	s.alone = make([]float64, md.m)
+	s.aloneBin = make([]int32, md.m)
+	for i := range s.alone {
+		s.alone[i] = math.Inf(1)
+	}
+	for b, list := range md.list {
+		for k, i := range list {
+			if c := md.price[b] / float64(md.fit[b][k]); c < s.alone[i] {
+				s.alone[i], s.aloneBin[i] = c, int32(b)
+			}
+		}
+	}
+	return s
+}
+
+func (s *solver) work() int64 { return (s.ops + s.kn.ops) / opsPerUnit }
+
+// opsPerUnit is how many elementary steps (a multiplication and what goes with
+// it) make a work unit, about a microsecond.
+const opsPerUnit = 400
+
+// greedy buys, again and again, the filling with the most value per dollar, as
+// often as the pods that are left suffice for. rem is used up.
+func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use, float64) {
+	md := s.md
+	left := 0
+	for _, r := range rem {
+		if r > 0 {
+			left++
+		}
+	}
+	for b := range md.nb {
+		s.score[b] = math.Inf(1)
+		s.good[b] = false
+	}
+	cost := 0.0
+	for left > 0 {
+		// The best of what is known; a stale score is an upper bound.
+		b, top := -1, 0.0
+		okTop := 0.0
+		for q, x := range s.score {
+			if x > top {
+				b, top = q, x
+			}
+			if s.good[q] && x > okTop {
+				okTop = x
+			}
+		}
+		s.ops += int64(md.nb) / 2
+		if b < 0 {
+			panic("stock: pods left that no bin holds")
+		}
+		if !s.good[b] {
+			v, bound := s.kn.run(int32(b), val, rem, okTop*md.price[b], nodes)
+			if v > 0 {
+				s.score[b] = v / md.price[b]
+				s.good[b] = true
+				s.cache[b] = s.kn.pattern(int32(b))
+			} else {
+				s.score[b] = min(bound/md.price[b], okTop*(1-1e-9))
+			}
+			continue
+		}
+		p := s.cache[b]
+		times := int32(math.MaxInt32)
+		for k, i := range p.it {
+			times = min(times, rem[i]/p.n[k])
+		}
+		for k, i := range p.it {
+			if rem[i] -= times * p.n[k]; rem[i] == 0 {
+				left--
+			}
+		}
+		for q := range md.nb {
+			if s.good[q] && !within(s.cache[q], rem) {
+				s.good[q] = false
+			}
+		}
+		u := use{p, times}
+		u.bin = s.cheapest(p)
+		cost += md.price[u.bin] * float64(times)
+		out = append(out, u)
+	}
+	return out, cost
+}
+
+func within(p pattern, rem []int32) bool {
+	for k, i := range p.it {
+		if p.n[k] > rem[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// cheapest returns the cheapest bin that holds the pattern.
+func (s *solver) cheapest(p pattern) int32 {
+	md := s.md
+	s.loadv = md.load(p.it, p.n, s.loadv)
+	for b := range int32(md.nb) { // ascending price
+		if md.price[b] >= md.price[p.bin] {
+			break
+		}
+		if md.canHold(b, s.loadv, p.it) {
+			return b
+		}
+	}
+	return p.bin
+}
+
+func (s *solver) offer(uses []use, cost float64) bool {
+	if cost < s.bestCost-1e-12 {
+		s.best = append(s.best[:0:0], uses...)
+		s.bestCost = cost
+		return true
+	}
+	return false
+}
+
+// quick leaves a first solution in best.
+func (s *solver) quick() {
+	var value []float64
+	s.resource, value = s.resourceBound()
+	var uses []use
+	try := func(val []float64) {
+		copy(s.rem, s.all)
+		var cost float64
+		uses, cost = s.greedy(val, s.rem, 30, uses[:0])
+		s.offer(uses, cost)
+	}
+	mix := make([]float64, s.md.m)
+	for i := range mix {
+		mix[i] = value[i] + 1e-6*s.alone[i]
+	}
+	try(mix)
+	try(s.alone)
+	for i := range mix {
+		mix[i] = (value[i] + s.alone[i]) / 2
+	}
+	try(mix)
+}

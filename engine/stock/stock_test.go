@@ -1,0 +1,289 @@
+package stock
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// genProblem draws a small problem with everything in it: several dimensions,
+// restricted items, caps per bin, conflicts, items equal to each other, items
+// that fit nowhere.
+func genProblem(t *rapid.T, maxItems, maxCount int) *Problem {
+	nd := rapid.IntRange(1, 4).Draw(t, "dims")
+	size := rapid.Int64Range(0, 12)
+	p := &Problem{}
+	for range rapid.IntRange(1, maxItems).Draw(t, "items") {
+		it := Item{Count: rapid.IntRange(0, maxCount).Draw(t, "count")}
+		if rapid.IntRange(0, 3).Draw(t, "capped") == 0 {
+			it.MaxPerBin = rapid.IntRange(1, 3).Draw(t, "cap")
+		}
+		for range nd {
+			it.Size = append(it.Size, size.Draw(t, "size"))
+		}
+		p.Items = append(p.Items, it)
+	}
+	for range rapid.IntRange(1, 6).Draw(t, "bins") {
+		b := Bin{Price: float64(rapid.IntRange(1, 400).Draw(t, "cents")) / 100}
+		for range nd {
+			b.Capacity = append(b.Capacity, rapid.Int64Range(0, 30).Draw(t, "capacity"))
+		}
+		p.Bins = append(p.Bins, b)
+	}
+	if rapid.Bool().Draw(t, "restricted") {
+		for range p.Items {
+			p.Allowed = append(p.Allowed, []uint64{rapid.Uint64Range(0, 1<<len(p.Bins)-1).Draw(t, "allowed")})
+		}
+	}
+	if rapid.Bool().Draw(t, "conflicts") {
+		p.Conflict = make([][]uint64, len(p.Items))
+		for i := range p.Conflict {
+			p.Conflict[i] = []uint64{0}
+		}
+		for range rapid.IntRange(0, 4).Draw(t, "pairs") {
+			i := rapid.IntRange(0, len(p.Items)-1).Draw(t, "i")
+			j := rapid.IntRange(0, len(p.Items)-1).Draw(t, "j")
+			p.Conflict[i][0] |= 1 << j
+			p.Conflict[j][0] |= 1 << i
+		}
+	}
+	return p
+}
+
+func TestSolutionsAreExactFeasibleAndBetween(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := genProblem(t, 12, 40)
+		q := Quick(p)
+		if err := q.Check(p); err != nil {
+			t.Fatalf("quick: %v", err)
+		}
+		s := Solve(p, Options{Work: rapid.Int64Range(0, 20000).Draw(t, "work")})
+		if err := s.Check(p); err != nil {
+			t.Fatalf("solve: %v", err)
+		}
+		if s.Cost > q.Cost*(1+1e-12) {
+			t.Fatalf("solve costs %v, quick %v", s.Cost, q.Cost)
+		}
+		for _, b := range []float64{q.Bound, s.Bound} {
+			if b > s.Cost*(1+1e-9) {
+				t.Fatalf("bound %v above a cost of %v", b, s.Cost)
+			}
+		}
+		if again := Solve(p, Options{Work: 3000}); again != nil {
+			first := Solve(p, Options{Work: 3000})
+			a, _ := json.Marshal(again)
+			b, _ := json.Marshal(first)
+			if string(a) != string(b) {
+				t.Fatalf("two answers:\n%s\n%s", a, b)
+			}
+		}
+		for _, i := range s.Unplaceable {
+			for b := range p.Bins {
+				if p.Items[i].Count == 0 || p.canBeAlone(i, b) {
+					t.Fatalf("item %d called unplaceable, bin %d holds it", i, b)
+				}
+			}
+		}
+	})
+}
+
+func (p *Problem) canBeAlone(i, b int) bool {
+	if p.Allowed != nil && !hasBit(p.Allowed[i], b) {
+		return false
+	}
+	for d := range p.Items[i].Size {
+		if p.Items[i].at(d) > p.Bins[b].at(d) {
+			return false
+		}
+	}
+	return true
+}
+
+// TestBoundsHoldAgainstTheOptimum compares with the true optimum of small
+// problems, found by dynamic programming over what is left.
+func TestBoundsHoldAgainstTheOptimum(t *testing.T) {
+	hit, total := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := genProblem(t, 4, 3)
+		s := Solve(p, Options{})
+		if err := s.Check(p); err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range s.Unplaceable {
+			p.Items[i].Count = 0
+		}
+		opt := optimum(p)
+		if s.Bound > opt*(1+1e-9) || s.ResourceBound > opt*(1+1e-9) || s.PatternBound > opt*(1+1e-9) {
+			t.Fatalf("bounds %v, %v above the optimum %v", s.ResourceBound, s.PatternBound, opt)
+		}
+		if s.Cost < opt*(1-1e-9) {
+			t.Fatalf("cost %v below the optimum %v", s.Cost, opt)
+		}
+		total++
+		if s.Cost <= opt*(1+1e-9) {
+			hit++
+		}
+	})
+	t.Logf("optimal in %d of %d", hit, total)
+	if total >= 50 && hit*10 < total*9 {
+		t.Errorf("only %d of %d small problems solved to the optimum", hit, total)
+	}
+}
+
+// optimum is the least cost by exhaustive search.
+func optimum(p *Problem) float64 {
+	radix := 1
+	step := make([]int, len(p.Items))
+	full := 0
+	for i := range p.Items {
+		step[i] = radix
+		full += radix * p.Items[i].Count
+		radix *= p.Items[i].Count + 1
+	}
+	// What each bin can hold, as differences of the state.
+	type move struct {
+		state int
+		price float64
+	}
+	var moves []move
+	for b := range p.Bins {
+		left := slices.Clone(p.Bins[b].Capacity)
+		cnt := make([]int, len(p.Items))
+		var rec func(i, state int)
+		rec = func(i, state int) {
+			if i == len(p.Items) {
+				if state > 0 {
+					moves = append(moves, move{state, p.Bins[b].Price})
+				}
+				return
+			}
+			it := &p.Items[i]
+			for n := 0; n <= it.Count; n++ {
+				if n > 0 {
+					if p.Allowed != nil && !hasBit(p.Allowed[i], b) || it.MaxPerBin > 0 && n > it.MaxPerBin {
+						break
+					}
+					ok := true
+					for d := range it.Size {
+						ok = ok && int64(n)*it.at(d) <= left[d]
+					}
+					if p.Conflict != nil {
+						ok = ok && !(n > 1 && hasBit(p.Conflict[i], i))
+						for j := range i {
+							ok = ok && !(cnt[j] > 0 && hasBit(p.Conflict[i], j))
+						}
+					}
+					if !ok {
+						break
+					}
+				}
+				for d := range it.Size {
+					left[d] -= int64(n) * it.at(d)
+				}
+				cnt[i] = n
+				rec(i+1, state+n*step[i])
+				cnt[i] = 0
+				for d := range it.Size {
+					left[d] += int64(n) * it.at(d)
+				}
+			}
+		}
+		rec(0, 0)
+	}
+	cheap := map[int]float64{}
+	for _, m := range moves {
+		if x, ok := cheap[m.state]; !ok || m.price < x {
+			cheap[m.state] = m.price
+		}
+	}
+	best := make([]float64, full+1)
+	for st := 1; st <= full; st++ {
+		best[st] = math.Inf(1)
+		for d, price := range cheap {
+			if d <= st && digitsFit(p, step, st, d) {
+				best[st] = min(best[st], best[st-d]+price)
+			}
+		}
+	}
+	return best[full]
+}
+
+func digitsFit(p *Problem, step []int, st, d int) bool {
+	for i := range p.Items {
+		base := p.Items[i].Count + 1
+		if d/step[i]%base > st/step[i]%base {
+			return false
+		}
+	}
+	return true
+}
+
+func TestEqualItemsShareAndAreToldApartAgain(t *testing.T) {
+	p := &Problem{Bins: []Bin{{Capacity: []int64{10}, Price: 1}}}
+	for range 7 {
+		p.Items = append(p.Items, Item{Size: []int64{2}, Count: 3})
+	}
+	s := Solve(p, Options{})
+	if err := s.Check(p); err != nil {
+		t.Fatal(err)
+	}
+	if s.Cost != 5 { // 21 pods, 5 to a bin
+		t.Errorf("cost %v, want 5", s.Cost)
+	}
+}
+
+func TestCapsAndConflictsAreKept(t *testing.T) {
+	p := &Problem{
+		Items: []Item{
+			{Size: []int64{1}, Count: 4, MaxPerBin: 1},
+			{Size: []int64{1}, Count: 4},
+			{Size: []int64{1}, Count: 2},
+		},
+		Bins:     []Bin{{Capacity: []int64{10}, Price: 1}, {Capacity: []int64{100}, Price: 3}},
+		Conflict: [][]uint64{{0}, {1 << 2}, {1 << 1}},
+	}
+	s := Solve(p, Options{})
+	if err := s.Check(p); err != nil {
+		t.Fatal(err)
+	}
+	if s.Cost != 4 { // the capped item needs four bins, the others find room in them
+		t.Errorf("cost %v, want 4: %+v", s.Cost, s.Patterns)
+	}
+}
+
+func TestUnplaceableItemsAreNamedAndTheRestIsSolved(t *testing.T) {
+	p := &Problem{
+		Items: []Item{
+			{Size: []int64{5, 1}, Count: 2},
+			{Size: []int64{11, 1}, Count: 1},
+			{Size: []int64{1, 1}, Count: 1},
+		},
+		Bins:    []Bin{{Capacity: []int64{10, 10}, Price: 2}},
+		Allowed: [][]uint64{{1}, {1}, {0}},
+	}
+	s := Solve(p, Options{})
+	if err := s.Check(p); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(s.Unplaceable, []int{1, 2}) || s.Cost != 2 {
+		t.Errorf("unplaceable %v, cost %v; want [1 2] and 2", s.Unplaceable, s.Cost)
+	}
+}
+
+func TestMalformedProblemsAreNamed(t *testing.T) {
+	for name, p := range map[string]*Problem{
+		"negative size":  {Items: []Item{{Size: []int64{-1}, Count: 1}}},
+		"negative count": {Items: []Item{{Count: -1}}},
+		"free bin":       {Bins: []Bin{{Capacity: []int64{1}}}},
+		"NaN price":      {Bins: []Bin{{Capacity: []int64{1}, Price: math.NaN()}}},
+		"allowed rows":   {Items: []Item{{Count: 1}}, Allowed: [][]uint64{{1}, {1}}},
+		"conflict rows":  {Items: []Item{{Count: 1}}, Conflict: [][]uint64{}},
+	} {
+		if p.Validate() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
