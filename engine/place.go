@@ -34,6 +34,12 @@ func (c *Cluster) Place(pending []PodGroup, o Options) (*Plan, error) {
 		ps.byPriority = true
 		ps.run()
 	}
+	for i := 0; i < 3 && ps.skewed(); i++ {
+		// Machines for other pods have opened domains that a spread constraint
+		// counts: start over with them in view.
+		ps.restart()
+		ps.run()
+	}
 	ps.rightSize()
 	return ps.plan(), nil
 }
@@ -58,6 +64,7 @@ type pass struct {
 	resLeft    []int64
 	byPriority bool
 	limitHit   bool
+	opened     bitset // columns whose domains exist because some pass opened machines there
 
 	pi        []float64 // value of a unit of each dimension, $/h
 	kindOrder []int32   // kinds by the most value they can hold per dollar
@@ -529,9 +536,14 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 	}
 	vals := cat.vals[ctr.key]
 	n := int32(len(cat.cols))
-	for i := row.next(0, n); i < n; i = row.next(i+1, n) {
-		if vals[i] != valAbsent && (ctr.filter == nil || ctr.colRow.has(i)) {
-			seen[vals[i]] = true
+	for _, r := range []bitset{row, ps.opened} {
+		if r == nil {
+			continue
+		}
+		for i := r.next(0, n); i < n; i = r.next(i+1, n) {
+			if vals[i] != valAbsent && (ctr.filter == nil || ctr.colRow.has(i)) {
+				seen[vals[i]] = true
+			}
 		}
 	}
 	out := make([]int32, 0, len(seen))
@@ -589,6 +601,42 @@ func (ps *pass) scarce() bool {
 		refused = refused || (pc.used < len(pc.pods) && !pc.v.row.empty())
 	}
 	return refused && lo < hi
+}
+
+// skewed says whether a spread constraint of placed pods is broken by domains
+// that came to exist with the plan's own machines, and notes those domains.
+func (ps *pass) skewed() bool {
+	cat := ps.cat
+	broken := false
+	if ps.opened == nil {
+		ps.opened = newBitset(len(cat.cols))
+	}
+	for _, pc := range ps.classes {
+		for i := range pc.v.domain {
+			k := &pc.v.domain[i]
+			if k.kind != checkSpread || pc.used == 0 {
+				continue
+			}
+			var most int64
+			for _, val := range k.universe {
+				most = max(most, k.ctr.at(val))
+			}
+			if most <= k.maxSkew {
+				continue // in order with any number of empty domains
+			}
+			for _, m := range ps.machines {
+				val := cat.vals[k.ctr.key][m.col]
+				if len(m.pods) == 0 || val == valAbsent || k.ctr.filter != nil && !k.ctr.colRow.has(m.col) {
+					continue
+				}
+				if !slices.Contains(k.universe, val) && most-k.ctr.at(val) > k.maxSkew {
+					ps.opened.set(m.col)
+					broken = true
+				}
+			}
+		}
+	}
+	return broken
 }
 
 // restart takes everything back.
