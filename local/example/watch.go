@@ -148,15 +148,22 @@ func tell(claims []claim, told map[string]string, r Reporter) {
 		if told[c.name] == c.stage || c.size == "" {
 			continue
 		}
-		first := told[c.name] == ""
-		told[c.name] = c.stage
-		switch {
-		case c.stage == joined:
-			r.Line(fmt.Sprintf("joined   %-20s %-22s %-10s %s", c.name, c.size, c.zone, c.node))
-		case first:
-			r.Line(fmt.Sprintf("bought   %-20s %-22s %-10s %-9s $%.4f/h  for NodePool %s", c.name, c.size, c.zone, c.capacity, c.price, c.nodePool))
+		if told[c.name] == "" {
+			r.Line(fmt.Sprintf("bought   %-18s %-22s %-10s %-9s $%.4f/h  for NodePool %s", c.name, c.size, place(c.zone), c.capacity, c.price, c.nodePool))
 		}
+		if c.stage == joined {
+			r.Line(fmt.Sprintf("joined   %-18s %-22s %-10s as node %s", c.name, c.size, place(c.zone), c.node))
+		}
+		told[c.name] = c.stage
 	}
+}
+
+// place is a zone as people read it: zone "0" is a machine without one.
+func place(zone string) string {
+	if zone == "0" {
+		return "regional"
+	}
+	return zone
 }
 
 func countStages(claims []claim) string {
