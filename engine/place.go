@@ -579,8 +579,8 @@ func (ps *pass) run() {
 			if pc.used > before {
 				progress = true
 			}
-			if pc.used < len(pc.pods) && len(pc.v.affs) > 0 {
-				retry = true // another class may make room for its affinity
+			if pc.used < len(pc.pods) && (len(pc.v.affs) > 0 || len(pc.v.domain) > 0) {
+				retry = true // another class may make room for its affinity or even out its spread
 			}
 		}
 		if !progress || !retry {
@@ -1229,9 +1229,10 @@ func (ps *pass) growTogether(v *variant, tuples []*tuple) bool {
 		return false
 	}
 	pc := v.pc
-	n := int64(len(pc.pods) - pc.used)
+	all := int64(len(pc.pods) - pc.used)
 	boot := ps.bootTuples(v, tuples)
 	for _, t := range boot {
+		n := min(all, ps.crowdRoom(v, t))
 		for _, slot := range t.nodes {
 			if fitCount(pc.cl.vec, ps.c.nodes[slot].free, n) == n {
 				if ps.addToNode(v, slot, n) > 0 && pc.used == len(pc.pods) {
@@ -1242,6 +1243,7 @@ func (ps *pass) growTogether(v *variant, tuples []*tuple) bool {
 		}
 	}
 	for _, t := range boot {
+		n := min(all, ps.crowdRoom(v, t))
 		for i := t.machCur; i < len(ps.machines); i++ {
 			m := ps.machines[i]
 			if t.mask.has(m.col) && fitCount(pc.cl.vec, m.free, n) == n {
@@ -1259,6 +1261,7 @@ func (ps *pass) growTogether(v *variant, tuples []*tuple) bool {
 		if t.noOpen {
 			continue
 		}
+		n := min(all, ps.crowdRoom(v, t))
 		for ti := range ps.cat.tiers {
 			for pi := ps.cat.tiers[ti].poolLo; pi < ps.cat.tiers[ti].poolHi; pi++ {
 				p := &ps.cat.pools[pi]
@@ -1281,12 +1284,26 @@ func (ps *pass) growTogether(v *variant, tuples []*tuple) bool {
 	if best < 0 {
 		return false
 	}
-	_ = bestT
 	m := ps.newMachine(best)
-	if ps.addToMachine(v, m, n) == 0 {
+	if ps.addToMachine(v, m, min(all, ps.crowdRoom(v, bestT))) == 0 {
 		ps.drop(m)
 	}
 	return pc.used == len(pc.pods)
+}
+
+// crowdRoom is how many pods of the variant can be in a tuple's domains when all
+// of them go there.
+func (ps *pass) crowdRoom(v *variant, t *tuple) int64 {
+	room := int64(noCap)
+	for i := range v.domain {
+		k := &v.domain[i]
+		val := t.vals[slices.Index(v.keys, k.ctr.key)]
+		if val == valAbsent || k.kind == checkSpread && !slices.Contains(k.universe, val) {
+			continue
+		}
+		room = min(room, k.room(k.ctr.at(val), k.min(), true))
+	}
+	return room
 }
 
 // bootTuples are the tuples in which the first pod may go.
