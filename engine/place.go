@@ -900,6 +900,8 @@ func (ps *pass) dropEmptyDomain(v *variant, t *tuple, tuples []*tuple) {
 	}
 }
 
+// hasNodeIn says whether a node or a planned machine that the counter looks at
+// is in the domain, or is going to be.
 func (ps *pass) hasNodeIn(ctr *counter, val int32) bool {
 	for slot, nd := range ps.c.nodes {
 		if nd != nil && !nd.n.Gone && ps.c.nodeVal(ctr.key, int32(slot)) == val && (ctr.filter == nil || ctr.nodeRow.has(int32(slot))) {
@@ -909,6 +911,14 @@ func (ps *pass) hasNodeIn(ctr *counter, val int32) bool {
 	for _, m := range ps.machines {
 		if ps.cat.vals[ctr.key][m.col] == val && (ctr.filter == nil || ctr.colRow.has(m.col)) && len(m.pods) > 0 {
 			return true
+		}
+	}
+	if ps.opened != nil {
+		n := int32(len(ps.cat.cols))
+		for i := ps.opened.next(0, n); i < n; i = ps.opened.next(i+1, n) {
+			if ps.cat.vals[ctr.key][i] == val && (ctr.filter == nil || ctr.colRow.has(i)) {
+				return true
+			}
 		}
 	}
 	return false

