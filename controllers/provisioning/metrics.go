@@ -1,0 +1,30 @@
+package provisioning
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+)
+
+// Karpenter's own metrics are kept under their names; these say what Karpenter
+// has no name for.
+var (
+	verdicts = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "nap", Subsystem: "provisioner", Name: "verdicts",
+		Help: "Pods by their verdict in the last pass that had pending pods; code is the reason of a refusal.",
+	}, []string{"outcome", "code"})
+	deferredTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "nap", Subsystem: "provisioner", Name: "deferred_pods_total",
+		Help: "Pods handed to Karpenter's scheduler because the engine does not compile a feature they need.",
+	}, []string{"feature"})
+	passSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "nap", Subsystem: "provisioner", Name: "pass_seconds",
+		Help:    "Duration of the parts of a provisioning pass.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
+	}, []string{"part"})
+	promisesBroken = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "nap", Subsystem: "provisioner", Name: "promises_broken_total",
+		Help: "Places promised to pods and taken back.",
+	}, []string{"why"})
+)
+
+func init() { crmetrics.Registry.MustRegister(verdicts, deferredTotal, passSeconds, promisesBroken) }

@@ -1,0 +1,434 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+	"sigs.k8s.io/karpenter/pkg/cloudprovider"
+	karpprovisioning "sigs.k8s.io/karpenter/pkg/controllers/provisioning"
+	karpsched "sigs.k8s.io/karpenter/pkg/controllers/provisioning/scheduling"
+	"sigs.k8s.io/karpenter/pkg/controllers/state"
+	"sigs.k8s.io/karpenter/pkg/events"
+	"sigs.k8s.io/karpenter/pkg/metrics"
+	"sigs.k8s.io/karpenter/pkg/operator/injection"
+	karpoptions "sigs.k8s.io/karpenter/pkg/operator/options"
+	nodepoolutils "sigs.k8s.io/karpenter/pkg/utils/nodepool"
+
+	"github.com/nap-aks/nap/engine"
+	"github.com/nap-aks/nap/snapshot"
+)
+
+const (
+	name = "provisioner"
+	// lookAgain is how often a pass is made although no event asked for one:
+	// offerings come back, limits are freed, promises run out.
+	lookAgain = 10 * time.Second
+	// bindWait is how long a pod may stay pending although its promised node is
+	// ready; after that the promise is taken back and the pod placed anew.
+	bindWait = 45 * time.Second
+	// writers is how many NodeClaims are written at once.
+	writers = 64
+)
+
+// Placer makes a plan of a snapshot; engine.Place is one.
+type Placer func(*engine.Snapshot, engine.Options) (*engine.Plan, error)
+
+// Config is what a Provisioner works with.
+type Config struct {
+	Kube     client.Client
+	Provider cloudprovider.CloudProvider
+	Cluster  *state.Cluster
+	Recorder events.Recorder
+	Clock    clock.Clock
+	Place    Placer
+	// Karpenter is asked for pods that the engine does not compile.
+	Karpenter *karpprovisioning.Provisioner
+	// Informers feed the mirror of the cluster.
+	Informers cache.Informers
+}
+
+// Provisioner makes machines for pods that cannot be scheduled.
+type Provisioner struct {
+	Config
+	cluster       *state.Cluster
+	mirror        *snapshot.Cache
+	batch         *batch
+	defaultSpread bool
+	features      karpoptions.FeatureGates
+
+	// told are the reasons that pods were told last, by pod UID.
+	told map[types.UID]string
+	// since is when each promise was made, by pod key.
+	since map[string]promise
+	// eventRate limits events about refused pods: their number has no limit.
+	eventRate flowcontrol.RateLimiter
+
+	mu   sync.Mutex
+	last *engine.Plan
+}
+
+type promise struct {
+	to    string
+	made  time.Time
+	ready time.Time // when the node was first seen ready for pods; zero before
+}
+
+// New makes the provisioner; batching, preferences and gates come from
+// Karpenter's options in the context.
+func New(ctx context.Context, c Config) *Provisioner {
+	o := karpoptions.FromContext(ctx)
+	settings := snapshot.Settings{
+		IgnorePreferences:   o.PreferencePolicy == karpoptions.PreferencePolicyIgnore,
+		MinValuesBestEffort: o.MinValuesPolicy == karpoptions.MinValuesPolicyBestEffort,
+		ReservedCapacity:    o.FeatureGates.ReservedCapacity,
+	}
+	if o.SchedulerConfig != nil && o.SchedulerConfig.PodTopologySpread != nil {
+		settings.DefaultSpread = o.SchedulerConfig.PodTopologySpread.DefaultConstraints
+	}
+	return &Provisioner{
+		Config: c, cluster: c.Cluster,
+		mirror:        snapshot.NewCache(settings),
+		batch:         newBatch(c.Clock, o.BatchIdleDuration, o.BatchMaxDuration),
+		defaultSpread: len(settings.DefaultSpread) > 0,
+		features:      o.FeatureGates,
+		told:          map[types.UID]string{},
+		since:         map[string]promise{},
+		eventRate:     flowcontrol.NewTokenBucketRateLimiter(50, 500),
+	}
+}
+
+// Register adds the provisioner to the manager; it runs on the leader.
+func (p *Provisioner) Register(_ context.Context, m manager.Manager) error { return m.Add(p) }
+
+// NeedLeaderElection says that only one provisioner may act.
+func (p *Provisioner) NeedLeaderElection() bool { return true }
+
+// Mirror is the cluster as the provisioner sees it, to be read only.
+func (p *Provisioner) Mirror() *snapshot.Cache { return p.mirror }
+
+// LastPlan is the plan of the last pass that had pods to place; nil before.
+func (p *Provisioner) LastPlan() *engine.Plan {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
+}
+
+// Start follows the cluster and makes passes until the context ends. An error
+// of one pass is logged: the next one starts from what is then true.
+func (p *Provisioner) Start(ctx context.Context) error {
+	ctx = injection.WithControllerName(ctx, name)
+	ctx = log.IntoContext(ctx, log.FromContext(ctx).WithName(name))
+	if err := p.feed(ctx, p.Informers); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	for p.batch.wait(ctx, lookAgain) {
+		if !p.cluster.Synced(ctx) {
+			p.batch.trigger()
+			continue
+		}
+		if err := p.Pass(ctx); err != nil && ctx.Err() == nil {
+			log.FromContext(ctx).Error(err, "provisioning pass")
+		}
+	}
+	return nil
+}
+
+// Pass makes one pass.
+func (p *Provisioner) Pass(ctx context.Context) error {
+	defer measure("all", p.Clock)()
+	if err := p.refresh(ctx); err != nil {
+		return err
+	}
+	p.reviewPromises()
+
+	end := measure("snapshot", p.Clock)
+	in, err := p.mirror.Snapshot(p.Clock.Now())
+	end()
+	if err != nil {
+		return fmt.Errorf("reading the cluster: %w", err)
+	}
+	karpsched.IgnoredPodCount.Set(float64(len(in.Invalid)), nil)
+	if len(in.Snapshot.Pending) == 0 && len(in.Invalid) == 0 {
+		p.forgetTold(nil)
+		karpsched.UnschedulablePodsCount.Set(0, map[string]string{karpsched.ControllerLabel: name})
+		return nil
+	}
+
+	options := in.Options
+	options.SkipBound, options.Trace = true, engine.TraceRefused
+	start := p.Clock.Now()
+	plan, err := p.Place(in.Snapshot, options)
+	if err != nil {
+		return fmt.Errorf("placing %d pods: %w", len(in.Pods), err)
+	}
+	took := p.Clock.Since(start)
+	passSeconds.WithLabelValues("place").Observe(took.Seconds())
+	karpsched.DurationSeconds.Observe(took.Seconds(), map[string]string{karpsched.ControllerLabel: name})
+	p.mu.Lock()
+	p.last = plan
+	p.mu.Unlock()
+	if len(plan.Machines) > 0 {
+		log.FromContext(ctx).Info("planned machines", "pods", len(in.Pods), "machines", len(plan.Machines), "costUSDPerHour", plan.CostUSDPerHour, "duration", took)
+	}
+
+	end = measure("act", p.Clock)
+	defer end()
+	created, err := p.carryOut(ctx, in, plan)
+	p.tell(ctx, in, plan, created)
+	if deferred := p.deferred(in, plan); len(deferred) > 0 {
+		err = errors.Join(err, p.fallBack(ctx, deferred))
+	}
+	return err
+}
+
+func measure(part string, c clock.Clock) func() {
+	start := c.Now()
+	return func() { passSeconds.WithLabelValues(part).Observe(c.Since(start).Seconds()) }
+}
+
+// refresh tells the mirror what no informer does: instance types and machines
+// marked for disruption.
+func (p *Provisioner) refresh(ctx context.Context) error {
+	pools, err := nodepoolutils.ListManaged(ctx, p.Kube, p.Provider)
+	if err != nil {
+		return fmt.Errorf("listing NodePools: %w", err)
+	}
+	for _, pool := range pools {
+		list, err := p.Provider.GetInstanceTypes(ctx, pool)
+		if err != nil {
+			if !cloudprovider.IsUnevaluatedNodePoolError(err) {
+				log.FromContext(ctx).Error(err, "no instance types, the NodePool is left out", "NodePool", pool.Name)
+			}
+			list = nil
+		}
+		p.mirror.SetInstanceTypes(pool.Name, list)
+	}
+	var marked []string
+	for n := range p.cluster.Nodes() {
+		if n.MarkedForDeletion() {
+			marked = append(marked, n.ProviderID())
+		}
+	}
+	slices.Sort(marked)
+	p.mirror.SetMarked(marked)
+	return nil
+}
+
+// carryOut creates the plan's NodeClaims and promises pods their places. It
+// returns the claims by machine index; nil where one could not be created, in
+// which case its pods stay pending and the next pass takes them up.
+func (p *Provisioner) carryOut(ctx context.Context, in *snapshot.Input, plan *engine.Plan) ([]*karpv1.NodeClaim, error) {
+	created := make([]*karpv1.NodeClaim, len(plan.Machines))
+	errs := make([]error, len(plan.Machines))
+	pools := map[string]*karpv1.NodePool{}
+	for _, m := range plan.Machines {
+		if _, ok := pools[m.NodePool]; ok {
+			continue
+		}
+		pool := &karpv1.NodePool{}
+		if err := p.Kube.Get(ctx, client.ObjectKey{Name: m.NodePool}, pool); err != nil {
+			return created, fmt.Errorf("reading NodePool %s: %w", m.NodePool, err)
+		}
+		pools[m.NodePool] = pool
+	}
+	types := p.typesOf(ctx, pools)
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, writers)
+	for i := range plan.Machines {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			m := &plan.Machines[i]
+			claim, err := claimFor(pools[m.NodePool], types[m.NodePool], m)
+			if err == nil {
+				err = p.Kube.Create(ctx, claim)
+			}
+			if err != nil {
+				errs[i] = fmt.Errorf("creating a NodeClaim of NodePool %s: %w", m.NodePool, err)
+				return
+			}
+			created[i] = claim
+		})
+	}
+	wg.Wait()
+	now := p.Clock.Now()
+	for i, claim := range created {
+		if claim == nil {
+			continue
+		}
+		m := &plan.Machines[i]
+		// Both views learn of the claim now, not when the watch tells them: the
+		// next pass and the next disruption must not miss it.
+		if err := p.mirror.Upsert(claim); err != nil {
+			errs[i] = err
+		}
+		p.cluster.UpdateNodeClaim(claim)
+		p.promise(m.Pods, claim.Name, in, now)
+		metrics.NodeClaimsCreatedTotal.Inc(map[string]string{
+			metrics.ReasonLabel: metrics.ProvisionedReason, metrics.NodePoolLabel: m.NodePool,
+			metrics.MinValuesRelaxedLabel: minValuesRelaxed(claim),
+		})
+		log.FromContext(ctx).Info("created nodeclaim", "NodeClaim", claim.Name, "NodePool", m.NodePool,
+			"instance-type", m.Offerings[0].InstanceType, "alternatives", len(m.Offerings)-1, "requests", claim.Spec.Resources.Requests, "pods", count(m.Pods))
+	}
+	for _, placed := range plan.Placements {
+		p.promise(placed.Pods, placed.Node, in, now)
+		if ref := in.Nodes[placed.Node]; ref.Node != nil && ref.Node.Spec.ProviderID != "" {
+			p.cluster.NominateNodeForPod(ctx, ref.Node.Spec.ProviderID)
+		} else if ref.Claim != nil && ref.Claim.Status.ProviderID != "" {
+			p.cluster.NominateNodeForPod(ctx, ref.Claim.Status.ProviderID)
+		}
+	}
+	return created, errors.Join(errs...)
+}
+
+func (p *Provisioner) typesOf(ctx context.Context, pools map[string]*karpv1.NodePool) map[string]map[string]*cloudprovider.InstanceType {
+	out := map[string]map[string]*cloudprovider.InstanceType{}
+	for name, pool := range pools {
+		list, err := p.Provider.GetInstanceTypes(ctx, pool)
+		if err != nil {
+			log.FromContext(ctx).Error(err, "reading instance types", "NodePool", name)
+			continue
+		}
+		byName := make(map[string]*cloudprovider.InstanceType, len(list))
+		for _, it := range list {
+			byName[it.Name] = it
+		}
+		out[name] = byName
+	}
+	return out
+}
+
+// promise keeps places for pods that are pending; those that still run on a
+// node being emptied are replaced by their owners under other names.
+func (p *Provisioner) promise(groups []engine.PodGroup, to string, in *snapshot.Input, now time.Time) {
+	for _, g := range groups {
+		for _, key := range g.Pods {
+			pod := in.Pods[key]
+			if pod == nil || pod.Spec.NodeName != "" {
+				continue
+			}
+			p.mirror.Promise(key, to)
+			p.since[key] = promise{to: to, made: now}
+		}
+	}
+}
+
+// reviewPromises takes back what is not being kept: the node is ready, yet the
+// scheduler has not put the pod there.
+func (p *Provisioner) reviewPromises() {
+	now := p.Clock.Now()
+	standing := p.mirror.Promises()
+	for key, pr := range p.since {
+		to, ok := standing[key]
+		if !ok || to != pr.to {
+			delete(p.since, key)
+			continue
+		}
+		if !p.ready(pr.to) {
+			continue
+		}
+		if pr.ready.IsZero() {
+			pr.ready = now
+			p.since[key] = pr
+			continue
+		}
+		if now.Sub(pr.ready) > bindWait {
+			p.mirror.Release(key)
+			delete(p.since, key)
+			promisesBroken.WithLabelValues("NotBound").Inc()
+		}
+	}
+}
+
+// ready tells whether the node of a promise (by node or claim name) takes pods.
+func (p *Provisioner) ready(to string) bool {
+	for n := range p.cluster.Nodes() {
+		if n.Node != nil && n.Node.Name == to || n.NodeClaim != nil && n.NodeClaim.Name == to {
+			return n.Initialized()
+		}
+	}
+	return false
+}
+
+func count(groups []engine.PodGroup) int {
+	n := 0
+	for _, g := range groups {
+		n += len(g.Pods)
+	}
+	return n
+}
+
+// deferred are the pods that the engine left to others.
+func (p *Provisioner) deferred(in *snapshot.Input, plan *engine.Plan) []*corev1.Pod {
+	var out []*corev1.Pod
+	for _, v := range plan.Verdicts {
+		if v.Outcome != engine.Deferred {
+			continue
+		}
+		for _, feature := range in.Snapshot.Classes[v.Class].Unsupported {
+			deferredTotal.WithLabelValues(feature).Add(float64(len(v.Pods)))
+		}
+		for _, key := range v.Pods {
+			if pod := in.Pods[key]; pod != nil {
+				out = append(out, pod.DeepCopy())
+			}
+		}
+	}
+	return out
+}
+
+// fallBack has Karpenter's scheduler place pods and creates its NodeClaims.
+func (p *Provisioner) fallBack(ctx context.Context, pods []*corev1.Pod) error {
+	o := karpoptions.FromContext(ctx)
+	nodes := p.cluster.DeepCopyNodes()
+	opts := []karpsched.Options{
+		karpsched.DisableReservedCapacityFallback,
+		karpsched.NumConcurrentReconciles(int(math.Ceil(float64(o.CPURequests) / 1000))),
+		karpsched.MinValuesPolicy(o.MinValuesPolicy),
+	}
+	if o.PreferencePolicy == karpoptions.PreferencePolicyIgnore {
+		opts = append(opts, karpsched.IgnorePreferences)
+	}
+	s, err := p.Karpenter.NewScheduler(ctx, pods, nodes.Active(), sets.New[types.UID](), opts...)
+	if errors.Is(err, karpprovisioning.ErrNodePoolsNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("handing %d pods to Karpenter's scheduler: %w", len(pods), err)
+	}
+	timed, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	results, err := s.Solve(timed, pods)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("Karpenter's scheduler on %d pods: %w", len(pods), err)
+	}
+	results = results.TruncateInstanceTypes(ctx, karpsched.MaxInstanceTypes)
+	p.cluster.MarkPodSchedulingDecisions(ctx, results.PodErrors, results.NodePoolToPodMapping(), results.ExistingNodeToPodMapping())
+	results.Record(ctx, p.Recorder, p.cluster)
+	if len(results.NewNodeClaims) == 0 {
+		return nil
+	}
+	if _, err := p.Karpenter.CreateNodeClaims(ctx, results.NewNodeClaims, karpprovisioning.WithReason(metrics.ProvisionedReason), karpprovisioning.RecordPodNomination); err != nil {
+		return fmt.Errorf("creating NodeClaims of Karpenter's scheduler: %w", err)
+	}
+	return nil
+}

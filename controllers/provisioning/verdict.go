@@ -1,0 +1,142 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+	karpprovisioning "sigs.k8s.io/karpenter/pkg/controllers/provisioning"
+	karpsched "sigs.k8s.io/karpenter/pkg/controllers/provisioning/scheduling"
+	"sigs.k8s.io/karpenter/pkg/events"
+
+	"github.com/nap-aks/nap/engine"
+	"github.com/nap-aks/nap/snapshot"
+)
+
+// tell gives every pod its verdict: an event, and the counts by reason.
+func (p *Provisioner) tell(ctx context.Context, in *snapshot.Input, plan *engine.Plan, created []*karpv1.NodeClaim) {
+	podErrors := map[*corev1.Pod]error{}
+	byPool, byClaim := map[string][]*corev1.Pod{}, map[string][]*corev1.Pod{}
+	verdicts.Reset()
+	known := map[types.UID]bool{}
+	refused := 0
+	for _, v := range plan.Verdicts {
+		verdicts.WithLabelValues(string(v.Outcome), string(v.Code)).Add(float64(len(v.Pods)))
+		for _, key := range v.Pods {
+			pod := in.Pods[key]
+			if pod == nil {
+				continue
+			}
+			known[pod.UID] = true
+			switch v.Outcome {
+			case engine.Refused:
+				refused++
+				err := errors.New(v.Reason)
+				podErrors[pod] = err
+				p.tellRefused(pod, err, traceOf(plan, v.Class))
+			case engine.OnNode:
+				delete(p.told, pod.UID)
+				ref := in.Nodes[v.Node]
+				p.Recorder.Publish(karpsched.NominatePodEvent(pod, ref.Node, ref.Claim))
+				pool := ""
+				if ref.Claim != nil {
+					pool = ref.Claim.Labels[karpv1.NodePoolLabelKey]
+					byClaim[ref.Claim.Name] = append(byClaim[ref.Claim.Name], pod)
+				}
+				byPool[pool] = append(byPool[pool], pod)
+			case engine.OnMachine:
+				delete(p.told, pod.UID)
+				if v.Machine < 0 || v.Machine >= len(created) || created[v.Machine] == nil {
+					continue // it could not be created; the next pass takes the pod up
+				}
+				claim := created[v.Machine]
+				p.Recorder.Publish(karpsched.NominatePodEvent(pod, nil, claim))
+				byPool[claim.Labels[karpv1.NodePoolLabelKey]] = append(byPool[claim.Labels[karpv1.NodePoolLabelKey]], pod)
+				byClaim[claim.Name] = append(byClaim[claim.Name], pod)
+			}
+		}
+	}
+	for key, err := range in.Invalid {
+		pod := p.podByKey(ctx, key)
+		if pod == nil {
+			continue
+		}
+		known[pod.UID] = true
+		podErrors[pod] = fmt.Errorf("ignoring pod, %w", err)
+		verdicts.WithLabelValues("Invalid", "").Inc()
+		// A pod that asks not to run on our nodes wants no event about it.
+		if !errors.Is(err, karpprovisioning.KarpenterManagedLabelDoesNotExistError) {
+			p.tellRefused(pod, err, "")
+		}
+	}
+	p.forgetTold(known)
+	karpsched.UnschedulablePodsCount.Set(float64(refused), map[string]string{karpsched.ControllerLabel: name})
+	p.cluster.MarkPodSchedulingDecisions(ctx, podErrors, byPool, byClaim)
+}
+
+// tellRefused publishes why a pod has no place: at once when the reason is a
+// new one, then every five minutes.
+func (p *Provisioner) tellRefused(pod *corev1.Pod, err error, trace string) {
+	message := err.Error()
+	again := p.told[pod.UID] == message
+	if !again && !p.eventRate.TryAccept() {
+		return // another pass tells it
+	}
+	p.told[pod.UID] = message
+	text := "Failed to schedule pod, " + message
+	if trace != "" {
+		text += " (" + trace + ")"
+	}
+	if len(text) > 1000 {
+		text = text[:997] + "..."
+	}
+	p.Recorder.Publish(events.Event{
+		InvolvedObject: pod, Type: corev1.EventTypeWarning, Reason: events.FailedScheduling, Message: text,
+		DedupeValues: []string{string(pod.UID), message}, DedupeTimeout: 5 * time.Minute,
+	})
+}
+
+// traceOf says in a few words how a class's candidates dwindled, and the
+// nearest miss.
+func traceOf(plan *engine.Plan, class engine.ClassID) string {
+	if plan.Trace == nil {
+		return ""
+	}
+	for _, c := range plan.Trace.Classes {
+		if c.Class != class {
+			continue
+		}
+		var parts []string
+		for _, s := range c.Stages {
+			parts = append(parts, fmt.Sprintf("%s: %d offerings and %d nodes left", s.Name, s.Offerings, s.Nodes))
+		}
+		if len(c.Nearest) > 0 {
+			parts = append(parts, fmt.Sprintf("nearest miss %s: %s", c.Nearest[0].What, c.Nearest[0].Detail))
+		}
+		return strings.Join(parts, "; ")
+	}
+	return ""
+}
+
+// forgetTold drops what was told to pods that are not waiting any more.
+func (p *Provisioner) forgetTold(known map[types.UID]bool) {
+	for uid := range p.told {
+		if !known[uid] {
+			delete(p.told, uid)
+		}
+	}
+}
+
+func (p *Provisioner) podByKey(ctx context.Context, key string) *corev1.Pod {
+	namespace, name, _ := strings.Cut(key, "/")
+	pod := &corev1.Pod{}
+	if err := p.Kube.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, pod); err != nil {
+		return nil // gone meanwhile
+	}
+	return pod
+}
