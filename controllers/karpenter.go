@@ -49,6 +49,9 @@ import (
 	"sigs.k8s.io/karpenter/pkg/state/cost"
 	"sigs.k8s.io/karpenter/pkg/state/nodepoolhealth"
 	"sigs.k8s.io/karpenter/pkg/state/virtualpods"
+
+	napprovisioning "github.com/nap-aks/nap/controllers/provisioning"
+	"github.com/nap-aks/nap/engine"
 )
 
 // karpenterParts are what Karpenter's controllers share.
@@ -80,10 +83,6 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	disruptions := disruption.NewQueue(kube, p.recorder, p.cluster, p.clock, provisioner)
 
 	list := []controller.Controller{
-		// Placement.
-		provisioner,
-		provisioning.NewPodController(kube, provisioner, p.cluster),
-		provisioning.NewNodeController(kube, provisioner),
 		// Disruption and draining.
 		evictions, disruptions,
 		disruption.NewController(ctx, p.clock, kube, provisioner, p.provider, p.recorder, p.cluster, disruptions, clusterCost),
@@ -112,6 +111,17 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 		nodeclaimdisruption.NewController(p.clock, kube, p.provider),
 		nodeclaimhydration.NewController(kube, p.provider),
 		nodehydration.NewController(kube, p.provider),
+	}
+	// Placement.
+	if o.Engine == EngineNAP {
+		list = append(list, napprovisioning.New(ctx, napprovisioning.Config{
+			Kube: kube, Provider: p.provider, Cluster: p.cluster, Recorder: p.recorder, Clock: p.clock,
+			Place: engine.Place, Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods,
+		}))
+	} else {
+		list = append(list, provisioner,
+			provisioning.NewPodController(kube, provisioner, p.cluster),
+			provisioning.NewNodeController(kube, provisioner))
 	}
 	if !options.IgnoreDRARequests {
 		list = append(list, devices)

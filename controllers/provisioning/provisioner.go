@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/karpenter/pkg/metrics"
 	"sigs.k8s.io/karpenter/pkg/operator/injection"
 	karpoptions "sigs.k8s.io/karpenter/pkg/operator/options"
+	"sigs.k8s.io/karpenter/pkg/state/virtualpods"
 	nodepoolutils "sigs.k8s.io/karpenter/pkg/utils/nodepool"
 
 	"github.com/nap-aks/nap/engine"
@@ -60,6 +61,9 @@ type Config struct {
 	Karpenter *karpprovisioning.Provisioner
 	// Informers feed the mirror of the cluster.
 	Informers cache.Informers
+	// Buffers are the placeholder pods of CapacityBuffers, read when Karpenter's
+	// gate of that name is on.
+	Buffers *virtualpods.Cache
 }
 
 // Provisioner makes machines for pods that cannot be scheduled.
@@ -229,6 +233,9 @@ func (p *Provisioner) refresh(ctx context.Context) error {
 	}
 	slices.Sort(marked)
 	p.mirror.SetMarked(marked)
+	if p.features.CapacityBuffer {
+		p.mirror.SetVirtualPods(p.Buffers.GetAll(ctx))
+	}
 	return nil
 }
 
@@ -289,13 +296,24 @@ func (p *Provisioner) carryOut(ctx context.Context, in *snapshot.Input, plan *en
 		log.FromContext(ctx).Info("created nodeclaim", "NodeClaim", claim.Name, "NodePool", m.NodePool,
 			"instance-type", m.Offerings[0].InstanceType, "alternatives", len(m.Offerings)-1, "requests", claim.Spec.Resources.Requests, "pods", count(m.Pods))
 	}
+	buffered := map[string]int{}
 	for _, placed := range plan.Placements {
 		p.promise(placed.Pods, placed.Node, in, now)
-		if ref := in.Nodes[placed.Node]; ref.Node != nil && ref.Node.Spec.ProviderID != "" {
-			p.cluster.NominateNodeForPod(ctx, ref.Node.Spec.ProviderID)
-		} else if ref.Claim != nil && ref.Claim.Status.ProviderID != "" {
-			p.cluster.NominateNodeForPod(ctx, ref.Claim.Status.ProviderID)
+		id := providerID(in.Nodes[placed.Node])
+		if id == "" {
+			continue
 		}
+		p.cluster.NominateNodeForPod(ctx, id)
+		for _, g := range placed.Pods {
+			for _, key := range g.Pods {
+				if karpprovisioning.IsVirtualPod(in.Pods[key]) {
+					buffered[id]++
+				}
+			}
+		}
+	}
+	if p.features.CapacityBuffer {
+		p.cluster.UpdateBufferPodCounts(buffered) // such nodes are not empty
 	}
 	return created, errors.Join(errs...)
 }
@@ -317,13 +335,23 @@ func (p *Provisioner) typesOf(ctx context.Context, pools map[string]*karpv1.Node
 	return out
 }
 
+func providerID(ref snapshot.NodeRef) string {
+	switch {
+	case ref.Node != nil && ref.Node.Spec.ProviderID != "":
+		return ref.Node.Spec.ProviderID
+	case ref.Claim != nil:
+		return ref.Claim.Status.ProviderID
+	}
+	return ""
+}
+
 // promise keeps places for pods that are pending; those that still run on a
 // node being emptied are replaced by their owners under other names.
 func (p *Provisioner) promise(groups []engine.PodGroup, to string, in *snapshot.Input, now time.Time) {
 	for _, g := range groups {
 		for _, key := range g.Pods {
 			pod := in.Pods[key]
-			if pod == nil || pod.Spec.NodeName != "" {
+			if pod == nil || pod.Spec.NodeName != "" || karpprovisioning.IsVirtualPod(pod) {
 				continue
 			}
 			p.mirror.Promise(key, to)

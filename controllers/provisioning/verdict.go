@@ -29,8 +29,8 @@ func (p *Provisioner) tell(ctx context.Context, in *snapshot.Input, plan *engine
 		verdicts.WithLabelValues(string(v.Outcome), string(v.Code)).Add(float64(len(v.Pods)))
 		for _, key := range v.Pods {
 			pod := in.Pods[key]
-			if pod == nil {
-				continue
+			if pod == nil || karpprovisioning.IsVirtualPod(pod) {
+				continue // a buffer's placeholder is no pod that could be told
 			}
 			known[pod.UID] = true
 			switch v.Outcome {
