@@ -560,20 +560,6 @@ func (p *Provider) stepPutCluster(ctx context.Context, op *rp.Operation) (rp.Ste
 	if op.Cancel {
 		return rp.Step{}, rp.ErrCanceled
 	}
-	if s := r.Internal.Str("vnetSubnetID"); s != "" {
-		if subnet, err := rp.ParseID(s); err == nil {
-			ok, err := p.auth.Allowed(ctx, principal(r.Doc), joinAction, subnet)
-			if err != nil {
-				return rp.Step{}, err
-			}
-			if !ok && p.env.Now().Sub(op.Start) < roleGrace {
-				return rp.Step{Watch: []string{rp.ResourcePrefix + "microsoft.authorization/"}, After: time.Second}, nil
-			}
-			if !ok {
-				return rp.Step{}, missingRole(principal(r.Doc), id, subnet)
-			}
-		}
-	}
 	watch := []string{intent.ClusterStatusKey(r.UID)}
 	// Pools and control plane come up side by side.
 	pools, err := p.pools(ctx, id, false)

@@ -285,6 +285,9 @@ func (p *Provider) stepPutMachine(ctx context.Context, op *rp.Operation) (rp.Ste
 			// An earlier machine of this name is still going away.
 			return rp.Step{Watch: watch, After: 2 * time.Second}, timedOut(p.env, op, "waiting for the machine's predecessor to go")
 		}
+		if err := p.machineSubnet(ctx, cluster, r); err != nil {
+			return rp.Step{}, err
+		}
 		m := p.machineIntent(cluster, r)
 		if err := p.quota.Reserve(ctx, key, m.Location, m.VMSize, m.Spot); err != nil {
 			return rp.Step{}, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/nap-aks/nap/arm/rp"
 )
@@ -12,16 +11,13 @@ import (
 const (
 	joinAction = "Microsoft.Network/virtualNetworks/subnets/join/action"
 	subnetType = "Microsoft.Network/virtualNetworks/subnets"
-	// roleGrace is how long a new cluster waits for its identity to be given
-	// the role on its subnet: clients can do that only once the identity is
-	// there, which is after the PUT.
-	roleGrace = 90 * time.Second
 )
 
 // checkSubnets checks the subnets that a cluster's pools are put into: they are
 // there, in one virtual network, and the caller may use them. The cluster's
-// identity has to have the role as well: one that exists already at once, a
-// system-assigned one within roleGrace.
+// identity has to have the role as well, if it is one that exists already; a
+// system-assigned one can be given it only after the PUT, so it is looked at
+// when a machine is created (machineSubnet).
 func (p *Provider) checkSubnets(ctx context.Context, c *rp.Change, pools []rp.Doc) error {
 	vnet := ""
 	for _, pool := range pools {
@@ -74,4 +70,32 @@ func missingRole(objectID string, cluster, subnet rp.ID) error {
 	return rp.Errorf(http.StatusForbidden, "LinkedAuthorizationFailed",
 		"The client with object id '%s' has permission to perform action 'Microsoft.ContainerService/managedClusters/write' on scope '%s'; however, it does not have permission to perform action(s) '%s' on the linked scope(s) '%s' (respectively) or the linked scope(s) are invalid. Give it the role Network Contributor on the subnet: az role assignment create --assignee-object-id %s --role \"Network Contributor\" --scope %s",
 		objectID, cluster, joinAction, subnet, objectID, subnet)
+}
+
+// machineSubnet refuses a machine in a subnet of the user's on which the
+// cluster's identity does not have the role.
+func (p *Provider) machineSubnet(ctx context.Context, cluster, machine *rp.Record) error {
+	s := machine.Doc.Str("properties", "network", "vnetSubnetID")
+	if s == "" {
+		s = cluster.Internal.Str("vnetSubnetID")
+	}
+	if s == "" {
+		return nil
+	}
+	subnet, err := rp.ParseID(s)
+	if err != nil {
+		return rp.BadRequest("InvalidParameter", "The subnet ID '%s' of machine '%s' is invalid: %v", s, machine.ParsedID().Name(), err)
+	}
+	there, err := p.env.Store.Get(ctx, subnet)
+	if err != nil {
+		return err
+	}
+	if there == nil {
+		return rp.BadRequest("InvalidParameter", "The subnet '%s' of machine '%s' could not be found.", s, machine.ParsedID().Name())
+	}
+	ok, err := p.auth.Allowed(ctx, principal(cluster.Doc), joinAction, subnet)
+	if err == nil && !ok {
+		err = missingRole(principal(cluster.Doc), cluster.ParsedID(), subnet)
+	}
+	return err
 }
