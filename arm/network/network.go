@@ -1,358 +1,211 @@
-// Package network is what the local Azure has of Microsoft.Network: virtual
-// networks and their subnets, which clusters are put into, and a few types that
-// templates bring along and that have no machinery behind them.
 package network
 
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"strings"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/network/armnetwork/v6"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/nap-aks/nap/arm/rp"
 )
 
+// Full names of the resource types.
 const (
-	vnetType   = "Microsoft.Network/virtualNetworks"
-	subnetType = "Microsoft.Network/virtualNetworks/subnets"
+	VNetType           = "Microsoft.Network/virtualNetworks"
+	SubnetType         = "Microsoft.Network/virtualNetworks/subnets"
+	PublicIPType       = "Microsoft.Network/publicIPAddresses"
+	PublicIPPrefixType = "Microsoft.Network/publicIPPrefixes"
+	NATGatewayType     = "Microsoft.Network/natGateways"
+	SecurityGroupType  = "Microsoft.Network/networkSecurityGroups"
+	SecurityRuleType   = "Microsoft.Network/networkSecurityGroups/securityRules"
+	RouteTableType     = "Microsoft.Network/routeTables"
+	RouteType          = "Microsoft.Network/routeTables/routes"
+	LoadBalancerType   = "Microsoft.Network/loadBalancers"
 )
 
-var apiVersions = []string{"2025-07-01", "2025-05-01", "2025-01-01", "2024-07-01", "2024-05-01", "2024-01-01", "2023-09-01", "2022-07-01", "2021-02-01", "2020-11-01"}
+// versions are the API versions, newest first.
+var versions = []string{"2025-07-01", "2025-05-01", "2025-03-01", "2025-01-01", "2024-10-01", "2024-07-01", "2024-05-01", "2024-03-01", "2024-01-01", "2023-11-01", "2023-09-01", "2023-06-01", "2023-04-01", "2023-02-01", "2022-07-01", "2022-01-01", "2021-08-01", "2020-11-01"}
 
-var nameRule = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,78}[a-zA-Z0-9_])?$`)
+var (
+	nameRule = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?$`)
+	vnetRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}[A-Za-z0-9_]$`)
+)
 
-const nameHelp = "A network resource's name has at most 80 letters, digits, underscores, dots and dashes, starts with a letter or digit and ends with one or an underscore."
+const nameHelp = "A name begins with a letter or digit, ends with a letter, digit or underscore, and has letters, digits, underscores, dots and dashes between; at most 80 characters."
+
+// Kinds of operation.
+const (
+	settleKind = "NetworkSettle"
+	deleteKind = "NetworkDelete"
+)
+
+// deleteBatch is how many records one transaction removes.
+const deleteBatch = 100
 
 // Provider is Microsoft.Network.
 type Provider struct{ env *rp.Env }
 
-// New registers the provider's types.
+// New registers the provider's types and kinds of operation with env.
 func New(env *rp.Env) *Provider {
 	p := &Provider{env: env}
-	env.Add(
-		&rp.Type{Name: vnetType, Versions: apiVersions, Scope: rp.InGroup, Tracked: true, ETagPath: []string{"etag"}, NameRule: nameRule, NameHelp: nameHelp,
-			Prepare: p.prepareVnet, Commit: p.commitVnet, Delete: p.deleteVnet, Render: p.renderVnet},
-		&rp.Type{Name: subnetType, Versions: apiVersions, Scope: rp.InGroup, ETagPath: []string{"etag"}, NameRule: nameRule, NameHelp: nameHelp,
-			Prepare: p.prepareSubnet, Commit: p.settle, Delete: p.deleteSubnet},
-	)
-	for _, t := range []string{"publicIPAddresses", "publicIPPrefixes", "networkSecurityGroups", "routeTables", "natGateways", "privateDnsZones"} {
-		env.Add(&rp.Type{Name: "Microsoft.Network/" + t, Versions: apiVersions, Scope: rp.InGroup, Tracked: true, ETagPath: []string{"etag"}, NameRule: nameRule, NameHelp: nameHelp, Commit: p.settle})
-	}
+	env.Engine.Register(settleKind, rp.Kind{Step: p.stepSettle})
+	env.Engine.Register(deleteKind, rp.Kind{Step: p.stepDelete})
 	env.Add(env.OperationTypes("Microsoft.Network")...)
-	env.Engine.Register("NetworkPut", rp.Kind{Step: p.stepPut})
-	env.Engine.Register("NetworkDelete", rp.Kind{Step: p.stepDelete})
+	p.addVNets()
+	p.addOthers()
 	return p
 }
 
-// settle makes a change a long-running operation, as the real provider's are.
-func (p *Provider) settle(_ context.Context, c *rp.Change) error {
-	c.Rec.State = "Updating"
-	c.Op = &rp.Operation{Kind: "NetworkPut", Verb: "Updating", Location: p.locationOf(c)}
-	c.Lock = lockOf(c.ID)
-	return nil
+// settle makes a change one that Azure answers as a long-running operation: the
+// record is Updating until the operation has looked at it.
+func settle(c *rp.Change) {
+	verb := "Updating"
+	c.Op = &rp.Operation{ID: rp.NewGUID(), Kind: settleKind, Verb: verb}
+	c.Rec.State = verb
+	c.Rec.Internal.Set(c.Op.ID, "operation")
 }
 
-func (p *Provider) locationOf(c *rp.Change) string {
-	if l := c.Doc.Str("location"); l != "" {
-		return l
+func (p *Provider) stepSettle(ctx context.Context, op *rp.Operation) (rp.Step, error) {
+	r, err := p.env.Store.Get(ctx, rp.MustParseID(op.Resource))
+	if err != nil {
+		return rp.Step{}, err
 	}
-	return p.env.DefaultLocation
+	// A later change of the same resource has an operation of its own.
+	if r == nil || r.State != "Updating" || r.Internal.Str("operation") != op.ID {
+		return rp.Step{Done: true}, nil
+	}
+	r.State = rp.Succeeded
+	return rp.Step{Done: true, Cmps: []clientv3.Cmp{rp.Unchanged(r)}, Ops: []clientv3.Op{rp.PutOp(r)}}, nil
 }
 
-func lockOf(id rp.ID) string {
-	top := id
-	top.Types, top.Names = id.Types[:1], id.Names[:1]
-	return rp.LockPrefix + top.Key()
+// removal makes a delete a long-running operation.
+func removal(c *rp.Change) {
+	c.Op = &rp.Operation{Kind: deleteKind, Verb: "Deleting"}
 }
 
-func (p *Provider) stepPut(ctx context.Context, op *rp.Operation) (rp.Step, error) {
+func (p *Provider) stepDelete(ctx context.Context, op *rp.Operation) (rp.Step, error) {
 	id := rp.MustParseID(op.Resource)
 	r, err := p.env.Store.Get(ctx, id)
 	if err != nil || r == nil {
 		return rp.Step{Done: err == nil}, err
 	}
-	cmps, ops := []clientv3.Cmp{}, []clientv3.Op{}
-	set := func(r *rp.Record) {
-		r.State = rp.Succeeded
-		cmps, ops = append(cmps, rp.Unchanged(r)), append(ops, rp.PutOp(r))
+	if r.State != "Deleting" {
+		return rp.Step{Done: true}, nil // made again meanwhile
 	}
-	set(r)
-	if len(id.Types) == 1 && strings.EqualFold(id.Type(), vnetType) {
-		subnets, err := p.subnets(ctx, id)
-		if err != nil {
-			return rp.Step{}, err
-		}
-		for _, s := range subnets {
-			if s.State == "Updating" && len(ops) < 100 {
-				set(s)
-			}
-		}
-	}
-	return rp.Step{Done: true, Cmps: cmps, Ops: ops}, nil
-}
-
-func (p *Provider) stepDelete(ctx context.Context, op *rp.Operation) (rp.Step, error) {
-	id := rp.MustParseID(op.Resource)
-	ops := []clientv3.Op{rp.DeleteOp(id)}
 	children, err := p.env.Children(ctx, id)
 	if err != nil {
 		return rp.Step{}, err
 	}
-	for _, c := range children {
-		ops = append(ops, rp.DeleteOp(c.ParsedID()))
+	var ops []clientv3.Op
+	for _, ch := range children {
+		if len(ops) == deleteBatch {
+			return rp.Step{Save: true, Ops: ops}, nil
+		}
+		ops = append(ops, rp.DeleteOp(ch.ParsedID()))
 	}
-	return rp.Step{Done: true, Ops: ops}, nil
+	return rp.Step{Done: true, Cmps: []clientv3.Cmp{rp.Unchanged(r)}, Ops: append(ops, rp.DeleteOp(id))}, nil
 }
 
-func (p *Provider) subnets(ctx context.Context, vnet rp.ID) ([]*rp.Record, error) {
-	c := vnet
-	c.Types = append(append([]string(nil), vnet.Types[:1]...), "subnets")
-	return p.env.Store.List(ctx, c)
+// replace gives a PUT the meaning it has in this namespace: the body is the
+// whole resource, so that what it leaves out (a security group, say) is gone.
+func replace(c *rp.Change) {
+	if c.Patch {
+		return
+	}
+	location := c.Doc.Str("location")
+	c.Doc = rp.MergePut(nil, c.Sent)
+	if location != "" {
+		c.Doc.Set(location, "location")
+	}
 }
 
-func prefixes(list []string, what string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, s := range list {
-		pr, err := netip.ParsePrefix(s)
+// etags renders the etag as this namespace writes it.
+func etag(d rp.Doc, r *rp.Record) { d["etag"] = `W/"` + r.ETag + `"` }
+
+// checkReference checks that the resource a property refers to is of the type
+// and exists. Nothing is checked for an absent property, and no existence in a
+// template's preflight.
+func (p *Provider) checkReference(ctx context.Context, c *rp.Change, d rp.Doc, typ string, path ...string) error {
+	ref := d.Str(append(append([]string(nil), path...), "id")...)
+	if ref == "" {
+		return nil
+	}
+	target := strings.Join(path, ".") + ".id"
+	id, err := rp.ParseID(ref)
+	if err != nil || !strings.EqualFold(id.Type(), typ) || id.IsCollection() {
+		return rp.BadRequest("InvalidRequestFormat", "'%s' is not the ID of a resource of type %s, which %s of '%s' has to be.", ref, typ, target, c.ID).At(target)
+	}
+	if c.Preflight {
+		return nil
+	}
+	r, err := p.env.Store.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return rp.BadRequest("InvalidResourceReference", "Resource %s referenced by resource %s was not found. Please make sure that the referenced resource exists, and that both resources are in the same region.", ref, c.ID).At(target)
+	}
+	if r.State == "Deleting" {
+		return rp.BadRequest("ReferencedResourceNotProvisioned", "Resource %s referenced by resource %s is being deleted.", ref, c.ID).At(target)
+	}
+	if loc := c.Doc.Str("location"); loc != "" && r.Doc.Str("location") != "" && loc != r.Doc.Str("location") {
+		return rp.BadRequest("InvalidResourceReference", "Resource %s referenced by resource %s is in region %s, not in %s. Please make sure that both resources are in the same region.", ref, c.ID, r.Doc.Str("location"), loc).At(target)
+	}
+	c.Cmps = append(c.Cmps, rp.Exists(id))
+	return nil
+}
+
+// referrers gives the IDs of the records of the types whose documents hold id
+// anywhere as a string.
+func (p *Provider) referrers(ctx context.Context, id rp.ID, types ...string) ([]string, error) {
+	var out []string
+	key := id.Key()
+	for _, t := range types {
+		rs, err := p.env.Store.ListType(ctx, t)
 		if err != nil {
-			return nil, rp.BadRequest("InvalidAddressPrefixFormat", "Address prefix %s of %s is not formatted correctly. It should follow CIDR notation, for example 10.0.0.0/24.", s, what)
+			return nil, fmt.Errorf("looking for what uses %s: %w", id, err)
 		}
-		if pr.Masked() != pr {
-			return nil, rp.BadRequest("InvalidCIDRNotation", "The address prefix %s of %s has an invalid CIDR notation. For the given prefix length, the address prefix should be %s.", s, what, pr.Masked())
+		for _, r := range rs {
+			if holds(map[string]any(r.Doc), key) {
+				out = append(out, r.ID)
+			}
 		}
-		out = append(out, pr)
 	}
 	return out, nil
 }
 
-func subnetPrefixes(d rp.Doc) []string {
-	if s := d.Str("properties", "addressPrefix"); s != "" {
-		return []string{s}
-	}
-	return d.Strings("properties", "addressPrefixes")
-}
-
-func (p *Provider) prepareVnet(ctx context.Context, c *rp.Change) error {
-	var model armnetwork.VirtualNetwork
-	if err := c.Doc.Into(&model); err != nil {
-		return rp.BadRequest("InvalidRequestFormat", "Cannot parse the request: %v", err)
-	}
-	space, err := prefixes(c.Doc.Strings("properties", "addressSpace", "addressPrefixes"), "virtual network "+c.ID.Name())
-	if err != nil {
-		return err
-	}
-	if len(space) == 0 {
-		return rp.BadRequest("MissingAddressSpace", "The virtual network '%s' has no address space: give properties.addressSpace.addressPrefixes.", c.ID.Name()).At("properties.addressSpace")
-	}
-	c.Doc.Default(rp.NewGUID(), "properties", "resourceGuid")
-	if _, ok := c.Doc.Lookup("properties", "enableDdosProtection"); !ok {
-		c.Doc.Set(false, "properties", "enableDdosProtection")
-	}
-	var have []*rp.Record
-	if c.Old != nil {
-		if have, err = p.subnets(ctx, c.ID); err != nil {
-			return err
-		}
-	}
-	list, given := c.Sent.Lookup("properties", "subnets")
-	final := map[string]rp.Doc{}
-	if !given {
-		for _, s := range have {
-			final[s.ParsedID().Name()] = s.Doc
-		}
-	} else {
-		byName := map[string]*rp.Record{}
-		for _, s := range have {
-			byName[strings.ToLower(s.ParsedID().Name())] = s
-		}
-		items, _ := list.([]any)
-		now := p.env.Now().UTC()
-		for _, x := range items {
-			m, ok := x.(map[string]any)
-			if !ok || rp.Doc(m).Str("name") == "" || !nameRule.MatchString(rp.Doc(m).Str("name")) {
-				return rp.BadRequest("InvalidRequestFormat", "A subnet in properties.subnets has no valid name.").At("properties.subnets")
+func holds(v any, key string) bool {
+	switch t := v.(type) {
+	case string:
+		return strings.EqualFold(t, key)
+	case map[string]any:
+		for _, x := range t {
+			if holds(x, key) {
+				return true
 			}
-			d := rp.Doc(m).Clone()
-			name := d.Str("name")
-			for _, k := range []string{"id", "name", "type", "etag"} {
-				d.Drop(k)
+		}
+	case []any:
+		for _, x := range t {
+			if holds(x, key) {
+				return true
 			}
-			d.Drop("properties", "provisioningState")
-			r := byName[strings.ToLower(name)]
-			delete(byName, strings.ToLower(name))
-			if r == nil {
-				r = &rp.Record{ID: c.ID.Child("subnets", name).String(), UID: rp.NewGUID(), CreatedAt: now, ChangedAt: now, CreatedBy: c.Caller.ObjectID, Internal: rp.Doc{}, Doc: rp.Doc{}}
-			}
-			r.Doc, r.ETag, r.State = rp.MergePut(r.Doc, d), rp.NewGUID(), "Updating"
-			completeSubnet(r.Doc)
-			final[name] = r.Doc
-			c.Prepared = append(c.Prepared, r)
-		}
-		for _, gone := range byName {
-			if err := p.inUse(ctx, gone.ParsedID()); err != nil {
-				return err
-			}
-			c.Prepared = append(c.Prepared, gone.ParsedID())
 		}
 	}
-	c.Doc.Drop("properties", "subnets")
-	return checkSubnets(space, final)
+	return false
 }
 
-func completeSubnet(d rp.Doc) {
-	if _, ok := d.Lookup("properties", "delegations"); !ok {
-		d.Set([]any{}, "properties", "delegations")
-	}
-	d.Default("Disabled", "properties", "privateEndpointNetworkPolicies")
-	d.Default("Enabled", "properties", "privateLinkServiceNetworkPolicies")
+// inUse is the refusal to delete what others refer to.
+func inUse(code string, id rp.ID, users []string) error {
+	return rp.BadRequest(code, "%s cannot be deleted because it is in use by %s. Remove the reference or the resource that holds it first.", id, listed(users)).At(id.String())
 }
 
-// checkSubnets checks that the subnets lie in the space and do not overlap.
-func checkSubnets(space []netip.Prefix, subnets map[string]rp.Doc) error {
-	type placed struct {
-		name string
-		pr   netip.Prefix
+// listed names a few of many.
+func listed(s []string) string {
+	const some = 5
+	if len(s) > some {
+		return strings.Join(s[:some], ", ") + fmt.Sprintf(" and %d more", len(s)-some)
 	}
-	var all []placed
-	for name, d := range subnets {
-		prs, err := prefixes(subnetPrefixes(d), "subnet "+name)
-		if err != nil {
-			return err
-		}
-		if len(prs) == 0 {
-			return rp.BadRequest("NoAddressPrefixOrPoolProvided", "The subnet '%s' has no addressPrefix.", name).At("properties.addressPrefix")
-		}
-		for _, pr := range prs {
-			in := false
-			for _, s := range space {
-				in = in || s.Contains(pr.Addr()) && s.Bits() <= pr.Bits()
-			}
-			if !in {
-				return rp.BadRequest("NetcfgInvalidSubnet", "Subnet '%s' is not valid because its IP address range %s is outside the IP address range of its virtual network.", name, pr)
-			}
-			for _, o := range all {
-				if o.pr.Overlaps(pr) {
-					return rp.BadRequest("NetcfgSubnetRangesOverlap", "Subnet '%s' is not valid because its IP address range %s overlaps with that of an existing subnet (%s, %s).", name, pr, o.name, o.pr)
-				}
-			}
-			all = append(all, placed{name, pr})
-		}
-	}
-	return nil
-}
-
-func (p *Provider) commitVnet(ctx context.Context, c *rp.Change) error {
-	for _, x := range c.Prepared {
-		switch v := x.(type) {
-		case *rp.Record:
-			c.Cmps, c.Ops = append(c.Cmps, rp.Unchanged(v)), append(c.Ops, rp.PutOp(v))
-		case rp.ID:
-			c.Ops = append(c.Ops, rp.DeleteOp(v))
-		}
-	}
-	return p.settle(ctx, c)
-}
-
-func (p *Provider) renderVnet(ctx context.Context, r *rp.Record, d rp.Doc, _ string) error {
-	subnets, err := p.subnets(ctx, r.ParsedID())
-	if err != nil {
-		return err
-	}
-	t := p.env.FindType(subnetType)
-	list := []any{}
-	for _, s := range subnets {
-		sd, err := p.env.Render(ctx, t, s, "")
-		if err != nil {
-			return err
-		}
-		list = append(list, map[string]any(sd))
-	}
-	d.Set(list, "properties", "subnets")
-	if _, ok := d.Lookup("properties", "virtualNetworkPeerings"); !ok {
-		d.Set([]any{}, "properties", "virtualNetworkPeerings")
-	}
-	return nil
-}
-
-func (p *Provider) prepareSubnet(ctx context.Context, c *rp.Change) error {
-	var model armnetwork.Subnet
-	if err := c.Doc.Into(&model); err != nil {
-		return rp.BadRequest("InvalidRequestFormat", "Cannot parse the request: %v", err)
-	}
-	completeSubnet(c.Doc)
-	vnet, err := p.env.Store.Get(ctx, c.ID.Parent())
-	if err != nil {
-		return err
-	}
-	if vnet == nil {
-		if c.Preflight {
-			_, err := prefixes(subnetPrefixes(c.Doc), "subnet "+c.ID.Name())
-			return err
-		}
-		return rp.NotFound(c.ID.Parent())
-	}
-	space, err := prefixes(vnet.Doc.Strings("properties", "addressSpace", "addressPrefixes"), "virtual network "+vnet.ParsedID().Name())
-	if err != nil {
-		return err
-	}
-	have, err := p.subnets(ctx, c.ID.Parent())
-	if err != nil {
-		return err
-	}
-	final := map[string]rp.Doc{c.ID.Name(): c.Doc}
-	for _, s := range have {
-		if n := s.ParsedID().Name(); !strings.EqualFold(n, c.ID.Name()) {
-			final[n] = s.Doc
-		}
-	}
-	if c.Old != nil && fmt.Sprint(subnetPrefixes(c.Old.Doc)) != fmt.Sprint(subnetPrefixes(c.Doc)) {
-		if err := p.inUse(ctx, c.ID); err != nil {
-			return err
-		}
-	}
-	// The ranges must still fit when this is written.
-	c.Cmps = append(c.Cmps, rp.Unchanged(vnet))
-	return checkSubnets(space, final)
-}
-
-// inUse refuses what would take a subnet away from under a cluster.
-func (p *Provider) inUse(ctx context.Context, subnet rp.ID) error {
-	pools, err := p.env.Store.ListType(ctx, "Microsoft.ContainerService/managedClusters/agentPools")
-	if err != nil {
-		return err
-	}
-	for _, r := range pools {
-		if s := r.Doc.Str("properties", "vnetSubnetID"); s != "" && strings.EqualFold(strings.TrimSuffix(s, "/"), subnet.String()) {
-			return rp.BadRequest("InUseSubnetCannotBeDeleted", "Subnet %s is in use by %s and cannot be deleted or given another range. Delete the pool or cluster first.", subnet.Name(), r.ID)
-		}
-	}
-	return nil
-}
-
-func (p *Provider) deleteSubnet(ctx context.Context, c *rp.Change) error {
-	if err := p.inUse(ctx, c.ID); err != nil {
-		return err
-	}
-	c.Op = &rp.Operation{Kind: "NetworkDelete", Verb: "Deleting", Location: p.env.DefaultLocation}
-	c.Lock = lockOf(c.ID)
-	return nil
-}
-
-func (p *Provider) deleteVnet(ctx context.Context, c *rp.Change) error {
-	subnets, err := p.subnets(ctx, c.ID)
-	if err != nil {
-		return err
-	}
-	for _, s := range subnets {
-		if err := p.inUse(ctx, s.ParsedID()); err != nil {
-			return err
-		}
-	}
-	c.Op = &rp.Operation{Kind: "NetworkDelete", Verb: "Deleting"}
-	c.Lock = lockOf(c.ID)
-	return nil
+	return strings.Join(s, ", ")
 }
