@@ -252,7 +252,9 @@ func (c *cluster) startKube(ci intent.ClusterIntent, name string, args []string,
 		log:   c.s.Home.LogFile(name, c.uid),
 		port:  port,
 		probe: probe,
-		grace: 5 * time.Second,
+		// Nothing is lost when the API server is killed, and it would wait for
+		// the end of every open watch.
+		grace: 2 * time.Second,
 	})
 }
 

@@ -21,6 +21,7 @@ type progress struct {
 	mu      sync.Mutex
 	step    string
 	update  string
+	live    string // shown while there is no step
 	began   time.Time
 	drawn   bool
 	frame   int
@@ -90,6 +91,17 @@ func (p *progress) Line(text string) {
 	}
 }
 
+// Live replaces the status line that stands below everything once the steps
+// are done; only a terminal has one.
+func (p *progress) Live(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live = text
+	if p.tty {
+		p.draw()
+	}
+}
+
 // Done ends the last step, as failed if err is not nil, and the live line.
 func (p *progress) Done(err error) {
 	p.mu.Lock()
@@ -120,6 +132,9 @@ func (p *progress) clear() {
 
 func (p *progress) draw() {
 	if p.step == "" {
+		if p.live != "" {
+			p.put(p.live)
+		}
 		return
 	}
 	const frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -128,6 +143,11 @@ func (p *progress) draw() {
 	if p.update != "" {
 		line += "  " + strings.ReplaceAll(p.update, "\n", " ")
 	}
+	p.put(line)
+}
+
+// put writes the live line, cut to the terminal's width.
+func (p *progress) put(line string) {
 	if r := []rune(line); len(r) > p.cols-1 {
 		line = string(r[:p.cols-2]) + "…"
 	}

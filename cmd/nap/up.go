@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/nap-aks/nap/local"
 	"github.com/nap-aks/nap/local/example"
@@ -59,7 +58,7 @@ func runUp(parent context.Context, f upFlags) error {
 	if parent == nil {
 		parent = context.Background()
 	}
-	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	h, err := openHome()
 	if err != nil {
@@ -97,8 +96,9 @@ func runUp(parent context.Context, f upFlags) error {
 			<-ended
 		}()
 	}
+	err = waitClusters(ctx, inst, p)
 	switch {
-	case f.noExample:
+	case err != nil || f.noExample:
 	case fresh:
 		err = example.Run(ctx, h, inst, p)
 	default:
@@ -122,7 +122,7 @@ func runUp(parent context.Context, f upFlags) error {
 		fmt.Println("running in the background: `nap status`, `nap logs -f`, `nap down`")
 		return nil
 	}
-	return stay(ctx, inst, ended)
+	return stay(ctx, inst, ended, p)
 }
 
 // startHere runs the supervisor in this process, and waits until it is up.
@@ -272,37 +272,72 @@ func componentCommand() *cobra.Command {
 }
 
 // stay keeps the foreground with a live status line until ctx ends.
-func stay(ctx context.Context, i local.Instance, ended <-chan error) error {
+func stay(ctx context.Context, i local.Instance, ended <-chan error, p *progress) error {
 	c, err := local.DialEtcd(i)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	fmt.Println("Ctrl-C stops it (the state is kept).")
-	tty := term.IsTerminal(int(os.Stdout.Fd()))
+	p.Line("Ctrl-C stops it (the state is kept).")
 	for {
 		select {
 		case <-ctx.Done():
+			p.Live("")
 			return nil
 		case err := <-ended:
 			return fmt.Errorf("the instance ended: %w", err)
 		case <-time.After(2 * time.Second):
 		}
-		if !tty {
+		if !p.tty {
 			continue
 		}
 		readCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		clusters, err := view.Read(readCtx, c, true)
 		cancel()
-		if err != nil {
-			continue
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			p.Live(time.Now().Format("15:04:05") + "  etcd does not answer; `nap status` shows the processes")
+		default:
+			p.Live(statusLine(clusters))
 		}
-		cols, _, err := term.GetSize(int(os.Stdout.Fd()))
-		if err != nil || cols < 20 {
-			cols = 80
+	}
+}
+
+// waitClusters waits until the control planes of an earlier run are up again.
+func waitClusters(ctx context.Context, i local.Instance, p *progress) error {
+	c, err := local.DialEtcd(i)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	stepped := false
+	deadline := time.Now().Add(3 * time.Minute)
+	for {
+		readCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		clusters, err := view.Read(readCtx, c, false)
+		cancel()
+		var waiting []string
+		for _, cl := range clusters {
+			if cl.Phase == "Starting" || cl.UpdatedAt.Before(i.StartedAt) {
+				waiting = append(waiting, strings.TrimSpace(cl.Name+" "+cl.Message))
+			}
 		}
-		line := []rune(statusLine(clusters))
-		fmt.Print("\r\x1b[K" + string(line[:min(len(line), cols-1)]))
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil && len(waiting) == 0:
+			return nil
+		case time.Now().After(deadline):
+			p.Line("still not up: " + strings.Join(waiting, ", ") + "; `nap status` and `nap logs` tell more")
+			return err
+		}
+		if !stepped {
+			p.Step("clusters of the last run")
+			stepped = true
+		}
+		p.Update(strings.Join(waiting, ", "))
+		time.Sleep(150 * time.Millisecond)
 	}
 }
 

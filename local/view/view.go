@@ -36,6 +36,8 @@ type Cluster struct {
 	Machines          []Machine `json:"machines"`
 	USDPerHour        float64   `json:"usdPerHour"`
 	Pods              *Pods     `json:"pods,omitempty"`
+	// UpdatedAt is when the control plane last reported a change.
+	UpdatedAt time.Time `json:"updatedAt"`
 
 	kubeconfig string
 }
@@ -91,7 +93,7 @@ func Read(ctx context.Context, c *clientv3.Client, pods bool) ([]Cluster, error)
 		cl := Cluster{
 			Name: ci.Name, UID: ci.UID, ResourceGroup: ci.ResourceGroup, Location: ci.Location,
 			Phase: string(st.Phase), Message: st.Message, NodeProvisioning: st.NodeProvisioningMode,
-			KubernetesVersion: st.KubernetesVersion, Endpoint: st.Endpoint, kubeconfig: st.AdminKubeconfig,
+			KubernetesVersion: st.KubernetesVersion, Endpoint: st.Endpoint, UpdatedAt: st.UpdatedAt, kubeconfig: st.AdminKubeconfig,
 		}
 		if cl.Phase == "" {
 			cl.Phase = string(intent.ClusterStarting)
