@@ -1,3 +1,458 @@
 package stock
 
-func (s *solver) improve(work int64) {}
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// closeEnough is the gap to the bound at which looking on does not pay.
+const closeEnough = 5e-4
+
+// improve spends up to work units on a cheaper solution and a better bound.
+func (s *solver) improve(work int64) {
+	md := s.md
+	if work == WorkDefault {
+		n := float64(min(md.pods, 1<<20))
+		work = int64(min(100*n+2*n*n, 1.9e6))
+	}
+	end := s.work() + work
+	if s.done() {
+		return
+	}
+	m := md.m
+	need := make([]float64, m)
+	amount := make([]float64, m)
+	cost := make([]float64, m)
+	for i := range m {
+		need[i] = float64(md.count[i])
+		b := s.aloneBin[i]
+		cost[i] = md.price[b]
+		amount[i] = math.Round(cost[i] / s.alone[i])
+	}
+	lp := newCover(need, amount, cost)
+	s.known = map[uint64]bool{}
+	s.cols = s.cols[:0]
+	for i := range m {
+		s.cols = append(s.cols, pattern{s.aloneBin[i], []int32{int32(i)}, []int32{int32(amount[i])}})
+		s.known[s.cols[i].hash()] = true
+	}
+	for _, p := range s.seeds {
+		s.column(lp, p)
+	}
+	s.seeds = nil
+	start := s.work()
+	s.generate(lp, md.count, start+(end-start)*6/10, true)
+	if s.done() || s.work() > end {
+		return
+	}
+	if s.duals == nil { // no bound proven in the time
+		s.duals = append(s.duals, s.alone...)
+	}
+	copy(s.rem, md.count)
+	uses, c := s.greedy(s.duals, s.rem, 100, nil)
+	s.offer(uses, c)
+	s.dive(lp, start+(end-start)*8/10)
+	s.search(end)
+}
+
+// done says whether the best known is as good as proven optimal.
+func (s *solver) done() bool {
+	return s.bestCost <= max(s.resource, s.farley)*(1+closeEnough)
+}
+
+func (p pattern) hash() uint64 {
+	h := uint64(14695981039346656037)
+	mix := func(x int32) {
+		h ^= uint64(uint32(x))
+		h *= 1099511628211
+		h ^= h >> 29
+	}
+	mix(p.bin)
+	for k, i := range p.it {
+		mix(i)
+		mix(p.n[k])
+	}
+	return h
+}
+
+func (s *solver) column(lp *cover, p pattern) bool {
+	h := p.hash()
+	if s.known[h] {
+		return false
+	}
+	s.known[h] = true
+	lp.addPattern(p, s.md.price[p.bin])
+	s.cols = append(s.cols, p)
+	return true
+}
+
+// generate adds to the LP the fillings that its prices call for, until there
+// are none, the bound meets the LP, or the work is spent. With prove set rem is
+// all demand, and the bound and the duals are kept.
+func (s *solver) generate(lp *cover, rem []int32, until int64, prove bool) {
+	m := s.md.m
+	pi := make([]float64, m)
+	sep := make([]float64, m)
+	center := make([]float64, m)
+	haveCenter := false
+	best := 0.0
+	if prove && s.resource > 0 {
+		haveCenter = true
+		best = s.resource
+		copy(center, s.weights)
+	}
+	nodes := 60
+	smooth := 0.6
+	for s.work() < until {
+		ops := lp.ops
+		lp.primal(50 * m)
+		lp.refresh()
+		s.ops += lp.ops - ops
+		obj := lp.objective()
+		for i, x := range lp.pi {
+			pi[i] = max(x, 0)
+			sep[i] = pi[i]
+			if haveCenter {
+				sep[i] = smooth*center[i] + (1-smooth)*pi[i]
+			}
+		}
+		ratio, added := s.price(lp, sep, pi, rem, nodes)
+		sum := 0.0
+		for i, x := range sep {
+			sum += x * float64(rem[i])
+		}
+		bound := 0.0
+		if ratio > 0 {
+			bound = sum / (ratio * up)
+		}
+		if bound > best {
+			best = bound
+			haveCenter = true
+			copy(center, sep)
+			if prove && bound/up > s.farley {
+				s.farley = bound / up
+				s.duals = append(s.duals[:0], sep...)
+				for i := range s.duals {
+					s.duals[i] /= ratio * up
+				}
+				if s.done() {
+					return
+				}
+			}
+		}
+		if best >= obj*(1-1e-4) {
+			return
+		}
+		if added > 0 {
+			continue
+		}
+		switch {
+		case smooth > 0 && haveCenter:
+			smooth = max(smooth-0.3, 0) // the mixture found nothing: nearer to the LP's own
+		case nodes < 60*64:
+			nodes *= 8
+		default:
+			return
+		}
+	}
+}
+
+// price looks in every bin for a filling worth more than the bin at values sep
+// and adds those that also are at pi; then for more of them in the bins where
+// there was one, without the items it has found already, so that one round of
+// the LP learns about many items. It returns the worst ratio of value (from
+// above) to price.
+func (s *solver) price(lp *cover, sep, pi []float64, rem []int32, nodes int) (ratio float64, added int) {
+	md := s.md
+	s.hot = s.hot[:0]
+	look := func(b int32, val []float64) (found pattern, ok bool, bound float64) {
+		v, bound := s.kn.run(b, val, rem, md.price[b]*(1+1e-7), nodes)
+		if v == 0 {
+			return found, false, bound
+		}
+		found = s.kn.pattern(b)
+		x := md.price[b]
+		for k, i := range found.it {
+			x -= pi[i] * float64(found.n[k])
+		}
+		if x < -1e-7*md.price[b] && s.column(lp, found) {
+			added++
+		}
+		return found, true, bound
+	}
+	for b := range int32(md.nb) {
+		p, ok, bound := look(b, sep)
+		ratio = max(ratio, bound/md.price[b])
+		if ok {
+			s.hot = append(s.hot, p)
+		}
+	}
+	if len(s.hot) == 0 {
+		return ratio, added
+	}
+	worth := func(p pattern) float64 {
+		v := 0.0
+		for k, i := range p.it {
+			v += sep[i] * float64(p.n[k])
+		}
+		return v / md.price[p.bin]
+	}
+	slices.SortStableFunc(s.hot, func(a, b pattern) int { return cmp.Compare(worth(b), worth(a)) })
+	for _, p := range s.hot[:min(len(s.hot), 4)] {
+		copy(s.val, sep)
+		for range 6 {
+			for _, i := range p.it {
+				s.val[i] = 0
+			}
+			var ok bool
+			if p, ok, _ = look(p.bin, s.val); !ok {
+				break
+			}
+		}
+	}
+	return ratio, added
+}
+
+// dive rounds the LP: whole copies are bought, then one pattern more, the LP
+// adapts to what is left, and so on. At every step finishing greedily is tried.
+func (s *solver) dive(lp *cover, until int64) {
+	md := s.md
+	m := md.m
+	rem := append([]int32(nil), md.count...)
+	need := append([]float64(nil), lp.need...)
+	tmp := make([]int32, m)
+	pi := make([]float64, m)
+	var uses, tail []use
+	cost := 0.0
+	buy := func(j int32, most int32) bool {
+		p := s.cols[j]
+		times := most
+		for k, i := range p.it {
+			times = min(times, rem[i]/p.n[k])
+		}
+		if times == 0 {
+			// Once, without what nobody needs any more.
+			q := pattern{bin: p.bin}
+			for k, i := range p.it {
+				if n := min(p.n[k], rem[i]); n > 0 {
+					q.it, q.n = append(q.it, i), append(q.n, n)
+				}
+			}
+			if len(q.it) == 0 {
+				return false
+			}
+			p, times = q, 1
+		}
+		u := use{p, times}
+		u.bin = s.cheapest(p)
+		for k, i := range p.it {
+			rem[i] -= times * p.n[k]
+		}
+		cost += md.price[u.bin] * float64(times)
+		uses = append(uses, u)
+		return true
+	}
+	order := make([]int32, 0, m)
+	for s.work() < until {
+		// Whole copies first, the fullest of value before others.
+		bought := false
+		order = order[:0]
+		for r, j := range lp.basis {
+			if j >= 0 && lp.xb[r] >= 1-1e-6 {
+				order = append(order, int32(r))
+			}
+		}
+		slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(lp.basis[a], lp.basis[b]) })
+		for _, r := range order {
+			p := s.cols[lp.basis[r]]
+			t := int32(lp.xb[r] + 1e-6)
+			for k, i := range p.it {
+				t = min(t, rem[i]/p.n[k])
+			}
+			if t > 0 && buy(lp.basis[r], t) {
+				bought = true
+			}
+		}
+		if !bought {
+			// The pattern that is nearest to a whole copy and keeps its worth.
+			best, at := -1.0, int32(-1)
+			for r, j := range lp.basis {
+				if j < 0 || lp.xb[r] <= 1e-9 {
+					continue
+				}
+				v := 0.0
+				p := s.cols[j]
+				for k, i := range p.it {
+					v += max(lp.pi[i], 0) * float64(min(p.n[k], rem[i]))
+				}
+				frac := min(lp.xb[r], 1)
+				if x := (0.3 + frac) * v / md.price[p.bin]; v > 0 && x > best {
+					best, at = x, j
+				}
+			}
+			if at < 0 || !buy(at, 1) {
+				break
+			}
+		}
+		left := 0
+		for i, r := range rem {
+			need[i] = float64(r)
+			left += int(r)
+		}
+		if left == 0 {
+			s.offer(uses, cost)
+			return
+		}
+		ops := lp.ops
+		lp.demand(need)
+		ok := lp.dual(20 * m)
+		if ok {
+			lp.primal(20 * m)
+			ok = lp.refresh()
+		}
+		s.ops += lp.ops - ops
+		for i, x := range lp.pi {
+			pi[i] = max(x, 1e-6*s.alone[i])
+		}
+		if ok && left <= 40*m {
+			for range 2 {
+				if _, added := s.price(lp, pi, pi, rem, 30); added == 0 {
+					break
+				}
+				ops := lp.ops
+				lp.primal(20 * m)
+				s.ops += lp.ops - ops
+				for i, x := range lp.pi {
+					pi[i] = max(x, 1e-6*s.alone[i])
+				}
+			}
+		}
+		copy(tmp, rem)
+		var c float64
+		tail, c = s.greedy(pi, tmp, 50, append(tail[:0], uses...))
+		s.offer(tail, cost+c)
+		if !ok || s.done() {
+			return
+		}
+	}
+}
+
+// rng is splitmix64: the same numbers in every run.
+type rng uint64
+
+func (r *rng) next() uint64 {
+	*r += 0x9e3779b97f4a7c15
+	z := uint64(*r)
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+func (r *rng) below(n int) int { return int(r.next() % uint64(n)) }
+
+func (r *rng) unit() float64 { return float64(r.next()>>11) / (1 << 53) }
+
+// search takes some machines apart, the ones that waste most of their price
+// first, and buys for their pods again at slightly different values. What is
+// cheaper stays.
+func (s *solver) search(until int64) {
+	md := s.md
+	r := rng(1)
+	val := make([]float64, md.m)
+	cur := append([]use(nil), s.best...)
+	cost := s.bestCost
+	var part, fresh []use
+	base := s.duals
+	var loss []float64
+	for round := 0; s.work() < until && !s.done() && len(cur) > 0; round++ {
+		loss = loss[:0]
+		sum := 0.0
+		for _, u := range cur {
+			v := md.price[u.bin]
+			for k, i := range u.it {
+				v -= base[i] * float64(u.n[k])
+			}
+			v = max(v, 0)/md.price[u.bin] + 0.02
+			sum += v
+			loss = append(loss, v)
+		}
+		s.ops += int64(4 * len(cur))
+		// Choose copies, the wasteful likelier.
+		want := 2 + r.below(8)
+		part = part[:0]
+		old := 0.0
+		clear(s.rem)
+		for range want {
+			x := r.unit() * sum
+			at := -1
+			for q := range cur {
+				if cur[q].times == 0 {
+					continue
+				}
+				at = q
+				if x -= loss[q]; x <= 0 {
+					break
+				}
+			}
+			if at < 0 {
+				break
+			}
+			u := &cur[at]
+			u.times--
+			if u.times == 0 {
+				sum -= loss[at]
+			}
+			part = append(part, use{u.pattern, 1})
+			old += md.price[u.bin]
+			for k, i := range u.it {
+				s.rem[i] += u.n[k]
+			}
+		}
+		eps := [4]float64{0, 0.03, 0.1, 0.3}[r.below(4)]
+		for i := range val {
+			if s.rem[i] > 0 {
+				val[i] = max(base[i], 0.01*s.alone[i]) * (1 + eps*(2*r.unit()-1))
+			}
+		}
+		var c float64
+		fresh, c = s.greedy(val, s.rem, 60, fresh[:0])
+		if c <= old+1e-12 {
+			cost += c - old
+			cur = append(cur, fresh...)
+		} else {
+			cur = append(cur, part...)
+		}
+		cur = tidy(cur)
+		if cost < s.bestCost-1e-9 {
+			s.offer(cur, cost)
+		}
+	}
+}
+
+// tidy drops uses without copies and folds equal neighbours of the tail.
+func tidy(uses []use) []use {
+	out := uses[:0]
+	for _, u := range uses {
+		if u.times > 0 {
+			out = append(out, u)
+		}
+	}
+	// Fold copies put back into the use they came from.
+	for k := len(out) - 1; k > 0 && k >= len(out)-16; k-- {
+		for q := 0; q < k; q++ {
+			if out[q].bin == out[k].bin && slices.Equal(out[q].it, out[k].it) && slices.Equal(out[q].n, out[k].n) {
+				out[q].times += out[k].times
+				out[k].times = 0
+				break
+			}
+		}
+	}
+	fin := out[:0]
+	for _, u := range out {
+		if u.times > 0 {
+			fin = append(fin, u)
+		}
+	}
+	return fin
+}

@@ -94,7 +94,7 @@ func (c *cover) direction(j int) {
 				c.u[r] += a * x
 			}
 		}
-		c.ops += int64(int(c.beg[j+1]-c.beg[j])*m) / 2
+		c.ops += int64(int(c.beg[j+1]-c.beg[j])*m) / 6
 	}
 	c.nz = c.nz[:0]
 	for r, x := range c.u {
@@ -130,7 +130,7 @@ func (c *cover) pivot(j, r int, rc float64) {
 				col[q] -= p * c.u[q]
 			}
 		}
-		c.ops += int64(len(c.nz)) / 2
+		c.ops += int64(len(c.nz))/6 + 1
 		col[r] = p
 		c.pi[k] += rc * p
 	}
@@ -163,7 +163,7 @@ func (c *cover) primal(limit int) bool {
 				in, best, rc, found = j, x, r, true
 			}
 		}
-		c.ops += int64(len(c.row))
+		c.ops += int64(len(c.row)) / 2
 		for i, p := range c.pi {
 			// The surplus of row i costs nothing and takes from the row.
 			if p < 0 && !c.sin[i] {
@@ -204,7 +204,7 @@ func (c *cover) demand(need []float64) {
 			}
 		}
 	}
-	c.ops += int64(c.m*c.m) / 2
+	c.ops += int64(c.m*c.m) / 6
 }
 
 // dual makes xb ≥ 0 again while reduced costs stay ≥ 0. It says whether it got
@@ -241,7 +241,7 @@ func (c *cover) dual(limit int) bool {
 				}
 			}
 		}
-		c.ops += int64(2 * len(c.row))
+		c.ops += int64(len(c.row))
 		for i := range m {
 			if c.sin[i] {
 				continue
@@ -344,7 +344,7 @@ func (c *cover) refresh() bool {
 			}
 		}
 	}
-	c.ops += int64(m) * int64(m) * int64(m)
+	c.ops += int64(m) * int64(m) * int64(m) / 4
 	// b[r][k] is the inverse by rows.
 	for r := range m {
 		for k := range m {

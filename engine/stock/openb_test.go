@@ -132,3 +132,36 @@ func TestOpenB(t *testing.T) {
 		})
 	}
 }
+
+// deployments is 500 shapes of 200 pods.
+func deployments() []Item {
+	r := rng(7)
+	var items []Item
+	for range 500 {
+		cpu := int64(50) << r.below(7) // 50m to 3200m
+		cpu += int64(r.below(int(cpu)/50)+1) * 50
+		mem := cpu * int64(1+r.below(8)) << 20
+		items = append(items, Item{Size: []int64{cpu, mem, 1, 0}, Count: 200})
+	}
+	return items
+}
+
+func TestManyDeployments(t *testing.T) {
+	p := &Problem{Items: deployments(), Bins: sizes(t, family())}
+	start := time.Now()
+	q := Quick(p)
+	quick := time.Since(start)
+	start = time.Now()
+	s := Solve(p, Options{})
+	full := time.Since(start)
+	for _, x := range []*Solution{q, s} {
+		if err := x.Check(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d items, %d bins: quick %.2f $/h in %v, work %d; solve %.2f $/h in %v, work %d; bounds %.2f resource, %.2f pattern; gap %.2f%%, quick %.2f%%",
+		len(p.Items), len(p.Bins), q.Cost, quick, q.Work, s.Cost, full, s.Work, s.ResourceBound, s.PatternBound, 100*(s.Cost/s.Bound-1), 100*(q.Cost/s.Bound-1))
+	if s.Cost > s.Bound*1.02 {
+		t.Errorf("costs %.2f $/h, more than 2%% above the bound %.2f", s.Cost, s.Bound)
+	}
+}

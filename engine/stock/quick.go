@@ -14,8 +14,15 @@ type solver struct {
 	bestCost float64
 
 	resource float64
+	weights  []float64 // what pods weigh in the resource bound
+	hot      []pattern
 	farley   float64
 	duals    []float64
+
+	cols    []pattern // the columns of the LP
+	known   map[uint64]bool
+	collect bool
+	seeds   []pattern // fillings the quick heuristics saw
 
 	alone    []float64 // per item: its share of the bin it alone fills best
 	aloneBin []int32
@@ -25,6 +32,7 @@ type solver struct {
 	good  []bool
 	cache []pattern
 	loadv []int64
+	val   []float64
 }
 
 func newSolver(p *Problem) *solver {
@@ -36,6 +44,7 @@ func newSolver(p *Problem) *solver {
 	s.score = make([]float64, md.nb)
 	s.good = make([]bool, md.nb)
 	s.cache = make([]pattern, md.nb)
+	s.val = make([]float64, md.m)
 	s.alone = make([]float64, md.m)
 	s.aloneBin = make([]int32, md.m)
 	for i := range s.alone {
@@ -55,18 +64,21 @@ func (s *solver) work() int64 { return (s.ops + s.kn.ops) / opsPerUnit }
 
 // opsPerUnit is how many elementary steps (a multiplication and what goes with
 // it) make a work unit, about a microsecond.
-const opsPerUnit = 400
+const opsPerUnit = 170
 
 // greedy buys, again and again, the filling with the most value per dollar, as
 // often as the pods that are left suffice for. rem is used up.
 func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use, float64) {
 	md := s.md
 	left := 0
-	for _, r := range rem {
+	for i, r := range rem {
 		if r > 0 {
 			left++
 		}
+		// Worthless pods need a place too.
+		s.val[i] = max(val[i], 1e-6*s.alone[i])
 	}
+	val = s.val
 	for b := range md.nb {
 		s.score[b] = math.Inf(1)
 		s.good[b] = false
@@ -94,6 +106,9 @@ func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use
 				s.score[b] = v / md.price[b]
 				s.good[b] = true
 				s.cache[b] = s.kn.pattern(int32(b))
+				if s.collect {
+					s.seeds = append(s.seeds, s.cache[b])
+				}
 			} else {
 				s.score[b] = min(bound/md.price[b], okTop*(1-1e-9))
 			}
@@ -159,6 +174,9 @@ func (s *solver) offer(uses []use, cost float64) bool {
 func (s *solver) quick() {
 	var value []float64
 	s.resource, value = s.resourceBound()
+	s.weights = value
+	s.collect = true
+	defer func() { s.collect = false }()
 	var uses []use
 	try := func(val []float64) {
 		copy(s.rem, s.all)
