@@ -32,6 +32,7 @@ import (
 	"github.com/nap-aks/nap/arm/containerservice"
 	"github.com/nap-aks/nap/arm/graph"
 	"github.com/nap-aks/nap/arm/managedidentity"
+	"github.com/nap-aks/nap/arm/monitor"
 	"github.com/nap-aks/nap/arm/network"
 	"github.com/nap-aks/nap/arm/resources"
 	"github.com/nap-aks/nap/arm/rp"
@@ -161,6 +162,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s.compute = compute.New(env)
 	network.New(env)
 	managedidentity.New(env)
+	monitor.New(env)
 	s.graph = &graph.Handler{Env: env, Tokens: tokens}
 	aks := containerservice.New(env, s.auth, s.compute.Quota, o.KubernetesVersions)
 	if o.Dial != nil {
