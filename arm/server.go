@@ -129,6 +129,7 @@ func (o *Options) complete() error {
 type Server struct {
 	options Options
 	env     *rp.Env
+	cache   *rp.Cache
 	tokens  *token.Service
 	auth    *authorization.Provider
 	compute *compute.Provider
@@ -147,15 +148,16 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if o.Etcd == nil {
 		return nil, errors.New("arm.Options.Etcd is not set")
 	}
+	cache := rp.NewCache(o.Etcd, o.Log)
 	env := &rp.Env{
-		Store: &rp.Store{KV: o.Etcd}, Engine: rp.NewEngine(o.Etcd, o.Log, o.Now), Log: o.Log, Now: o.Now, BaseURL: o.BaseURL,
+		Store: &rp.Store{KV: cache}, Engine: rp.NewEngine(cache, o.Log, o.Now), Log: o.Log, Now: o.Now, BaseURL: o.BaseURL,
 		TenantID: o.TenantID, SubscriptionID: strings.ToLower(o.SubscriptionID), SubscriptionName: o.SubscriptionName, DefaultLocation: o.DefaultLocation, Locations: catalogued(),
 	}
-	tokens, err := token.New(o.Etcd, o.TenantID, o.BaseURL, o.SigningKeyFile, o.Now)
+	tokens, err := token.New(cache, o.TenantID, o.BaseURL, o.SigningKeyFile, o.Now)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, env: env, tokens: tokens,
+	s := &Server{options: o, env: env, cache: cache, tokens: tokens,
 		reads: throttle{size: 200_000, rate: 5_000}, writes: throttle{size: 40_000, rate: 1_000}, deletes: throttle{size: 20_000, rate: 500}}
 	s.auth = authorization.New(env)
 	resources.New(env)
@@ -167,6 +169,11 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	aks := containerservice.New(env, s.auth, s.compute.Quota, o.KubernetesVersions)
 	if o.Dial != nil {
 		aks.Dial = o.Dial
+	}
+	cache.OnChange(env.Engine.Wake)
+	cache.OnChange(s.auth.Changed)
+	if err := cache.Load(ctx); err != nil {
+		return nil, err
 	}
 	owner := token.Identity{ObjectID: o.Owner.ObjectID, AppID: o.Owner.ClientID, TenantID: o.TenantID, DisplayName: o.Owner.DisplayName, Kind: "Application"}
 	if o.Owner.ClientSecret != "" {
@@ -190,7 +197,7 @@ func (s *Server) Handler() http.Handler { return s.handler }
 
 // Start drives operations and follows etcd until ctx ends. It returns at once.
 func (s *Server) Start(ctx context.Context) error {
-	go s.auth.Run(ctx, s.options.Etcd, s.options.Log)
+	go s.cache.Run(ctx)
 	go s.compute.Run(ctx, s.options.Etcd, s.options.Log)
 	return s.env.Engine.Run(ctx)
 }

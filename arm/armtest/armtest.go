@@ -27,6 +27,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 
 	"github.com/nap-aks/nap/arm"
 	"github.com/nap-aks/nap/arm/containerservice"
@@ -73,7 +74,7 @@ func Etcd(t testing.TB) *clientv3.Client {
 	case <-time.After(20 * time.Second):
 		t.Fatal("etcd did not start within 20 s")
 	}
-	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{c.Host}, DialTimeout: 5 * time.Second})
+	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{c.Host}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,23 +123,19 @@ type Azure struct {
 	HTTP *http.Client
 	opts arm.Options
 
-	srv    *httptest.Server
-	server *arm.Server
-	cancel context.CancelFunc
-	cur    http.Handler
-	mu     sync.RWMutex
+	srv        *httptest.Server
+	server     *arm.Server
+	cancel     context.CancelFunc
+	mu         sync.RWMutex
+	cur        http.Handler
+	generation int
 }
 
 // New starts one on an etcd of its own.
 func New(t testing.TB) *Azure {
 	t.Helper()
 	a := &Azure{T: t, Etcd: Etcd(t), Live: &Live{}}
-	a.srv = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.mu.RLock()
-		h := a.cur
-		a.mu.RUnlock()
-		h.ServeHTTP(w, r)
-	}))
+	a.srv = httptest.NewUnstartedServer(http.HandlerFunc(a.serve))
 	a.srv.EnableHTTP2 = true
 	a.srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelError)
 	a.srv.StartTLS()
@@ -165,6 +162,26 @@ func New(t testing.TB) *Azure {
 	return a
 }
 
+// serve has the running server answer. An answer that is not out when the server
+// is stopped never comes out, as if its process had been killed.
+func (a *Azure) serve(w http.ResponseWriter, r *http.Request) {
+	a.mu.RLock()
+	h, generation := a.cur, a.generation
+	a.mu.RUnlock()
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.generation != generation {
+		panic(http.ErrAbortHandler)
+	}
+	for k, v := range rec.Header() {
+		w.Header()[k] = v
+	}
+	w.WriteHeader(rec.Code)
+	_, _ = w.Write(rec.Body.Bytes())
+}
+
 // Start starts the server's work (again).
 func (a *Azure) Start() {
 	a.T.Helper()
@@ -189,6 +206,7 @@ func (a *Azure) Stop() {
 		a.cancel()
 		a.server.Wait()
 		a.cancel = nil
+		a.generation++
 		a.cur = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	}
 }

@@ -3,15 +3,12 @@ package authorization
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"regexp"
 	"sort"
 	"strings"
 	"sync"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/nap-aks/nap/arm/rp"
 	"github.com/nap-aks/nap/arm/token"
@@ -53,21 +50,10 @@ func New(env *rp.Env) *Provider {
 	return p
 }
 
-// Run keeps what the provider remembers up to date until ctx ends.
-func (p *Provider) Run(ctx context.Context, kv *clientv3.Client, log *slog.Logger) {
-	for ctx.Err() == nil {
-		for resp := range kv.Watch(clientv3.WithRequireLeader(ctx), rp.ResourcePrefix+"microsoft.authorization/", clientv3.WithPrefix(), clientv3.WithCreatedNotify()) {
-			if resp.Err() != nil {
-				log.Warn("watching role assignments; starting again", "error", resp.Err())
-				break
-			}
-			p.Invalidate()
-		}
+// Changed tells the provider that a key in etcd has changed.
+func (p *Provider) Changed(key string) {
+	if strings.HasPrefix(key, rp.ResourcePrefix+"microsoft.authorization/") {
 		p.Invalidate()
-		select {
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
-		}
 	}
 }
 
@@ -437,7 +423,7 @@ func (p *Provider) guard(ctx context.Context, id rp.ID, deleting bool) error {
 	if strings.EqualFold(id.Type(), "Microsoft.Authorization/locks") {
 		return nil
 	}
-	locks, err := p.env.Store.ListType(ctx, "Microsoft.Authorization/locks")
+	locks, err := p.env.Store.ViewPrefix(ctx, rp.ResourcePrefix+"microsoft.authorization/locks:")
 	if err != nil {
 		return err
 	}

@@ -699,12 +699,17 @@ func (p *Provider) stepDeleteCluster(ctx context.Context, op *rp.Operation) (rp.
 // renderClusters adds what is not in the clusters' own records: their pools.
 func (p *Provider) renderClusters(ctx context.Context, rs []*rp.Record, ds []rp.Doc, apiVersion string) error {
 	for i, r := range rs {
-		pools, err := p.pools(ctx, r.ParsedID(), false)
+		of := r.ParsedID()
+		of.Types = append(append([]string(nil), of.Types[:1]...), "agentPools")
+		pools, err := p.env.Store.ViewList(ctx, of)
 		if err != nil {
 			return err
 		}
 		profiles := []any{}
 		for _, pr := range pools {
+			if pr.ParsedID().Name() == intent.MachinesPool {
+				continue
+			}
 			d := rp.Doc(pr.Doc.Clone().Map("properties"))
 			d["name"], d["provisioningState"], d["eTag"] = pr.ParsedID().Name(), pr.State, pr.ETag
 			profiles = append(profiles, map[string]any(d))

@@ -374,7 +374,7 @@ func (p *Provider) listMachines(ctx context.Context, q *rp.Request) (*rp.Respons
 	if pool.ParsedID().Name() != intent.MachinesPool {
 		return p.listInstances(ctx, q, cluster, pool)
 	}
-	rs, err := p.env.Store.List(ctx, q.ID)
+	rs, err := p.env.Store.ViewList(ctx, q.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -148,7 +148,7 @@ func (e *Env) canonical(ctx context.Context, t *Type, id ID, preflight bool) (ID
 		id.Types = append([]string(nil), t.Path...)
 	}
 	if id.ResourceGroup != "" && id.Scope == nil {
-		g, err := e.Store.Get(ctx, id.Group())
+		g, err := e.Store.View(ctx, id.Group())
 		if err != nil {
 			return id, err
 		}
@@ -160,7 +160,7 @@ func (e *Env) canonical(ctx context.Context, t *Type, id ID, preflight bool) (ID
 		}
 	}
 	if n := len(id.Names); n > 1 && len(id.Types) > 1 {
-		p, err := e.Store.Get(ctx, id.Parent())
+		p, err := e.Store.View(ctx, id.Parent())
 		if err != nil {
 			return id, err
 		}
@@ -483,7 +483,7 @@ func (e *Env) checkCommon(ctx context.Context, c *Change) error {
 		}
 	}
 	if c.ID.ResourceGroup != "" && c.ID.Namespace != "" && !c.Preflight {
-		g, err := e.Store.Get(ctx, c.ID.Group())
+		g, err := e.Store.View(ctx, c.ID.Group())
 		if err != nil {
 			return err
 		}

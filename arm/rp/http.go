@@ -205,7 +205,7 @@ func (e *Env) Dispatch(ctx context.Context, q *Request) (*Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Response{Status: res.Status, Body: d, Op: res.Op}, nil
+		return &Response{Status: res.Status, Body: d, Op: res.Op, Header: http.Header{"Etag": {`"` + res.Record.ETag + `"`}}}, nil
 	case http.MethodDelete:
 		if q.ID.IsCollection() || q.Type.Virtual {
 			return nil, notAllowed(q)
@@ -246,7 +246,7 @@ func notAllowed(q *Request) error {
 }
 
 func (e *Env) mustGroup(ctx context.Context, id ID) (*Record, error) {
-	g, err := e.Store.Get(ctx, id.Group())
+	g, err := e.Store.View(ctx, id.Group())
 	if err == nil && g == nil {
 		err = NotFound(id.Group())
 	}
@@ -266,7 +266,7 @@ func (e *Env) get(ctx context.Context, q *Request) (*Response, error) {
 	if q.Type.Get != nil {
 		return q.Type.Get(ctx, q)
 	}
-	r, err := e.Store.Get(ctx, q.ID)
+	r, err := e.Store.View(ctx, q.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -293,11 +293,7 @@ func (e *Env) get(ctx context.Context, q *Request) (*Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp := &Response{Body: d}
-	if len(q.Type.ETagPath) > 0 {
-		resp.Header = http.Header{"Etag": {`"` + r.ETag + `"`}}
-	}
-	return resp, nil
+	return &Response{Body: d, Header: http.Header{"Etag": {`"` + r.ETag + `"`}}}, nil
 }
 
 func (e *Env) list(ctx context.Context, q *Request) (*Response, error) {
@@ -315,7 +311,7 @@ func (e *Env) list(ctx context.Context, q *Request) (*Response, error) {
 			}
 		}
 	}
-	rs, err := e.Store.List(ctx, q.ID)
+	rs, err := e.Store.ViewList(ctx, q.ID)
 	if err != nil {
 		return nil, err
 	}

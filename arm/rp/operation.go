@@ -88,7 +88,7 @@ var ErrCanceled = &Error{Status: 409, Code: "Canceled", Message: "The operation 
 
 // Engine drives operations.
 type Engine struct {
-	kv    *clientv3.Client
+	kv    clientv3.KV
 	log   *slog.Logger
 	now   func() time.Time
 	kinds map[string]Kind
@@ -100,8 +100,9 @@ type Engine struct {
 	group sync.WaitGroup
 }
 
-// NewEngine makes an engine; Register kinds, then Run it.
-func NewEngine(kv *clientv3.Client, log *slog.Logger, now func() time.Time) *Engine {
+// NewEngine makes an engine; Register kinds, then Run it. Wake has to be called
+// for every key that changes (see Cache.OnChange).
+func NewEngine(kv clientv3.KV, log *slog.Logger, now func() time.Time) *Engine {
 	return &Engine{kv: kv, log: log, now: now, kinds: map[string]Kind{}, wake: map[string]map[chan struct{}]bool{}, ops: map[string]chan struct{}{}}
 }
 
@@ -129,8 +130,7 @@ func (e *Engine) Get(ctx context.Context, id string) (*Operation, error) {
 const operationAge = 24 * time.Hour
 
 // Run drives the operations that are in etcd and those that are started, until
-// ctx ends. It returns when it watches, so that no change is missed by what is
-// started afterwards.
+// ctx ends. It returns at once.
 func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.ctx = ctx
@@ -139,11 +139,6 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the operations: %w", err)
 	}
-	e.group.Add(1)
-	go func() {
-		defer e.group.Done()
-		e.watch(ctx, resp.Header.Revision+1)
-	}()
 	for _, kv := range resp.Kvs {
 		var op Operation
 		if err := json.Unmarshal(kv.Value, &op); err != nil {
@@ -164,29 +159,6 @@ func (e *Engine) Run(ctx context.Context) error {
 // Wait returns when all operations have stopped being driven, after ctx ended.
 func (e *Engine) Wait() { e.group.Wait() }
 
-func (e *Engine) watch(ctx context.Context, rev int64) {
-	for ctx.Err() == nil {
-		for resp := range e.kv.Watch(clientv3.WithRequireLeader(ctx), "/nap/", clientv3.WithPrefix(), clientv3.WithRev(rev)) {
-			if err := resp.Err(); err != nil {
-				if resp.CompactRevision >= rev {
-					rev = resp.CompactRevision + 1
-				}
-				e.log.Warn("watching etcd; starting again", "error", err)
-				break
-			}
-			for _, ev := range resp.Events {
-				rev = ev.Kv.ModRevision + 1
-				e.wakeKey(string(ev.Kv.Key))
-			}
-		}
-		e.wakeAll()
-		select {
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -194,7 +166,8 @@ func signal(c chan struct{}) {
 	}
 }
 
-func (e *Engine) wakeKey(key string) {
+// Wake lets the operations that watch a key look again.
+func (e *Engine) Wake(key string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for c := range e.wake[key] {
@@ -204,14 +177,6 @@ func (e *Engine) wakeKey(key string) {
 		for c := range e.wake[key[:i+1]] {
 			signal(c)
 		}
-	}
-}
-
-func (e *Engine) wakeAll() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, c := range e.ops {
-		signal(c)
 	}
 }
 

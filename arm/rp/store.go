@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -77,30 +78,48 @@ func collectionKey(id ID) string {
 }
 
 // Store reads and writes records.
-type Store struct{ KV *clientv3.Client }
+type Store struct {
+	KV clientv3.KV
+
+	decoded sync.Map // key to *Record, as it was last read
+}
 
 // Get reads a record. It returns nil without an error when there is none.
 func (s *Store) Get(ctx context.Context, id ID) (*Record, error) {
-	return s.get(ctx, RecordKey(id))
+	r, err := s.View(ctx, id)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	return r.Clone(), nil
 }
 
-func (s *Store) get(ctx context.Context, key string) (*Record, error) {
+// View is Get for those who only read: the record is shared and must not be
+// changed.
+func (s *Store) View(ctx context.Context, id ID) (*Record, error) {
+	key := RecordKey(id)
 	resp, err := s.KV.Get(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", key, err)
 	}
 	if len(resp.Kvs) == 0 {
+		s.decoded.Delete(key)
 		return nil, nil
 	}
-	return decodeRecord(resp.Kvs[0].Key, resp.Kvs[0].Value, resp.Kvs[0].ModRevision)
+	return s.decode(resp.Kvs[0].Key, resp.Kvs[0].Value, resp.Kvs[0].ModRevision)
 }
 
-func decodeRecord(key, value []byte, rev int64) (*Record, error) {
+// decode gives the record of a value, from memory if it has been decoded
+// before. It is shared.
+func (s *Store) decode(key, value []byte, rev int64) (*Record, error) {
+	if x, ok := s.decoded.Load(string(key)); ok && x.(*Record).rev == rev {
+		return x.(*Record), nil
+	}
 	var r Record
 	if err := json.Unmarshal(value, &r); err != nil {
 		return nil, fmt.Errorf("decoding %s: %w", key, err)
 	}
 	r.rev = rev
+	s.decoded.Store(string(key), &r)
 	return &r, nil
 }
 
@@ -108,6 +127,16 @@ func decodeRecord(key, value []byte, rev int64) (*Record, error) {
 // of their names. A collection of a subscription takes in all its groups; one
 // of an extension type at a scope only those right at it.
 func (s *Store) List(ctx context.Context, id ID) ([]*Record, error) {
+	return s.ListPrefix(ctx, listPrefix(id))
+}
+
+// ViewList is List for those who only read: the records are shared and must not
+// be changed.
+func (s *Store) ViewList(ctx context.Context, id ID) ([]*Record, error) {
+	return s.ViewPrefix(ctx, listPrefix(id))
+}
+
+func listPrefix(id ID) string {
 	prefix := collectionKey(id)
 	if id.Scope == nil {
 		if id.ResourceGroup == "" {
@@ -117,7 +146,7 @@ func (s *Store) List(ctx context.Context, id ID) ([]*Record, error) {
 			prefix += strings.ToLower(strings.Join(id.Names, "/")) + "/"
 		}
 	}
-	return s.ListPrefix(ctx, prefix)
+	return prefix
 }
 
 // ListType reads all records of a full type, everywhere.
@@ -127,13 +156,26 @@ func (s *Store) ListType(ctx context.Context, fullType string) ([]*Record, error
 
 // ListPrefix reads the records under a key prefix.
 func (s *Store) ListPrefix(ctx context.Context, prefix string) ([]*Record, error) {
+	rs, err := s.ViewPrefix(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rs {
+		rs[i] = rs[i].Clone()
+	}
+	return rs, nil
+}
+
+// ViewPrefix is ListPrefix for those who only read: the records are shared and
+// must not be changed.
+func (s *Store) ViewPrefix(ctx context.Context, prefix string) ([]*Record, error) {
 	resp, err := s.KV.Get(ctx, prefix, clientv3.WithPrefix())
 	if err != nil {
 		return nil, fmt.Errorf("listing %s: %w", prefix, err)
 	}
 	out := make([]*Record, 0, len(resp.Kvs))
 	for _, kv := range resp.Kvs {
-		r, err := decodeRecord(kv.Key, kv.Value, kv.ModRevision)
+		r, err := s.decode(kv.Key, kv.Value, kv.ModRevision)
 		if err != nil {
 			return nil, err
 		}
