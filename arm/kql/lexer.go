@@ -1,0 +1,179 @@
+package kql
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Error is a fault of a query. Line and Pos, both from 1, say where; Token is
+// the text there.
+type Error struct {
+	// Code is SyntaxError or SemanticError.
+	Code    string
+	Message string
+	Line    int
+	Pos     int
+	Token   string
+}
+
+func (e *Error) Error() string {
+	if e.Line == 0 {
+		return e.Code + ": " + e.Message
+	}
+	return fmt.Sprintf("%s: %s at line %d, position %d", e.Code, e.Message, e.Line, e.Pos)
+}
+
+// Codes of an Error.
+const (
+	SyntaxError   = "SyntaxError"
+	SemanticError = "SemanticError"
+	LimitError    = "LimitError"
+)
+
+type tokenKind uint8
+
+const (
+	tokEnd tokenKind = iota
+	tokName
+	tokNumber // integer, real or timespan such as 5m; text is as written
+	tokString
+	tokSymbol
+)
+
+type token struct {
+	kind tokenKind
+	text string // of a string: its value
+	off  int
+	end  int
+}
+
+// lex takes a query apart; comments run from // to the end of the line.
+func lex(src string) ([]token, error) {
+	if len(src) > MaxQueryBytes {
+		return nil, &Error{Code: LimitError, Message: fmt.Sprintf("the query has %d bytes; at most %d are allowed", len(src), MaxQueryBytes)}
+	}
+	var out []token
+	for i := 0; i < len(src); {
+		c := src[i]
+		switch {
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+			i++
+		case c == '/' && strings.HasPrefix(src[i:], "//"):
+			for i < len(src) && src[i] != '\n' {
+				i++
+			}
+		case c == '\'' || c == '"', (c == '@' || c == 'h' || c == 'H') && i+1 < len(src) && (src[i+1] == '\'' || src[i+1] == '"'):
+			verbatim := c == '@'
+			start := i
+			if c == '@' || c == 'h' || c == 'H' {
+				i++
+			}
+			s, n, err := lexString(src, i, verbatim)
+			if err != nil {
+				return nil, err
+			}
+			i += n
+			out = append(out, token{tokString, s, start, i})
+		case c >= '0' && c <= '9':
+			start := i
+			for i < len(src) && (isWord(src[i]) || src[i] == '.' && i+1 < len(src) && src[i+1] >= '0' && src[i+1] <= '9') {
+				if (src[i] == 'e' || src[i] == 'E') && i+1 < len(src) && (src[i+1] == '-' || src[i+1] == '+') && !strings.HasPrefix(src[start:], "0x") {
+					i++
+				}
+				i++
+			}
+			out = append(out, token{tokNumber, src[start:i], start, i})
+		case isWord(c) || c == '$':
+			start := i
+			for i < len(src) && (isWord(src[i]) || src[i] == '$') {
+				i++
+			}
+			// a name may go on with dashes where the language has such words
+			for _, w := range []string{"project-away", "project-rename", "project-keep", "project-reorder", "mv-expand", "order-by", "sort-by"} {
+				if strings.HasPrefix(strings.ToLower(src[start:]), w) && strings.HasPrefix(src[i:], "-") {
+					i = start + len(w)
+				}
+			}
+			if (src[start:i] == "in" || src[start:i] == "has_any" || src[start:i] == "has_all") && i < len(src) && src[i] == '~' {
+				i++
+			}
+			out = append(out, token{tokName, src[start:i], start, i})
+		case c == '!':
+			start := i
+			i++
+			for i < len(src) && isWord(src[i]) {
+				i++
+			}
+			if i == start+1 && i < len(src) && (src[i] == '=' || src[i] == '~') {
+				i++
+			} else if i < len(src) && src[i] == '~' {
+				i++
+			}
+			out = append(out, token{tokSymbol, src[start:i], start, i})
+		default:
+			sym := string(c)
+			for _, two := range []string{"==", "=~", "<=", ">=", "<>", ".."} {
+				if strings.HasPrefix(src[i:], two) {
+					sym = two
+				}
+			}
+			if !strings.Contains("|()[]{},;=<>+-*/%.:..", sym) && len(sym) == 1 {
+				r, size := utf8.DecodeRuneInString(src[i:])
+				return nil, syntax(src, token{off: i, end: i + size}, fmt.Sprintf("the character %q has no meaning here", r))
+			}
+			out = append(out, token{tokSymbol, sym, i, i + len(sym)})
+			i += len(sym)
+		}
+	}
+	return append(out, token{kind: tokEnd, off: len(src), end: len(src)}), nil
+}
+
+func isWord(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+// lexString reads the string literal at i and returns its value and length.
+func lexString(src string, i int, verbatim bool) (string, int, error) {
+	start, quote := i, src[i]
+	var b strings.Builder
+	for i++; i < len(src); i++ {
+		c := src[i]
+		switch {
+		case c == quote && verbatim && i+1 < len(src) && src[i+1] == quote:
+			b.WriteByte(quote)
+			i++
+		case c == quote:
+			return b.String(), i + 1 - start, nil
+		case c == '\n':
+			return "", 0, syntax(src, token{off: start, end: start + 1}, "the string is not closed on its line")
+		case c == '\\' && !verbatim && i+1 < len(src):
+			i++
+			if j := strings.IndexByte(`ntr"'\0`, src[i]); j >= 0 {
+				b.WriteByte("\n\t\r\"'\\\x00"[j])
+			} else if src[i] == 'u' && i+4 < len(src) {
+				var r rune
+				if _, err := fmt.Sscanf(src[i+1:i+5], "%04x", &r); err != nil {
+					return "", 0, syntax(src, token{off: i, end: i + 1}, "\\u needs four hexadecimal digits")
+				}
+				b.WriteRune(r)
+				i += 4
+			} else {
+				return "", 0, syntax(src, token{off: i - 1, end: i + 1}, fmt.Sprintf("\\%c is not an escape; a string with backslashes is written @\"...\"", src[i]))
+			}
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return "", 0, syntax(src, token{off: start, end: start + 1}, "the string is not closed")
+}
+
+func located(code, src string, t token, msg string) *Error {
+	off := max(0, min(t.off, len(src)))
+	line := 1 + strings.Count(src[:off], "\n")
+	col := utf8.RuneCountInString(src[strings.LastIndexByte(src[:off], '\n')+1:off]) + 1
+	return &Error{Code: code, Message: msg, Line: line, Pos: col, Token: src[off:max(off, min(t.end, len(src)))]}
+}
+
+func syntax(src string, t token, msg string) error   { return located(SyntaxError, src, t, msg) }
+func semantic(src string, t token, msg string) error { return located(SemanticError, src, t, msg) }
