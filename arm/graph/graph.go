@@ -46,6 +46,7 @@ func doc(i token.Identity) map[string]any {
 var (
 	nameFilter = regexp.MustCompile(`(?i)^servicePrincipalNames/any\(\s*(\w+)\s*:\s*(\w+)\s+eq\s+'([^']*)'\s*\)$`)
 	eqFilter   = regexp.MustCompile(`(?i)^(appId|id|displayName|userPrincipalName|mail)\s+eq\s+'([^']*)'$`)
+	byKey      = regexp.MustCompile(`(?i)^serviceprincipals\(appid='([^']*)'\)$`)
 	startsWith = regexp.MustCompile(`(?i)^startswith\(\s*(displayName|userPrincipalName|mail)\s*,\s*'([^']*)'\s*\)$`)
 )
 
@@ -82,6 +83,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		fail(w, 404, "Request_ResourceNotFound", "Resource '%s' does not exist or one of its queried reference-property objects are not present.", segs[2])
+	case byKey.MatchString(what) && r.Method == http.MethodGet:
+		m := byKey.FindStringSubmatch(what)
+		for _, i := range all {
+			if strings.EqualFold(i.AppID, m[1]) {
+				write(w, 200, doc(i))
+				return
+			}
+		}
+		fail(w, 404, "Request_ResourceNotFound", "Resource '%s' does not exist or one of its queried reference-property objects are not present.", m[1])
 	case what == "organization":
 		write(w, 200, map[string]any{"value": []any{map[string]any{"id": h.Env.TenantID, "displayName": h.Env.SubscriptionName, "verifiedDomains": []any{}}}})
 	case len(segs) == 3 && strings.EqualFold(segs[1], "users"):

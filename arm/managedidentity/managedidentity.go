@@ -58,19 +58,58 @@ func New(env *rp.Env) {
 			}},
 		&rp.Type{Name: Type + "/federatedIdentityCredentials", Versions: apiVersions, Scope: rp.InGroup, NoState: true, NameRule: rule,
 			NameHelp: "A federated credential's name has 3 to 120 letters, digits, dashes and underscores and starts with a letter or digit.",
-			Prepare: func(_ context.Context, c *rp.Change) error {
-				for _, k := range []string{"issuer", "subject"} {
-					if c.Doc.Str("properties", k) == "" {
-						return rp.BadRequest("BadRequest", "The federated identity credential '%s' lacks %s.", c.ID.Name(), k).At("properties." + k)
-					}
-				}
-				if len(c.Doc.Strings("properties", "audiences")) != 1 {
-					return rp.BadRequest("BadRequest", "The federated identity credential '%s' must have exactly one audience.", c.ID.Name()).At("properties.audiences")
-				}
-				return nil
-			}},
+			Prepare:  prepareCredential},
 	)
 	env.Add(env.OperationTypes("Microsoft.ManagedIdentity")...)
+}
+
+// maxCredentials is how many federated credentials an identity can have.
+const maxCredentials = 20
+
+func prepareCredential(ctx context.Context, c *rp.Change) error {
+	for _, k := range []string{"issuer", "subject"} {
+		if c.Doc.Str("properties", k) == "" {
+			return rp.BadRequest("BadRequest", "The federated identity credential '%s' lacks %s.", c.ID.Name(), k).At("properties." + k)
+		}
+	}
+	if len(c.Doc.Strings("properties", "audiences")) != 1 {
+		return rp.BadRequest("BadRequest", "The federated identity credential '%s' must have exactly one audience.", c.ID.Name()).At("properties.audiences")
+	}
+	if c.Preflight {
+		return nil
+	}
+	at := c.ID
+	at.Names = at.Names[:len(at.Names)-1]
+	all, err := c.Env.Store.List(ctx, at)
+	if err != nil {
+		return err
+	}
+	others := 0
+	for _, r := range all {
+		if strings.EqualFold(r.ParsedID().Name(), c.ID.Name()) {
+			continue
+		}
+		others++
+		if r.Doc.Str("properties", "issuer") == c.Doc.Str("properties", "issuer") && r.Doc.Str("properties", "subject") == c.Doc.Str("properties", "subject") {
+			return rp.Conflict("Conflict", "Issuer and subject combination already exists for this Managed Identity: the federated identity credential '%s' has it.", r.ParsedID().Name()).At("properties.subject")
+		}
+	}
+	if others >= maxCredentials {
+		return rp.BadRequest("BadRequest", "The identity '%s' has %d federated identity credentials already, which is the most there can be.", c.ID.Parent().Name(), maxCredentials)
+	}
+	// The identity's record goes along, so that two clients cannot each add the
+	// same combination, or the twenty-first credential.
+	parent, err := c.Env.Store.Get(ctx, c.ID.Parent())
+	if err != nil {
+		return err
+	}
+	if parent == nil {
+		return rp.NotFound(c.ID.Parent())
+	}
+	next := parent.Clone()
+	next.ETag = rp.NewGUID()
+	c.Cmps, c.Ops = append(c.Cmps, rp.Unchanged(parent)), append(c.Ops, rp.PutOp(next))
+	return nil
 }
 
 // Fill gives the document of a new identity its IDs, and the writes of its
