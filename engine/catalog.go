@@ -17,14 +17,21 @@ type catalog struct {
 	// vals[key][column] is the value of a label, for keys in play.
 	vals       map[int32][]int32
 	openEnded  map[int32]bool // keys for which named values make columns
+	multi      map[int32]bool // keys that came with several values somewhere
 	all        bitset         // columns of pools that are not blocked
 	avail      bitset         // available columns
 	reqRows    map[string]bitset
+	baseRows   map[baseKey]bitset // labels, taints, volumes, availability
 	dims       int
 	tiers      []tier
 	resNames   []string // reservations, by index
 	priceOrder [][]int32
 	resLeft    []int64
+}
+
+type baseKey struct {
+	aff, tol, vol string
+	strict        bool
 }
 
 // cpool is a NodePool with its range of columns and kinds.
@@ -89,7 +96,7 @@ func (c *Cluster) catalog() *catalog {
 		}
 		return c.cat
 	}
-	cat := &catalog{vals: map[int32][]int32{}, openEnded: map[int32]bool{}, reqRows: map[string]bitset{}}
+	cat := &catalog{vals: map[int32][]int32{}, openEnded: map[int32]bool{}, multi: map[int32]bool{}, reqRows: map[string]bitset{}, baseRows: map[baseKey]bitset{}}
 	for i := range c.pools {
 		for _, r := range c.pools[i].Requirements {
 			if r.MinValues > 0 {
@@ -401,6 +408,7 @@ func (b *poolBuilder) columns(it *InstanceType) []tmpColumn {
 			base[i] = vs[0]
 			if len(vs) > 1 {
 				multi = append(multi, decided{key, vs})
+				b.cat.multi[key] = true
 			}
 		}
 		byOffering := map[int32]bool{}

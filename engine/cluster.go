@@ -36,9 +36,8 @@ type Cluster struct {
 	mentioned map[int32]map[int32]bool
 	cat       *catalog // nil when it must be compiled again
 
-	matchers     map[string]*matcher
-	antiClasses  []ClassID // classes with required anti-affinity terms
-	volumeHolder map[string]bool
+	matchers    map[string]*matcher
+	antiClasses []ClassID // classes with required anti-affinity terms
 }
 
 // class is a compiled PodClass.
@@ -58,22 +57,18 @@ type class struct {
 	anti     []*matcher // required anti-affinity terms, as selectors
 	antiKeys []int32
 
-	inverse    []inverseHit // existing anti-affinity terms that select it
-	inverseLen int          // of Cluster.antiClasses, when inverse was computed
+	rows    map[rowKey]bitset // columns that can hold a pod, per catalogue
+	rowsCat *catalog
+}
 
-	variants map[string]*variant // by relaxation state, per catalogue
-	varCat   *catalog
+type rowKey struct {
+	strict bool
+	pref   int
 }
 
 type prefTerm struct {
 	weight int32
 	reqs   []creq
-}
-
-// inverseHit is an anti-affinity term of another class that selects this one.
-type inverseHit struct {
-	owner ClassID
-	term  int
 }
 
 // nodeRow caches on which nodes a class can be by labels, taints and volume
@@ -85,15 +80,16 @@ type nodeRow struct {
 }
 
 type node struct {
-	n        Node
-	slot     int32
-	free     []int64
-	podIdx   map[ClassID]int // into n.Pods
-	shared   map[string]int  // shared volume → pods using it
-	open     map[int32][]int32
-	taints   []Taint // that count now
-	ports    []HostPort
-	hasPorts bool
+	n      Node
+	slot   int32
+	free   []int64
+	podIdx map[ClassID]int // into n.Pods
+	shared map[string]int  // shared volume → pods using it
+	open   map[int32][]int32
+	taints []Taint // that count now
+	ports  []HostPort
+	// daemonPorts are the host ports of daemon pods that will come.
+	daemonPorts []HostPort
 }
 
 // dimTable interns resource dimensions. CSI attachments are dimensions too.
@@ -452,7 +448,11 @@ func (c *Cluster) setNode(n Node, place bool) error {
 		dc := c.classes[d]
 		if c.staticFit(dc, nd, false) == nil {
 			sub(nd.free, dc.vec)
+			nd.daemonPorts = append(nd.daemonPorts, dc.pc.HostPorts...)
 		}
+	}
+	if len(nd.daemonPorts) > 0 {
+		nd.ports = slices.Clone(nd.daemonPorts)
 	}
 	for _, g := range pods {
 		if err := c.AddPods(n.Name, g.Class, g.Pods...); err != nil {
@@ -622,7 +622,7 @@ func (c *Cluster) occupy(nd *node, cl *class, n int64) {
 		}
 	}
 	if len(cl.pc.HostPorts) > 0 {
-		nd.ports = nd.ports[:0]
+		nd.ports = append(nd.ports[:0:0], nd.daemonPorts...)
 		for _, g := range nd.n.Pods {
 			nd.ports = append(nd.ports, c.classes[g.Class].pc.HostPorts...)
 		}

@@ -321,19 +321,29 @@ func (ps *pass) rank(m *mach, row bitset, used []int64) []RankedOffering {
 		out = append(out, r)
 	}
 	add(m.col)
-	for _, col := range ps.byPrice(m.pool) {
-		if limit > 0 && len(out) >= limit && satisfied() {
-			break
+	scan := func(strict bool) {
+		for _, col := range ps.byPrice(m.pool) {
+			if limit > 0 && len(out) >= limit && satisfied() {
+				break
+			}
+			if col == m.col || !row.has(col) {
+				continue
+			}
+			cc := &ps.cat.cols[col]
+			k := &ps.cat.kinds[cc.kind]
+			if !fits(used, k.alloc) || cc.reserve >= 0 || !ps.pinned(m, col) || !ps.portsFit(m, k) {
+				continue
+			}
+			if strict && (!ps.noMore(m.kind, cc.kind) || !ps.drawable(col)) {
+				continue
+			}
+			add(col)
 		}
-		if col == m.col || !row.has(col) {
-			continue
-		}
-		cc := &ps.cat.cols[col]
-		k := &ps.cat.kinds[cc.kind]
-		if !fits(used, k.alloc) || cc.reserve >= 0 || !ps.pinned(m, col) || !ps.portsFit(m, k) || !ps.noMore(m.kind, cc.kind) || !ps.drawable(col) {
-			continue
-		}
-		add(col)
+	}
+	scan(true)
+	if !satisfied() {
+		// minValues asks for choice, even such as has no quota now.
+		scan(false)
 	}
 	return out
 }
@@ -384,6 +394,7 @@ func (ps *pass) requirements(m *mach, ranked []RankedOffering, used []int64) []R
 	}
 	slices.Sort(keys)
 	narrowed := map[string]Requirement{}
+	var out []Requirement
 	for _, key := range keys {
 		if key == ps.c.hostKey {
 			continue
@@ -395,6 +406,18 @@ func (ps *pass) requirements(m *mach, ranked []RankedOffering, used []int64) []R
 			}
 		}
 		name := ps.c.sym.tab[key].name
+		if seen[valOther] && len(seen) == 1 {
+			// Some value, but none that anybody names.
+			r := Requirement{Key: name, Operator: NotIn}
+			for v := range ps.c.mentioned[key] {
+				r.Values = append(r.Values, ps.c.sym.valueName(key, v))
+			}
+			sort.Strings(r.Values)
+			if len(r.Values) > 0 {
+				out = append(out, r)
+			}
+			continue
+		}
 		if seen[valOther] || (seen[valAbsent] && len(seen) > 1) {
 			continue
 		}
@@ -408,7 +431,6 @@ func (ps *pass) requirements(m *mach, ranked []RankedOffering, used []int64) []R
 		sort.Strings(r.Values)
 		narrowed[name] = r
 	}
-	var out []Requirement
 	for _, r := range pool.p.Requirements {
 		if n, ok := narrowed[r.Key]; ok {
 			if r.MinValues > 0 {

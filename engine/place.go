@@ -27,21 +27,35 @@ func (c *Cluster) Place(pending []PodGroup, o Options) (*Plan, error) {
 		return nil, err
 	}
 	defer ps.undo()
-	ps.run()
+	ps.solve()
 	if ps.scarce() {
 		// Limits or quotas refused pods: start over, the important ones first.
 		ps.restart()
 		ps.byPriority = true
-		ps.run()
+		ps.solve()
 	}
-	for i := 0; i < 3 && ps.skewed(); i++ {
-		// Machines for other pods have opened domains that a spread constraint
-		// counts: start over with them in view.
-		ps.restart()
-		ps.run()
-	}
-	ps.rightSize()
 	return ps.plan(), nil
+}
+
+// solve runs the quick path to its end.
+func (ps *pass) solve() {
+	for i := 0; ; i++ {
+		ps.run()
+		ps.rightSize()
+		for j := 0; j < 8 && ps.limitHit && ps.left() > 0; j++ {
+			// Smaller machines leave more of the limits: try the rest again.
+			before := ps.left()
+			ps.run()
+			if ps.left() == before {
+				break
+			}
+			ps.rightSize()
+		}
+		if i == 4 || !ps.newDomains() {
+			return
+		}
+		ps.restart()
+	}
 }
 
 // pass is the state of one call of Place.
@@ -64,7 +78,6 @@ type pass struct {
 	resLeft    []int64
 	byPriority bool
 	limitHit   bool
-	opened     bitset // columns whose domains exist because some pass opened machines there
 
 	pi        []float64 // value of a unit of each dimension, $/h
 	kindOrder []int32   // kinds by the most value they can hold per dollar
@@ -78,6 +91,8 @@ type pass struct {
 	work      int64
 	scratch   []int64
 	ranked    map[string][]RankedOffering
+	// extra are domains that came into being in an earlier run of the pass.
+	extra map[counterKey]map[int32]bool
 }
 
 type rowEntry struct {
@@ -460,28 +475,8 @@ func (ps *pass) setLevel(pc *passClass, level int) {
 
 // variantRows finds the columns and nodes a variant can be on.
 func (ps *pass) variantRows(v *variant) {
-	c, cat, cl := ps.c, ps.cat, v.pc.cl
-	if cl.varCat != cat || cl.variants == nil {
-		cl.varCat = cat
-		cl.variants = map[string]*variant{}
-	}
-	key := fmt.Sprintf("%v/%d", v.strict, v.pref)
-	if old, ok := cl.variants[key]; ok {
-		v.row = old.row
-	} else {
-		row := c.labelRow(cat, cl)
-		c.taintRow(cat, row, cl, v.strict)
-		c.volumeRow(cat, row, cl)
-		if v.pref >= 0 {
-			for i := range cl.pref[v.pref].reqs {
-				row.and(c.reqRow(cat, &cl.pref[v.pref].reqs[i]))
-			}
-		}
-		row.and(cat.avail)
-		c.fitRow(cat, row, cl)
-		v.row = row
-		cl.variants[key] = &variant{row: row}
-	}
+	c, cl := ps.c, v.pc.cl
+	v.row = ps.columnsOf(cl, v.strict, v.pref)
 	v.rowID = ps.rowID(v.row)
 	v.nodeRow = c.staticNodes(cl, v.strict)
 	if v.pref >= 0 {
@@ -493,6 +488,38 @@ func (ps *pass) variantRows(v *variant) {
 		}
 		v.nodeRow = row
 	}
+}
+
+// columnsOf is the set of columns that can hold one pod of a class: with strict
+// also PreferNoSchedule repels, and a preferred term counts when pref ≥ 0.
+func (ps *pass) columnsOf(cl *class, strict bool, pref int) bitset {
+	c, cat := ps.c, ps.cat
+	if cl.rowsCat != cat {
+		cl.rowsCat = cat
+		cl.rows = map[rowKey]bitset{}
+	}
+	key := rowKey{strict, pref}
+	if row, ok := cl.rows[key]; ok {
+		return row
+	}
+	sig := baseKey{cl.affSig(), cl.tolSig(), cl.volSig(), strict}
+	row, ok := cat.baseRows[sig]
+	if !ok {
+		row = c.labelRow(cat, cl)
+		c.taintRow(cat, row, cl, strict)
+		c.volumeRow(cat, row, cl)
+		row.and(cat.avail)
+		cat.baseRows[sig] = row
+	}
+	row = row.clone()
+	if pref >= 0 {
+		for i := range cl.pref[pref].reqs {
+			row.and(c.reqRow(cat, &cl.pref[pref].reqs[i]))
+		}
+	}
+	c.fitRow(cat, row, cl)
+	cl.rows[key] = row
+	return row
 }
 
 func (ps *pass) rowID(row bitset) int32 {
@@ -511,9 +538,9 @@ func (ps *pass) rowID(row bitset) int32 {
 }
 
 // universe lists the domains a spread constraint counts: those of existing
-// nodes that pass its filter, and those in which a machine could be created for
-// the pod, were its volumes not bound. Domains that exist in name only, where
-// nothing can be bought and nothing runs, are not among them.
+// nodes that pass its filter, those in which a machine can be created for the
+// pod, and those that other pods' machines will open (see newDomains). Domains
+// that exist in name only are not among them.
 func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 	c, cat := ps.c, ps.cat
 	seen := map[int32]bool{}
@@ -527,24 +554,16 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 			}
 		}
 	}
-	row := v.row
-	if len(v.pc.cl.vols) > 0 {
-		row = c.labelRow(cat, v.pc.cl)
-		c.taintRow(cat, row, v.pc.cl, false)
-		row.and(cat.avail)
-		c.fitRow(cat, row, v.pc.cl)
-	}
+	row := ps.columnsOf(v.pc.cl, false, -1)
 	vals := cat.vals[ctr.key]
 	n := int32(len(cat.cols))
-	for _, r := range []bitset{row, ps.opened} {
-		if r == nil {
-			continue
+	for i := row.next(0, n); i < n; i = row.next(i+1, n) {
+		if vals[i] != valAbsent && (ctr.filter == nil || ctr.colRow.has(i)) {
+			seen[vals[i]] = true
 		}
-		for i := r.next(0, n); i < n; i = r.next(i+1, n) {
-			if vals[i] != valAbsent && (ctr.filter == nil || ctr.colRow.has(i)) {
-				seen[vals[i]] = true
-			}
-		}
+	}
+	for val := range ps.extra[ctr.ck] {
+		seen[val] = true
 	}
 	out := make([]int32, 0, len(seen))
 	for val := range seen {
@@ -589,6 +608,68 @@ func (ps *pass) run() {
 	}
 }
 
+// left is the number of pods without a place.
+func (ps *pass) left() int {
+	n := 0
+	for _, pc := range ps.classes {
+		n += len(pc.pods) - pc.used
+	}
+	return n
+}
+
+// newDomains looks for machines that brought a domain into being which a spread
+// constraint did not reckon with, because its own pods cannot go there. The
+// kube-scheduler will count it as empty. If that breaks the constraint, the
+// domain is remembered, and true says that the pass must start over with it.
+func (ps *pass) newDomains() bool {
+	found := false
+	seen := map[*counter]map[int32]bool{}
+	for _, pc := range ps.classes {
+		for i := range pc.v.domain {
+			k := &pc.v.domain[i]
+			if k.kind != checkSpread {
+				continue
+			}
+			vals := seen[k.ctr]
+			if vals == nil {
+				vals = map[int32]bool{}
+				seen[k.ctr] = vals
+				col := ps.cat.vals[k.ctr.key]
+				for _, m := range ps.machines {
+					if v := col[m.col]; v != valAbsent && (k.ctr.filter == nil || k.ctr.colRow.has(m.col)) {
+						vals[v] = true
+					}
+				}
+			}
+			most := int64(0)
+			for _, v := range k.universe {
+				most = max(most, k.ctr.at(v))
+			}
+			for v := range vals {
+				if slices.Contains(k.universe, v) {
+					continue
+				}
+				helps := pc.used < len(pc.pods) && len(k.universe) < k.minDomains
+				if !helps && most-k.ctr.at(v) <= k.maxSkew {
+					continue
+				}
+				ck := k.ctr.ck
+				if ps.extra == nil {
+					ps.extra = map[counterKey]map[int32]bool{}
+				}
+				if ps.extra[ck] == nil {
+					ps.extra[ck] = map[int32]bool{}
+				}
+				if !ps.extra[ck][v] {
+					ps.extra[ck][v] = true
+					found = true
+				}
+			}
+		}
+	}
+	return found
+}
+
 // scarce says whether limits kept out pods while priorities differ.
 func (ps *pass) scarce() bool {
 	if !ps.limitHit || ps.byPriority {
@@ -601,42 +682,6 @@ func (ps *pass) scarce() bool {
 		refused = refused || (pc.used < len(pc.pods) && !pc.v.row.empty())
 	}
 	return refused && lo < hi
-}
-
-// skewed says whether a spread constraint of placed pods is broken by domains
-// that came to exist with the plan's own machines, and notes those domains.
-func (ps *pass) skewed() bool {
-	cat := ps.cat
-	broken := false
-	if ps.opened == nil {
-		ps.opened = newBitset(len(cat.cols))
-	}
-	for _, pc := range ps.classes {
-		for i := range pc.v.domain {
-			k := &pc.v.domain[i]
-			if k.kind != checkSpread || pc.used == 0 {
-				continue
-			}
-			var most int64
-			for _, val := range k.universe {
-				most = max(most, k.ctr.at(val))
-			}
-			if most <= k.maxSkew {
-				continue // in order with any number of empty domains
-			}
-			for _, m := range ps.machines {
-				val := cat.vals[k.ctr.key][m.col]
-				if len(m.pods) == 0 || val == valAbsent || k.ctr.filter != nil && !k.ctr.colRow.has(m.col) {
-					continue
-				}
-				if !slices.Contains(k.universe, val) && most-k.ctr.at(val) > k.maxSkew {
-					ps.opened.set(m.col)
-					broken = true
-				}
-			}
-		}
-	}
-	return broken
 }
 
 // restart takes everything back.
@@ -728,7 +773,9 @@ func (ps *pass) placeVariant(v *variant) {
 		left := int64(len(pc.pods) - pc.used)
 		if ps.placeIn(v, t, min(chunk, left)) == 0 {
 			t.dead = true
-			ps.dropEmptyDomain(v, t, tuples)
+			if pc.level == len(pc.ladder) {
+				ps.dropEmptyDomain(v, t, tuples)
+			}
 		}
 	}
 }
@@ -893,15 +940,13 @@ func (ps *pass) dropEmptyDomain(v *variant, t *tuple, tuples []*tuple) {
 				alive = true
 			}
 		}
-		if alive || ps.hasNodeIn(k.ctr, val) {
+		if alive || ps.extra[k.ctr.ck][val] || ps.hasNodeIn(k.ctr, val) {
 			continue
 		}
 		k.universe = slices.DeleteFunc(slices.Clone(k.universe), func(x int32) bool { return x == val })
 	}
 }
 
-// hasNodeIn says whether a node or a planned machine that the counter looks at
-// is in the domain, or is going to be.
 func (ps *pass) hasNodeIn(ctr *counter, val int32) bool {
 	for slot, nd := range ps.c.nodes {
 		if nd != nil && !nd.n.Gone && ps.c.nodeVal(ctr.key, int32(slot)) == val && (ctr.filter == nil || ctr.nodeRow.has(int32(slot))) {
@@ -911,14 +956,6 @@ func (ps *pass) hasNodeIn(ctr *counter, val int32) bool {
 	for _, m := range ps.machines {
 		if ps.cat.vals[ctr.key][m.col] == val && (ctr.filter == nil || ctr.colRow.has(m.col)) && len(m.pods) > 0 {
 			return true
-		}
-	}
-	if ps.opened != nil {
-		n := int32(len(ps.cat.cols))
-		for i := ps.opened.next(0, n); i < n; i = ps.opened.next(i+1, n) {
-			if ps.cat.vals[ctr.key][i] == val && (ctr.filter == nil || ctr.colRow.has(i)) {
-				return true
-			}
 		}
 	}
 	return false
@@ -1031,7 +1068,7 @@ func (ps *pass) addToNode(v *variant, slot int32, n int64) int64 {
 		ps.countNode(ctr, slot, int32(k))
 	}
 	p := placed{v, v.pc.used, int(k)}
-	if last := len(ps.onNode) - 1; last >= 0 && ps.onNode[last].slot == slot && ps.onNode[last].p.v == v && ps.onNode[last].p.first+ps.onNode[last].p.n == p.first {
+	if last := len(ps.onNode) - 1; last >= 0 && ps.onNode[last].slot == slot && ps.onNode[last].p.v == v && ps.onNode[last].p.first+ps.onNode[last].p.n == v.pc.used {
 		ps.onNode[last].p.n += int(k)
 	} else {
 		ps.onNode = append(ps.onNode, nodePlaced{slot, p})
@@ -1123,10 +1160,7 @@ func (ps *pass) commit(v *variant, m *mach, first int, k int64) {
 	for _, ctr := range v.pc.contrib {
 		ps.countMachine(ctr, m, int32(k))
 	}
-	for _, key := range v.pc.pinKeys {
-		m.pin(key)
-	}
-	for _, key := range v.keys {
+	for _, key := range ps.pinsOf(v) {
 		m.pin(key)
 	}
 	if last := len(m.pods) - 1; last >= 0 && m.pods[last].v == v && m.pods[last].first+m.pods[last].n == first {
@@ -1134,6 +1168,25 @@ func (ps *pass) commit(v *variant, m *mach, first int, k int64) {
 	} else {
 		m.pods = append(m.pods, placed{v, first, int(k)})
 	}
+}
+
+// pinsOf are the keys whose values are settled on a machine that takes a pod of
+// the variant: those that some counter or rule of its relies on, and labels
+// that the machine could still choose and the pod looks at, or two rules could
+// each be met by another value.
+func (ps *pass) pinsOf(v *variant) []int32 {
+	if v.pins != nil {
+		return v.pins
+	}
+	v.pins = append(append(make([]int32, 0, 4), v.pc.pinKeys...), v.keys...)
+	for _, key := range v.pc.cl.keys {
+		if ps.cat.multi[key] {
+			v.pins = append(v.pins, key)
+		}
+	}
+	slices.Sort(v.pins)
+	v.pins = slices.Compact(v.pins)
+	return v.pins
 }
 
 func (m *mach) pin(key int32) {
@@ -1180,14 +1233,22 @@ func (ps *pass) keepsMinValues(pool *cpool, m *mach, v *variant, k int64) bool {
 	for d, r := range v.pc.cl.vec {
 		used[d] += r * k
 	}
+	for i, sv := range v.pc.cl.pc.SharedVolumes {
+		if !slices.Contains(m.shared, sv) && !slices.Contains(v.pc.cl.pc.SharedVolumes[:i], sv) {
+			used[ps.c.dims.ids[attachPrefix+sv.Driver]]++
+		}
+	}
 	row := v.row.clone()
+	pins := append(slices.Clone(m.pins), ps.pinsOf(v)...)
 	for i := range m.pods {
 		row.and(m.pods[i].v.row)
 	}
-	return ps.minValuesHold(pool, row, m, used)
+	return ps.minValuesHold(pool, row, m.col, pins, used)
 }
 
-func (ps *pass) minValuesHold(pool *cpool, row bitset, m *mach, used []int64) bool {
+// minValuesHold says whether the columns in row that agree with col on the
+// pinned keys and hold what is used have enough different values.
+func (ps *pass) minValuesHold(pool *cpool, row bitset, at int32, pins []int32, used []int64) bool {
 	missing := len(pool.minValues)
 	got := make([]map[int32]bool, len(pool.minValues))
 	for i := range got {
@@ -1199,7 +1260,7 @@ func (ps *pass) minValuesHold(pool *cpool, row bitset, m *mach, used []int64) bo
 			continue
 		}
 		for col := row.next(k.lo, k.hi); col < k.hi; col = row.next(col+1, k.hi) {
-			if m != nil && !ps.pinned(m, col) {
+			if col != at && ps.cat.cols[col].reserve >= 0 || !ps.agrees(pins, col, at) {
 				continue
 			}
 			for i, mv := range pool.minValues {
@@ -1220,16 +1281,19 @@ func (ps *pass) minValuesHold(pool *cpool, row bitset, m *mach, used []int64) bo
 	return missing == 0
 }
 
-// pinned says whether a column agrees with the values others rely on.
-func (ps *pass) pinned(m *mach, col int32) bool {
-	for _, key := range m.pins {
+// agrees says whether two columns have the same values of some keys.
+func (ps *pass) agrees(pins []int32, a, b int32) bool {
+	for _, key := range pins {
 		vals := ps.cat.vals[key]
-		if key != ps.c.hostKey && vals[col] != vals[m.col] {
+		if key != ps.c.hostKey && vals[a] != vals[b] {
 			return false
 		}
 	}
 	return true
 }
+
+// pinned says whether a column agrees with the values others rely on.
+func (ps *pass) pinned(m *mach, col int32) bool { return ps.agrees(m.pins, col, m.col) }
 
 // growTogether handles pods that must share one machine (affinity over the
 // hostname): it looks for a node, then a machine, that holds all of them. It
@@ -1239,54 +1303,57 @@ func (ps *pass) growTogether(v *variant, tuples []*tuple) bool {
 		return false
 	}
 	pc := v.pc
-	all := int64(len(pc.pods) - pc.used)
-	boot := ps.bootTuples(v, tuples)
-	for _, t := range boot {
-		n := min(all, ps.crowdRoom(v, t))
-		for _, slot := range t.nodes {
-			if fitCount(pc.cl.vec, ps.c.nodes[slot].free, n) == n {
-				if ps.addToNode(v, slot, n) > 0 && pc.used == len(pc.pods) {
-					return true
-				}
-				return false
+	left := int64(len(pc.pods) - pc.used)
+	type start struct {
+		t *tuple
+		n int64 // how many pods the domain may take at once
+	}
+	var starts []start
+	for _, t := range tuples {
+		if len(v.domain) == 0 {
+			starts = append(starts, start{t, left})
+		} else if b, room := ps.bestTuple(v, []*tuple{t}); b != nil {
+			starts = append(starts, start{t, min(left, room)})
+		}
+	}
+	for _, st := range starts {
+		for _, slot := range st.t.nodes {
+			if fitCount(pc.cl.vec, ps.c.nodes[slot].free, st.n) == st.n && ps.addToNode(v, slot, st.n) > 0 {
+				return pc.used == len(pc.pods)
 			}
 		}
 	}
-	for _, t := range boot {
-		n := min(all, ps.crowdRoom(v, t))
-		for i := t.machCur; i < len(ps.machines); i++ {
+	for _, st := range starts {
+		for i := st.t.machCur; i < len(ps.machines); i++ {
 			m := ps.machines[i]
-			if t.mask.has(m.col) && fitCount(pc.cl.vec, m.free, n) == n {
-				if ps.addToMachine(v, m, n) > 0 {
-					return pc.used == len(pc.pods)
-				}
+			if st.t.mask.has(m.col) && fitCount(pc.cl.vec, m.free, st.n) == st.n && ps.addToMachine(v, m, st.n) > 0 {
+				return pc.used == len(pc.pods)
 			}
 		}
 	}
 	// The cheapest new machine for all, else the one that holds most.
-	best, bestT := int32(-1), (*tuple)(nil)
+	best, bestN := int32(-1), int64(0)
 	var bestFit int64
 	var bestPrice float64
-	for _, t := range boot {
-		if t.noOpen {
+	for _, st := range starts {
+		if st.t.noOpen {
 			continue
 		}
-		n := min(all, ps.crowdRoom(v, t))
 		for ti := range ps.cat.tiers {
 			for pi := ps.cat.tiers[ti].poolLo; pi < ps.cat.tiers[ti].poolHi; pi++ {
 				p := &ps.cat.pools[pi]
 				for ki := p.kindLo; ki < p.kindHi; ki++ {
-					col := ps.usableColumn(t.mask, ki)
+					col := ps.usableColumn(st.t.mask, ki)
 					if col < 0 {
 						continue
 					}
-					f := fitCount(pc.cl.vec, ps.cat.kinds[ki].alloc, n)
-					if pr := ps.cat.cols[col].price; f > bestFit || f == bestFit && pr < bestPrice {
-						best, bestT, bestFit, bestPrice = col, t, f, pr
+					f := fitCount(pc.cl.vec, ps.cat.kinds[ki].alloc, st.n)
+					if pr := ps.cat.cols[col].price; f > bestFit || f == bestFit && f > 0 && pr < bestPrice {
+						best, bestN, bestFit, bestPrice = col, st.n, f, pr
 					}
 				}
 			}
-			if bestFit == n {
+			if bestFit == st.n {
 				break
 			}
 		}
@@ -1295,39 +1362,10 @@ func (ps *pass) growTogether(v *variant, tuples []*tuple) bool {
 		return false
 	}
 	m := ps.newMachine(best)
-	if ps.addToMachine(v, m, min(all, ps.crowdRoom(v, bestT))) == 0 {
+	if ps.addToMachine(v, m, bestN) == 0 {
 		ps.drop(m)
 	}
 	return pc.used == len(pc.pods)
-}
-
-// crowdRoom is how many pods of the variant can be in a tuple's domains when all
-// of them go there.
-func (ps *pass) crowdRoom(v *variant, t *tuple) int64 {
-	room := int64(noCap)
-	for i := range v.domain {
-		k := &v.domain[i]
-		val := t.vals[slices.Index(v.keys, k.ctr.key)]
-		if val == valAbsent || k.kind == checkSpread && !slices.Contains(k.universe, val) {
-			continue
-		}
-		room = min(room, k.room(k.ctr.at(val), k.min(), true))
-	}
-	return room
-}
-
-// bootTuples are the tuples in which the first pod may go.
-func (ps *pass) bootTuples(v *variant, tuples []*tuple) []*tuple {
-	if len(v.domain) == 0 {
-		return tuples
-	}
-	var out []*tuple
-	for _, t := range tuples {
-		if b, _ := ps.bestTuple(v, []*tuple{t}); b != nil {
-			out = append(out, t)
-		}
-	}
-	return out
 }
 
 // usableColumn is the cheapest column of a kind in the mask that limits,

@@ -16,21 +16,11 @@ func (ps *pass) prices() {
 	ps.pi = make([]float64, nd)
 	demand := make([]float64, nd)
 	rows := newBitset(len(cat.cols))
-	any := newBitset(len(cat.cols)) // what pods may come to need, preferences given up
 	for _, pc := range ps.classes {
-		row := pc.v.row
-		if len(pc.ladder) > 0 {
-			relaxed := ps.relaxedRow(pc)
-			any.or(relaxed)
-			if row.empty() {
-				row = relaxed
-			}
-		}
-		if row.empty() {
+		if pc.v.row.empty() {
 			continue
 		}
-		any.or(row)
-		rows.or(row)
+		rows.or(pc.v.row)
 		for d, r := range pc.vec {
 			demand[d] += float64(r) * float64(len(pc.pods))
 		}
@@ -43,9 +33,7 @@ func (ps *pass) prices() {
 	for i := range cat.kinds {
 		k := &cat.kinds[i]
 		ps.kindBest[i] = ps.valueOf(k.alloc) / math.Max(k.price, 1e-9)
-		if any.anyIn(k.lo, k.hi) {
-			ps.kindOrder = append(ps.kindOrder, int32(i))
-		}
+		ps.kindOrder = append(ps.kindOrder, int32(i))
 	}
 	sort.SliceStable(ps.kindOrder, func(a, b int) bool { return ps.kindBest[ps.kindOrder[a]] > ps.kindBest[ps.kindOrder[b]] })
 	for _, pc := range ps.classes {
@@ -55,14 +43,6 @@ func (ps *pass) prices() {
 	for i, s := range ps.shapes {
 		s.id = i
 	}
-}
-
-// relaxedRow is the columns a class can be on once all its preferences are
-// given up.
-func (ps *pass) relaxedRow(pc *passClass) bitset {
-	v := &variant{pc: pc, pref: -1}
-	ps.variantRows(v)
-	return v.row
 }
 
 func (ps *pass) valueOf(vec []int64) float64 {
@@ -256,7 +236,6 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 	if len(v.pc.cl.pc.HostPorts) > 0 {
 		room = 1
 	}
-	minOK := map[int32]bool{}
 	free := make([]int64, len(ps.c.dims.names))
 	var fill []fillItem
 	evaluated := 0
@@ -278,12 +257,7 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 		}
 		pool := &ps.cat.pools[k.pool]
 		if len(pool.minValues) > 0 && ps.opt.MinValues != MinValuesBestEffort {
-			ok, seen := minOK[k.pool]
-			if !seen {
-				ok = ps.minValuesHold(pool, t.mask, nil, v.pc.vec)
-				minOK[k.pool] = ok
-			}
-			if !ok {
+			if !ps.minValuesHold(pool, t.mask, col, ps.pinsOf(v), v.pc.vec) {
 				continue
 			}
 		}

@@ -92,6 +92,7 @@ func (m *matcher) update(c *Cluster) {
 // counter counts pods per domain of a topology key: those that a matcher
 // selects or, when inverse, those that own an anti-affinity term.
 type counter struct {
+	ck      counterKey
 	id      int
 	key     int32
 	host    bool
@@ -99,16 +100,13 @@ type counter struct {
 	inverse bool
 	// filter: only nodes that this class's affinity (and tolerations) admit are
 	// counted. nil: all.
-	filter    *class
-	taints    bool
-	nodeRow   bitset
-	colRow    bitset
-	dom       []int32         // by value
-	nodes     map[int32]int32 // by slot, for hostname
-	total     int64
-	touched   bool
-	savedDom  []int32
-	savedHost map[int32]int32
+	filter  *class
+	taints  bool
+	nodeRow bitset
+	colRow  bitset
+	dom     []int32         // by value
+	nodes   map[int32]int32 // by slot, for hostname
+	total   int64
 }
 
 type checkKind uint8
@@ -218,6 +216,7 @@ type variant struct {
 	domain  []check
 	host    []check
 	keys    []int32 // topology keys of domain checks
+	pins    []int32 // see pinsOf
 	affs    []*counter
 	selfAll bool
 	hostCap int64 // pods of the class a fresh machine can take
@@ -282,7 +281,7 @@ func (ps *pass) counterFor(key int32, m *matcher, inverse bool, filter *class, h
 	if ctr, ok := ps.counterIndex[k]; ok {
 		return ctr
 	}
-	ctr := &counter{id: len(ps.counters), key: key, host: key == c.hostKey, m: m, inverse: inverse, filter: filter, taints: honorTaints}
+	ctr := &counter{ck: k, id: len(ps.counters), key: key, host: key == c.hostKey, m: m, inverse: inverse, filter: filter, taints: honorTaints}
 	ps.counterIndex[k] = ctr
 	ps.counters = append(ps.counters, ctr)
 	if filter != nil {

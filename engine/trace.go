@@ -91,7 +91,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 		stage("minValues", ReasonMinValues, "", func(b bitset) {
 			for i := range cat.pools {
 				p := &cat.pools[i]
-				if len(p.minValues) > 0 && !ps.minValuesHold(p, b, nil, cl.vec) {
+				if len(p.minValues) > 0 && !ps.minValuesHold(p, b, b.next(p.lo, p.hi), nil, cl.vec) {
 					for j := p.lo; j < p.hi; j++ {
 						b.clear(j)
 					}
