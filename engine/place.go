@@ -569,7 +569,8 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 	for val := range seen {
 		out = append(out, val)
 	}
-	slices.Sort(out)
+	// By name, as numbers depend on what was seen first.
+	sort.Slice(out, func(i, j int) bool { return c.sym.valueName(ctr.key, out[i]) < c.sym.valueName(ctr.key, out[j]) })
 	return out
 }
 
@@ -847,7 +848,15 @@ func (ps *pass) tuples(v *variant, nodes []int32) []*tuple {
 		}
 		last.mask.set(i)
 	}
-	sort.Slice(list, func(i, j int) bool { return slices.Compare(list[i].vals, list[j].vals) < 0 })
+	// By name: numbers are given in the order of first sight, which must not matter.
+	names := func(t *tuple) []string {
+		out := make([]string, 0, len(t.vals))
+		for i, val := range t.vals {
+			out = append(out, ps.c.sym.tab[keys[i]].names[val])
+		}
+		return out
+	}
+	sort.Slice(list, func(i, j int) bool { return slices.Compare(names(list[i]), names(list[j])) < 0 })
 	for _, t := range list {
 		if t.mask == nil {
 			t.mask = newBitset(int(n))
@@ -1040,7 +1049,7 @@ func (ps *pass) addToNode(v *variant, slot int32, n int64) int64 {
 	}
 	if ps.touched[slot] == nil {
 		ps.touched[slot] = &savedNode{nd.free, nd.ports, nd.shared}
-		nd.free = slices.Clone(nd.free)
+		nd.free = ps.c.dims.pad(slices.Clone(nd.free)) // resources may have become known since
 		nd.ports = slices.Clip(nd.ports)
 		if nd.shared != nil {
 			m := make(map[string]int, len(nd.shared))

@@ -72,6 +72,18 @@ type Cache struct {
 	shapesOld  bool // every pod has to be looked up again
 	keysSeen   int  // shapes.keysVersion that the nodes were translated with
 	classesMax int  // number of classes at which the unused ones are looked for
+	epoch      int  // moves when classes are numbered anew
+	poolsAt    int  // moves when pools, catalogues or daemons change
+
+	sorted   []*machine // machines by name; nil when they have to be sorted again
+	refs     map[string]NodeRef
+	counted  map[string]engine.Resources // usage by pool; nil when it has to be summed again
+	poolsOld bool
+	poolsOut []engine.NodePool
+	catsOut  []engine.Catalogue
+	daemonID []engine.ClassID
+
+	warm warm
 }
 
 // podRecord is a pod with its class.
@@ -116,7 +128,7 @@ func (c *Cache) Upsert(obj client.Object) error {
 		c.upsertClaim(o)
 	case *karpv1.NodePool:
 		c.pools[o.Name] = o
-		c.nodesOld = true
+		c.nodesOld, c.poolsOld = true, true
 	case *appsv1.DaemonSet:
 		c.daemons[client.ObjectKeyFromObject(o)] = o
 		c.daemonsOld = true
@@ -144,7 +156,7 @@ func (c *Cache) Delete(obj client.Object) error {
 	case *karpv1.NodePool:
 		delete(c.pools, o.Name)
 		delete(c.types, o.Name)
-		c.nodesOld = true
+		c.nodesOld, c.poolsOld = true, true
 	case *appsv1.DaemonSet:
 		delete(c.daemons, client.ObjectKeyFromObject(o))
 		c.daemonsOld = true
@@ -181,7 +193,7 @@ func (c *Cache) SetInstanceTypes(pool string, list []*cloudprovider.InstanceType
 	defer c.mu.Unlock()
 	if !slices.Equal(c.types[pool], list) {
 		c.types[pool] = list
-		c.nodesOld = true
+		c.nodesOld, c.poolsOld = true, true
 	}
 }
 
@@ -354,8 +366,11 @@ type Input struct {
 	// Invalid are pods that nothing can be planned for, and why: they are in no
 	// verdict of the plan.
 	Invalid map[string]error
-	// Nodes are the nodes and claims by the name the plan uses.
+	// Nodes are the nodes and claims by the name the plan uses. Read-only.
 	Nodes map[string]NodeRef
+
+	stamps         []int // what state of each node is in Snapshot.Nodes
+	epoch, poolsAt int
 }
 
 // NodeRef is what stands behind an engine node. One of the two can be nil.
@@ -443,10 +458,9 @@ func (c *Cache) Snapshot(now time.Time) (*Input, error) {
 	c.addPools(in.Snapshot)
 	c.addNodes(ctx, in, leaving)
 	in.Snapshot.Pending = c.groups(waiting)
-	for _, d := range c.daemonSets {
-		in.Snapshot.Daemons = append(in.Snapshot.Daemons, d.class)
-	}
+	in.Snapshot.Daemons = c.daemonID
 	in.Snapshot.Classes = slices.Clip(c.shapes.classes)
+	in.epoch, in.poolsAt = c.epoch, c.poolsAt
 	c.collect(in.Snapshot)
 	return in, nil
 }
@@ -472,6 +486,7 @@ func (c *Cache) collect(s *engine.Snapshot) {
 	}
 	c.shapes = newShapes(c.client)
 	c.shapesOld, c.daemonsOld = true, true
+	c.epoch++
 }
 
 func (s Settings) options() engine.Options {

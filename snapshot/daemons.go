@@ -76,9 +76,16 @@ func newer(a, b *corev1.Pod) bool {
 
 // refreshDaemonClasses numbers the daemons' classes once all label keys are known.
 func (c *Cache) refreshDaemonClasses() {
+	ids := make([]engine.ClassID, 0, len(c.daemonSets))
 	for i := range c.daemonSets {
 		d := &c.daemonSets[i]
 		d.class = c.shapes.class(d.shape, d.pod.Labels, d.pod.Name)
+		ids = append(ids, d.class)
+	}
+	if !slices.Equal(ids, c.daemonID) {
+		c.daemonID = ids
+		c.nodesOld = true
+		c.poolsAt++
 	}
 }
 

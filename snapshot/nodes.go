@@ -28,8 +28,10 @@ type machine struct {
 	claim *karpv1.NodeClaim
 
 	old   bool        // out has to be made again
+	stamp int         // moves when out is made again
 	out   engine.Node // the translation
 	usage engine.Resources
+	going bool // it was being deleted when it was translated
 }
 
 // machineKey is the provider ID, or a key of its own for a claim that has no
@@ -48,6 +50,7 @@ func (c *Cache) machine(key string) *machine {
 		c.machines[key] = m
 	}
 	m.old = true
+	c.sorted = nil // names and what stands behind them may change
 	return m
 }
 
@@ -77,6 +80,7 @@ func (c *Cache) removeNode(name string) {
 		return
 	}
 	delete(c.byNode, name)
+	c.sorted = nil
 	m.node, m.old = nil, true
 	if m.claim == nil {
 		delete(c.machines, m.key)
@@ -89,6 +93,7 @@ func (c *Cache) removeClaim(name string) {
 		return
 	}
 	delete(c.byClaim, name)
+	c.sorted = nil
 	m.claim, m.old = nil, true
 	if m.node == nil {
 		delete(c.machines, m.key)
@@ -126,36 +131,52 @@ func (m *machine) name() string {
 
 // addNodes puts the nodes into the snapshot, translating those that changed.
 func (c *Cache) addNodes(ctx context.Context, in *Input, leaving map[string]*podRecord) {
-	list := make([]*machine, 0, len(c.machines))
-	for _, m := range c.machines {
-		list = append(list, m)
+	if c.sorted == nil {
+		c.sorted = make([]*machine, 0, len(c.machines))
+		for _, m := range c.machines {
+			c.sorted = append(c.sorted, m)
+		}
+		slices.SortFunc(c.sorted, func(a, b *machine) int { return compare(a.name(), b.name()) })
+		c.refs = make(map[string]NodeRef, len(c.sorted))
+		for _, m := range c.sorted {
+			c.refs[m.name()] = NodeRef{Node: m.node, Claim: m.claim}
+		}
+		c.counted = nil
 	}
-	slices.SortFunc(list, func(a, b *machine) int { return compare(a.name(), b.name()) })
+	in.Nodes = c.refs
 	promised := c.promisedTo()
-	in.Snapshot.Nodes = make([]engine.Node, 0, len(list))
-	usage := map[string]engine.Resources{}
-	for _, m := range list {
-		if m.old || c.nodesOld || m.deleting(c.marked) {
+	in.Snapshot.Nodes = make([]engine.Node, len(c.sorted))
+	in.stamps = make([]int, len(c.sorted))
+	for i, m := range c.sorted {
+		if m.old || c.nodesOld || m.going || m.deleting(c.marked) {
 			c.translateNode(ctx, m, promised[m], leaving)
 			m.old = false
+			m.stamp++
+			c.counted = nil
 		}
-		in.Snapshot.Nodes = append(in.Snapshot.Nodes, m.out)
-		in.Nodes[m.out.Name] = NodeRef{Node: m.node, Claim: m.claim}
-		if m.out.NodePool != "" && !m.deleting(c.marked) {
-			u, ok := usage[m.out.NodePool]
+		in.Snapshot.Nodes[i] = m.out
+		in.stamps[i] = m.stamp
+	}
+	c.nodesOld = false
+	if c.counted == nil {
+		c.counted = map[string]engine.Resources{}
+		for _, m := range c.sorted {
+			if m.out.NodePool == "" || m.going {
+				continue
+			}
+			u, ok := c.counted[m.out.NodePool]
 			if !ok {
 				u = engine.Resources{}
-				usage[m.out.NodePool] = u
+				c.counted[m.out.NodePool] = u
 			}
 			for k, v := range m.usage {
 				u[k] += v
 			}
 		}
 	}
-	c.nodesOld = false
 	for i := range in.Snapshot.Pools {
 		p := &in.Snapshot.Pools[i]
-		p.Usage = usage[p.Name]
+		p.Usage = c.counted[p.Name]
 	}
 }
 
@@ -189,7 +210,7 @@ func (c *Cache) translateNode(ctx context.Context, m *machine, promised []*podRe
 	n.Allocatable = amounts(s.Allocatable(), false)
 	m.usage = amounts(s.Capacity(), false)
 	m.usage[engine.ResourceNodes] = 1
-	if m.deleting(c.marked) {
+	if m.going = m.deleting(c.marked); m.going {
 		n.Closed = "it is being deleted"
 	}
 	it := c.instanceType(n.NodePool, n.InstanceType)

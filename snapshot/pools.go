@@ -55,12 +55,23 @@ func (c *catalogues) keep(used map[string][]*cloudprovider.InstanceType) {
 
 // addPools puts the NodePools and their catalogues into the snapshot.
 func (c *Cache) addPools(s *engine.Snapshot) {
+	if c.poolsOld || c.poolsOut == nil {
+		c.poolsOld = false
+		c.poolsAt++
+		c.translatePools()
+	}
+	s.Pools = slices.Clone(c.poolsOut)
+	s.Catalogues = c.catsOut
+}
+
+func (c *Cache) translatePools() {
 	pools := make([]*karpv1.NodePool, 0, len(c.pools))
 	for _, name := range slices.Sorted(maps.Keys(c.pools)) {
 		pools = append(pools, c.pools[name])
 	}
 	nodepoolutils.OrderByWeight(pools)
 	c.catalogues.keep(c.types)
+	c.poolsOut, c.catsOut = make([]engine.NodePool, 0, len(pools)), nil
 	var lists [][]*cloudprovider.InstanceType
 	for _, np := range pools {
 		p := nodePool(np)
@@ -72,9 +83,9 @@ func (c *Cache) addPools(s *engine.Snapshot) {
 		if p.Catalogue < 0 {
 			p.Catalogue = len(lists)
 			lists = append(lists, list)
-			s.Catalogues = append(s.Catalogues, c.catalogues.of(list))
+			c.catsOut = append(c.catsOut, c.catalogues.of(list))
 		}
-		s.Pools = append(s.Pools, p)
+		c.poolsOut = append(c.poolsOut, p)
 	}
 }
 
