@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,7 +122,10 @@ type Azure struct {
 	Live *Live
 	URL  string
 	HTTP *http.Client
-	opts arm.Options
+	// Dir is where the server keeps its files.
+	Dir   string
+	opts  arm.Options
+	ahead atomic.Int64
 
 	srv        *httptest.Server
 	server     *arm.Server
@@ -131,10 +135,10 @@ type Azure struct {
 	generation int
 }
 
-// New starts one on an etcd of its own.
-func New(t testing.TB) *Azure {
+// New starts one on an etcd of its own; configure may change its options.
+func New(t testing.TB, configure ...func(*arm.Options)) *Azure {
 	t.Helper()
-	a := &Azure{T: t, Etcd: Etcd(t), Live: &Live{}}
+	a := &Azure{T: t, Etcd: Etcd(t), Live: &Live{}, Dir: t.TempDir()}
 	a.srv = httptest.NewUnstartedServer(http.HandlerFunc(a.serve))
 	a.srv.EnableHTTP2 = true
 	a.srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelError)
@@ -152,10 +156,14 @@ func New(t testing.TB) *Azure {
 		level = slog.LevelDebug
 	}
 	a.opts = arm.Options{
-		Etcd: a.Etcd, BaseURL: a.URL, SigningKeyFile: filepath.Join(t.TempDir(), "token.key"), TenantID: Tenant, SubscriptionID: Subscription,
+		Etcd: a.Etcd, BaseURL: a.URL, SigningKeyFile: filepath.Join(a.Dir, "token.key"), TenantID: Tenant, SubscriptionID: Subscription,
 		Owner: arm.ServicePrincipal{ClientID: ClientID, ClientSecret: ClientSecret},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 		Dial:  func(intent.ClusterStatus) (containerservice.Live, error) { return a.Live, nil },
+		Now:   func() time.Time { return time.Now().Add(time.Duration(a.ahead.Load())) },
+	}
+	for _, f := range configure {
+		f(&a.opts)
 	}
 	a.Start()
 	t.Cleanup(func() { a.Stop(); a.srv.Close() })
@@ -208,6 +216,16 @@ func (a *Azure) Stop() {
 		a.cancel = nil
 		a.generation++
 		a.cur = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	}
+}
+
+// Advance puts the server's clock ahead.
+func (a *Azure) Advance(d time.Duration) { a.ahead.Add(int64(d)) }
+
+// LogTo writes the server's whole log to w.
+func LogTo(w io.Writer) func(*arm.Options) {
+	return func(o *arm.Options) {
+		o.Log = slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 }
 
