@@ -94,6 +94,8 @@ func classify(err error, spot bool) (shortage, bool) {
 		return shortage{reason: reasonOverconstrained, ttl: usualWait, allZones: true}, true
 	case code == "OperationNotAllowed" && strings.Contains(text, "exceeding approved Total Regional Cores quota"):
 		return shortage{reason: reasonRegionalQuota, nothing: true}, true
+	case code == "AvailabilityZoneNotSupported":
+		return shortage{reason: reasonSKUNotAvailable, ttl: longWait, bothTypes: true}, true
 	case code == "VMSizeNotSupported",
 		code == "BadRequest" && strings.Contains(text, "is not supported for subscription"):
 		return shortage{reason: reasonSKUNotAvailable, ttl: longWait, allZones: true, bothScope: true, bothTypes: true}, true

@@ -41,6 +41,7 @@ func TestWhatAFailureRulesOut(t *testing.T) {
 		{"regional quota", "OperationNotAllowed", "exceeding approved Total Regional Cores quota", "1", false, "", reasonRegionalQuota},
 		{"refused by AKS", "VMSizeNotSupported", "", "1", false, "0/od 0/spot 1/od 1/spot 2/od 2/spot 3/od 3/spot 23h0m0s", reasonSKUNotAvailable},
 		{"refused for the subscription", "BadRequest", "x is not supported for subscription y", "0", true, "0/od 0/spot 1/od 1/spot 2/od 2/spot 3/od 3/spot 23h0m0s", reasonSKUNotAvailable},
+		{"zone not offered", "AvailabilityZoneNotSupported", "", "2", true, "2/od 2/spot 23h0m0s", reasonSKUNotAvailable},
 		{"something else", "InternalError", "", "1", false, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -154,6 +154,10 @@ func (p *Provider) machineFor(nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim,
 		}
 		m.Properties.Hardware.GpuProfile = &armcontainerservice.GPUProfile{Driver: to.Ptr(driver)}
 	}
+	// The kubelet registers with all taints, startup taints included. Karpenter
+	// must not put back those that an agent has taken off before it registers
+	// the node.
+	m.Properties.Kubernetes.NodeLabels[karpv1.NodeDoNotSyncTaintsLabelKey] = to.Ptr("true")
 	for k, v := range nodeLabels(claim, o) {
 		if sendable(k) {
 			m.Properties.Kubernetes.NodeLabels[k] = to.Ptr(v)

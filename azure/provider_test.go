@@ -134,7 +134,7 @@ func TestLaunchTakesTheCheapestOfferAndDescribesIt(t *testing.T) {
 		t.Errorf("initialization taints = %v, want %v", taints, want)
 	}
 	labels := body.Kubernetes.NodeLabels
-	for _, key := range []string{"team", karpv1.NodePoolLabelKey, karpv1.CapacityTypeLabelKey, v1beta1.LabelSKUFamily, v1beta1.LabelPlacementScope, v1beta1.LabelSKUStorageUltraSSD} {
+	for _, key := range []string{"team", karpv1.NodeDoNotSyncTaintsLabelKey, karpv1.NodePoolLabelKey, karpv1.CapacityTypeLabelKey, v1beta1.LabelSKUFamily, v1beta1.LabelPlacementScope, v1beta1.LabelSKUStorageUltraSSD} {
 		if labels[key] == nil {
 			t.Errorf("node label %s is not asked for: %v", key, labels)
 		}

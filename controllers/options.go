@@ -53,7 +53,7 @@ type Options struct {
 	// means 1 s and 10 s.
 	BatchIdle time.Duration
 	BatchMax  time.Duration
-	// Engine is EngineNAP or EngineKarpenter; empty means EngineKarpenter.
+	// Engine is EngineNAP or EngineKarpenter; empty means EngineNAP.
 	Engine string
 	// FeatureGates as Karpenter writes them, "NodeRepair=true,StaticCapacity=true".
 	FeatureGates string
@@ -94,7 +94,7 @@ func (o *Options) setDefaults() error {
 	set(&o.BindAddress, "127.0.0.1")
 	set(&o.LeaderElectionNamespace, "kube-system")
 	set(&o.LeaderElectionName, "karpenter-leader-election")
-	set(&o.Engine, EngineKarpenter)
+	set(&o.Engine, EngineNAP)
 	set(&o.PreferencePolicy, string(karpoptions.PreferencePolicyRespect))
 	set(&o.MinValuesPolicy, string(karpoptions.MinValuesPolicyStrict))
 	set(&o.LogLevel, "info")

@@ -41,7 +41,7 @@ const (
 	lookAgain = 10 * time.Second
 	// bindWait is how long a pod may stay pending although its promised node is
 	// ready; after that the promise is taken back and the pod placed anew.
-	bindWait = 45 * time.Second
+	bindWait = 15 * time.Second
 	// writers is how many NodeClaims are written at once.
 	writers = 64
 )
