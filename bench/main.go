@@ -9,9 +9,16 @@
 // It writes bench/RESULTS.md, with the machine, and bench/results.txt, which
 // benchstat reads. What is measured:
 //
-//   - nap: engine.Place on a compiled-from-scratch snapshot (translation from
-//     objects apart, as "read"); Karpenter: Scheduler.Solve (building the
-//     scheduler apart, as "read").
+//   - plan: for nap engine.Place, compiling the snapshot from scratch included;
+//     for Karpenter Scheduler.Solve alone.
+//   - read: what each pass does before. For nap, bringing an unchanged cluster's
+//     snapshot up to date with one pod event; for Karpenter, copying the nodes,
+//     listing pods, counting topology and building the scheduler.
+//   - fill: bringing up the mirror of the cluster from nothing, once, as
+//     informers do.
+//   - pass: what a pass costs a running controller, with one pod more and one
+//     less since the last: for nap reading and the quick path from the compiled
+//     cluster, for Karpenter read and plan.
 //   - cost: list prices of the planned machines. Karpenter leaves the choice of
 //     offering to the provider: its machines count with the cheapest one that
 //     their requirements allow.
@@ -28,9 +35,12 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nap-aks/nap/engine"
 	"github.com/nap-aks/nap/internal/peer"
@@ -56,7 +66,8 @@ type row struct {
 
 // figures are what one engine did with a shape.
 type figures struct {
-	read, plan, warm  time.Duration
+	fill, read, plan  time.Duration
+	warm              time.Duration
 	allocs            uint64
 	peak              uint64 // bytes
 	machines, leftOut int
@@ -72,11 +83,23 @@ func run() error {
 	pattern := flag.String("shapes", ".", "regular expression over shape names")
 	out := flag.String("out", "bench", "directory for RESULTS.md and results.txt; empty writes nothing")
 	peerTimeout := flag.Duration("peer-timeout", 2*time.Minute, "time after which Karpenter's scheduler is stopped")
+	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
 	noPeer := flag.Bool("no-peer", false, "leave Karpenter out")
 	flag.Parse()
 	want, err := regexp.Compile(*pattern)
 	if err != nil {
 		return fmt.Errorf("-shapes: %w", err)
+	}
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return fmt.Errorf("-cpuprofile: %w", err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fmt.Errorf("-cpuprofile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
 	}
 	var rows []row
 	for _, s := range shapes(*trace) {
@@ -111,7 +134,7 @@ func measure(s *shape, full, noPeer bool, peerTimeout time.Duration) (row, error
 		return r, err
 	}
 	r.nodes = len(o.Nodes)
-	if r.nap, r.pods, err = nap(o, s); err != nil {
+	if r.nap, r.pods, err = nap(o); err != nil {
 		return r, err
 	}
 	switch {
@@ -127,7 +150,7 @@ func measure(s *shape, full, noPeer bool, peerTimeout time.Duration) (row, error
 	return r, nil
 }
 
-func nap(o *snapshot.Objects, s *shape) (*figures, int, error) {
+func nap(o *snapshot.Objects) (*figures, int, error) {
 	f := &figures{}
 	start := time.Now()
 	cache, err := snapshot.Load(o)
@@ -138,7 +161,7 @@ func nap(o *snapshot.Objects, s *shape) (*figures, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	f.read = time.Since(start)
+	f.fill = time.Since(start)
 	opt := in.Options
 	opt.Trace = engine.TraceNone
 
@@ -171,23 +194,51 @@ func nap(o *snapshot.Objects, s *shape) (*figures, int, error) {
 	}); err != nil {
 		return nil, 0, err
 	}
-	if s.warm {
-		c, err := engine.Compile(in.Snapshot)
-		if err != nil {
-			return nil, 0, err
-		}
-		var times []time.Duration
-		for range 21 {
-			start := time.Now()
-			if _, err := c.Place(in.Snapshot.Pending, quick); err != nil {
-				return nil, 0, err
-			}
-			times = append(times, time.Since(start))
-		}
-		slices.Sort(times)
-		f.warm = times[len(times)/2]
+	if f.read, f.warm, err = warm(cache, o, quick); err != nil {
+		return nil, 0, err
 	}
 	return f, pods, nil
+}
+
+// warm measures what a pass costs a controller that follows the cluster: a pod
+// has come and another has gone, the snapshot is brought up to date (first
+// figure), and the quick path plans from the compiled cluster (both together).
+// The figures are medians.
+func warm(cache *snapshot.Cache, o *snapshot.Objects, opt engine.Options) (read, all time.Duration, err error) {
+	var pending *corev1.Pod
+	for _, p := range o.Pods {
+		if p.Spec.NodeName == "" {
+			pending = p
+			break
+		}
+	}
+	var reads, alls []time.Duration
+	for i := range 12 {
+		more := pending.DeepCopy()
+		more.Name, more.UID = fmt.Sprintf("one-more-%d", i%2), ""
+		gone := pending.DeepCopy()
+		gone.Name = fmt.Sprintf("one-more-%d", (i+1)%2)
+		start := time.Now()
+		if err := cache.Upsert(more); err != nil {
+			return 0, 0, err
+		}
+		if err := cache.Delete(gone); err != nil {
+			return 0, 0, err
+		}
+		in, err := cache.Snapshot(o.Now)
+		if err != nil {
+			return 0, 0, err
+		}
+		reads = append(reads, time.Since(start))
+		if _, err := cache.Place(in, opt); err != nil {
+			return 0, 0, err
+		}
+		alls = append(alls, time.Since(start))
+	}
+	// The first two compile and settle.
+	slices.Sort(reads[2:])
+	slices.Sort(alls[2:])
+	return reads[7], alls[7], nil
 }
 
 func karpenter(o *snapshot.Objects, timeout time.Duration) (*figures, error) {
@@ -206,7 +257,7 @@ func karpenter(o *snapshot.Objects, timeout time.Duration) (*figures, error) {
 	if err != nil {
 		f.note = "stopped after " + timeout.String()
 	}
-	f.read, f.plan = res.Prepare, res.Solve
+	f.fill, f.read, f.plan = res.Fill, res.Prepare, res.Solve
 	placed := 0
 	for _, m := range res.Machines() {
 		f.machines++

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-var columns = []string{"shape", "pods", "nodes", "engine", "plan", "pods/s", "read", "allocs", "peak", "machines", "$/h", "above bound", "left out", "against Karpenter"}
+var columns = []string{"shape", "pods", "nodes", "engine", "fill", "read", "plan", "pods/s", "pass", "allocs", "peak", "machines", "$/h", "above bound", "left out", "against Karpenter"}
 
 func cells(r *row) [][]string {
 	if r.skip != "" {
@@ -21,21 +21,18 @@ func cells(r *row) [][]string {
 	n := r.nap
 	against := ""
 	if k := r.karp; k != nil {
-		against = fmt.Sprintf("%.0f× faster", ratio(k.plan.Seconds(), n.plan.Seconds()))
+		against = fmt.Sprintf("%.1f× plan, %.0f× pass", ratio(k.plan.Seconds(), n.plan.Seconds()), ratio((k.read+k.plan).Seconds(), n.warm.Seconds()))
 		if k.leftOut == n.leftOut && k.usd > 0 && k.note == "" {
 			against += fmt.Sprintf(", %.1f%% cheaper", 100*(1-n.usd/k.usd))
 		}
 	}
-	out := [][]string{{r.shape.name, pods, nodes, "nap", short(n.plan), perSecond(r.pods, n.plan), short(n.read), count(n.allocs), size(n.peak), fmt.Sprint(n.machines), money(n.usd), gap(n.usd, n.bound), fmt.Sprint(n.leftOut), against}}
-	out = append(out, []string{"", "", "", "nap, quick path", short(n.quick), perSecond(r.pods, n.quick), "", "", "", "", money(n.quickUSD), gap(n.quickUSD, n.bound), "", ""})
-	if n.warm > 0 {
-		out = append(out, []string{"", "", "", "nap, warm", short(n.warm), perSecond(r.pods, n.warm), "", "", "", "", "", "", "", ""})
-	}
+	out := [][]string{{r.shape.name, pods, nodes, "nap", short(n.fill), short(n.read), short(n.plan), perSecond(r.pods, n.plan), short(n.warm), count(n.allocs), size(n.peak), fmt.Sprint(n.machines), money(n.usd), gap(n.usd, n.bound), fmt.Sprint(n.leftOut), against}}
+	out = append(out, []string{"", "", "", "nap, quick path", "", "", short(n.quick), perSecond(r.pods, n.quick), "", "", "", "", money(n.quickUSD), gap(n.quickUSD, n.bound), "", ""})
 	switch k := r.karp; {
 	case k != nil:
-		out = append(out, []string{"", "", "", "Karpenter", short(k.plan), perSecond(r.pods, k.plan), short(k.read), count(k.allocs), size(k.peak), fmt.Sprint(k.machines), money(k.usd), gap(k.usd, n.bound), fmt.Sprint(k.leftOut), k.note})
+		out = append(out, []string{"", "", "", "Karpenter", short(k.fill), short(k.read), short(k.plan), perSecond(r.pods, k.plan), short(k.read + k.plan), count(k.allocs), size(k.peak), fmt.Sprint(k.machines), money(k.usd), gap(k.usd, n.bound), fmt.Sprint(k.leftOut), k.note})
 	default:
-		out = append(out, []string{"", "", "", "Karpenter", "not run", "", "", "", "", "", "", "", "", r.peerSkip})
+		out = append(out, []string{"", "", "", "Karpenter", "", "", "not run", "", "", "", "", "", "", "", "", r.peerSkip})
 	}
 	return out
 }

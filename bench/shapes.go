@@ -31,7 +31,6 @@ type shape struct {
 	name   string
 	what   string
 	large  bool   // Karpenter takes minutes on it
-	warm   bool   // also measure from a warm, compiled cluster
 	absent string // why it cannot be measured
 	make   func() (*snapshot.Objects, error)
 }
@@ -48,7 +47,7 @@ func shapes(trace string) []*shape {
 	out = append(out,
 		&shape{name: "deployments-100k", large: true, what: "100,000 pods in 500 Deployments, all amd64 sizes of eastus, 3 zones, spot and on-demand", make: deployments},
 		&shape{name: "starvation", what: "2,170 pending pods, most of them GPU pods that nothing can satisfy, on 1,060 nodes in 20 NodePools", make: starvation},
-		&shape{name: "ten-on-5000", warm: true, what: "10 pending pods on 5,000 nodes with 100,000 pods; the warm figure starts from a compiled cluster, as the controller does", make: tenPods},
+		&shape{name: "ten-on-5000", what: "10 pending pods on 5,000 nodes with 100,000 pods", make: tenPods},
 	)
 	for _, t := range []struct {
 		name, what string

@@ -148,7 +148,7 @@ func Karpenter(ctx context.Context, o *snapshot.Objects, opt Options) (*Report, 
 	if err != nil {
 		r.Notes = append(r.Notes, fmt.Sprintf("Karpenter's scheduler was stopped after %s: pods that it had not looked at are counted as refused", opt.Timeout))
 	}
-	r.Summary.ReadSeconds, r.Summary.PlanSeconds = res.Prepare.Seconds(), res.Solve.Seconds()
+	r.Summary.ReadSeconds, r.Summary.PlanSeconds = (res.Fill + res.Prepare).Seconds(), res.Solve.Seconds()
 	pods := map[string]*corev1.Pod{}
 	for _, m := range res.Machines() {
 		out := Machine{NodePool: m.Claim.NodePoolName, Size: m.InstanceType, Zone: m.Zone, CapacityType: m.CapacityType, USDPerHour: m.USDPerHour}

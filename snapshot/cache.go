@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"sort"
@@ -55,6 +56,7 @@ type Cache struct {
 	pods     map[string]*podRecord
 	onNode   map[string]map[string]*podRecord // by node name
 	pending  map[string]*podRecord            // without a node
+	fresh    map[string]*podRecord            // without a shape
 	machines map[string]*machine              // by key, see machineKey
 	byNode   map[string]*machine              // by node name
 	byClaim  map[string]*machine              // by claim name
@@ -99,7 +101,7 @@ type podRecord struct {
 func NewCache(s Settings) *Cache {
 	c := &Cache{
 		client: kubemem.New(), settings: s,
-		pods: map[string]*podRecord{}, onNode: map[string]map[string]*podRecord{}, pending: map[string]*podRecord{},
+		pods: map[string]*podRecord{}, onNode: map[string]map[string]*podRecord{}, pending: map[string]*podRecord{}, fresh: map[string]*podRecord{},
 		machines: map[string]*machine{}, byNode: map[string]*machine{}, byClaim: map[string]*machine{},
 		pools: map[string]*karpv1.NodePool{}, daemons: map[types.NamespacedName]*appsv1.DaemonSet{},
 		marked: map[string]bool{}, promised: map[string]string{}, types: map[string][]*cloudprovider.InstanceType{},
@@ -297,7 +299,7 @@ func (c *Cache) upsertPod(p *corev1.Pod) {
 		c.detach(old)
 	}
 	r := &podRecord{key: key, pod: p}
-	c.pods[key] = r
+	c.pods[key], c.fresh[key] = r, r
 	if p.Spec.NodeName == "" {
 		c.pending[key] = r
 		if podutils.IsTerminal(p) {
@@ -331,6 +333,7 @@ func samePod(a, b *corev1.Pod) bool {
 func (c *Cache) detach(r *podRecord) {
 	delete(c.pods, r.key)
 	delete(c.pending, r.key)
+	delete(c.fresh, r.key)
 	if n := r.pod.Spec.NodeName; n != "" {
 		delete(c.onNode[n], r.key)
 		if len(c.onNode[n]) == 0 {
@@ -519,19 +522,26 @@ func (c *Cache) refreshShapes(ctx context.Context) {
 		c.shapes.forget()
 		c.shapesOld = false
 		c.nodesOld = true
-		for _, r := range c.pods {
+		for k, r := range c.pods {
 			r.shape = nil
+			c.fresh[k] = r
 		}
+	}
+	if len(c.fresh) == 0 {
+		return
 	}
 	var inject *karpsched.DefaultTopologySpreadInjector
 	if len(c.settings.DefaultSpread) > 0 {
 		inject = karpsched.NewDefaultTopologySpreadInjector(c.client)
 	}
-	for _, k := range c.unshaped() {
-		r := c.pods[k]
+	// In the order of the names, so that classes are numbered the same way
+	// whatever the order of the events was.
+	for _, k := range slices.Sorted(maps.Keys(c.fresh)) {
+		r := c.fresh[k]
 		r.shape = c.shapes.of(ctx, withDefaults(ctx, inject, r.pod))
 		r.keysVersion = -1
 	}
+	clear(c.fresh)
 }
 
 func withDefaults(ctx context.Context, inject *karpsched.DefaultTopologySpreadInjector, p *corev1.Pod) *corev1.Pod {
@@ -541,19 +551,6 @@ func withDefaults(ctx context.Context, inject *karpsched.DefaultTopologySpreadIn
 	shallow := *p
 	inject.Inject(ctx, []*corev1.Pod{&shallow})
 	return &shallow
-}
-
-// unshaped returns the keys of the pods without a shape, sorted, so that
-// classes are numbered the same way whatever the order of the events was.
-func (c *Cache) unshaped() []string {
-	var out []string
-	for k, r := range c.pods {
-		if r.shape == nil {
-			out = append(out, k)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 func (c *Cache) classOf(r *podRecord) engine.ClassID {
@@ -587,7 +584,10 @@ func (c *Cache) leaving(ctx context.Context, now time.Time) (map[string]*podReco
 	clk := clocktesting.NewFakeClock(now)
 	recorder := events.NewRecorder(discard{})
 	for _, m := range c.machines {
-		if m.node == nil || !m.deleting(c.marked) || len(c.onNode[m.node.Name]) == 0 {
+		if m.old {
+			m.going = m.deleting(c.marked)
+		}
+		if m.node == nil || !m.going || len(c.onNode[m.node.Name]) == 0 {
 			continue
 		}
 		if limits == nil {

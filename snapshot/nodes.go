@@ -31,7 +31,7 @@ type machine struct {
 	stamp int         // moves when out is made again
 	out   engine.Node // the translation
 	usage engine.Resources
-	going bool // it was being deleted when it was translated
+	going bool // it is being deleted
 }
 
 // machineKey is the provider ID, or a key of its own for a claim that has no
@@ -148,7 +148,7 @@ func (c *Cache) addNodes(ctx context.Context, in *Input, leaving map[string]*pod
 	in.Snapshot.Nodes = make([]engine.Node, len(c.sorted))
 	in.stamps = make([]int, len(c.sorted))
 	for i, m := range c.sorted {
-		if m.old || c.nodesOld || m.going || m.deleting(c.marked) {
+		if m.old || c.nodesOld || m.going {
 			c.translateNode(ctx, m, promised[m], leaving)
 			m.old = false
 			m.stamp++
@@ -210,7 +210,7 @@ func (c *Cache) translateNode(ctx context.Context, m *machine, promised []*podRe
 	n.Allocatable = amounts(s.Allocatable(), false)
 	m.usage = amounts(s.Capacity(), false)
 	m.usage[engine.ResourceNodes] = 1
-	if m.going = m.deleting(c.marked); m.going {
+	if m.going {
 		n.Closed = "it is being deleted"
 	}
 	it := c.instanceType(n.NodePool, n.InstanceType)
