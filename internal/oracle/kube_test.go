@@ -78,7 +78,7 @@ func newKube(t testing.TB, ctx context.Context, namespaces []*corev1.Namespace) 
 	t.Helper()
 	metrics.Register()
 	ctx = klog.NewContext(ctx, klog.Logger{})
-	k := &kube{client: fake.NewClientset(), lister: &lister{internalcache.NewEmptySnapshot()}, csi: &csiNodes{byName: map[string]*storagev1.CSINode{}}}
+	k := &kube{client: fake.NewSimpleClientset(), lister: &lister{internalcache.NewEmptySnapshot()}, csi: &csiNodes{byName: map[string]*storagev1.CSINode{}}}
 	for _, ns := range namespaces {
 		if _, err := k.client.CoreV1().Namespaces().Create(ctx, ns.DeepCopy(), metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
@@ -272,11 +272,7 @@ func hard(taints []corev1.Taint) []corev1.Taint {
 // pod of each class is tried on each node.
 func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map[string]*storagev1.CSINode, in *snapshot.Input, seed uint64, sample bool) []string {
 	k.csi.byName = csi
-	prefix := fmt.Sprintf("s%d-%d-", seed, time.Now().UnixNano())
-	if len(o.PVCs) > 0 {
-		done := k.storage(ctx, o, prefix)
-		defer done()
-	}
+	prefix := claimPrefix(seed)
 	class := map[string]engine.ClassID{}
 	for _, g := range in.Snapshot.Pending {
 		for _, p := range g.Pods {
@@ -362,9 +358,15 @@ func renamed(p *corev1.Pod, prefix string) *corev1.Pod {
 	return p
 }
 
+// claimPrefix sets the names of a seed's claims apart from all others'.
+func claimPrefix(seed uint64) string { return fmt.Sprintf("s%d-", seed) }
+
 // storage makes the claims, volumes and classes of the cluster known, under
 // names of their own, and returns what takes them away again.
 func (k *kube) storage(ctx context.Context, o *snapshot.Objects, prefix string) func() {
+	if len(o.PVCs) == 0 {
+		return func() {}
+	}
 	must := func(err error) {
 		if err != nil {
 			panic(fmt.Sprintf("the fake API server: %v", err))

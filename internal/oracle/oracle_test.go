@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,6 +120,8 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 	r.problems = append(r.problems, bad...)
 
 	// The kube-scheduler.
+	done := k.storage(ctx, o, claimPrefix(seed))
+	defer done()
 	rng := rand.New(rand.NewPCG(seed, 2))
 	for _, choose := range []func(*engine.Machine) engine.RankedOffering{
 		func(m *engine.Machine) engine.RankedOffering { return m.Offerings[0] },
@@ -274,7 +278,6 @@ func samePlaces(p *engine.Plan, kr *peer.Result) bool {
 func TestOracles(t *testing.T) {
 	ctx, cancel := context.WithCancel(peer.Context(context.Background(), snapshot.Settings{}))
 	defer cancel()
-	k := newKube(t, ctx, clustergen.Generate(0, clustergen.Options{}).Namespaces)
 	seeds := make([]uint64, 0, *clusters)
 	if *oneSeed >= 0 {
 		seeds = append(seeds, uint64(*oneSeed))
@@ -286,12 +289,26 @@ func TestOracles(t *testing.T) {
 	var failed, comparable, dearer, pods, placed, short int
 	var nap, karp, worst float64
 	start := time.Now()
-	for _, seed := range seeds {
-		opt := clustergen.Options{}
-		if seed%3 == 0 { // a third without topology, where cost is what matters
-			opt.Plain = true
-		}
-		r := checkSeed(t, ctx, k, seed, opt)
+	results := make([]checked, len(seeds))
+	workers := min(runtime.NumCPU(), len(seeds))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range workers {
+		k := newKube(t, ctx, clustergen.Generate(0, clustergen.Options{}).Namespaces)
+		wg.Go(func() {
+			for i := range next {
+				// A third without topology, where cost is what matters.
+				results[i] = checkSeed(t, ctx, k, seeds[i], clustergen.Options{Plain: seeds[i]%3 == 0})
+			}
+		})
+	}
+	for i := range seeds {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	for i, r := range results {
+		seed := seeds[i]
 		pods, placed = pods+r.pods, placed+r.placed
 		if r.short {
 			short++
