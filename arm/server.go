@@ -86,6 +86,9 @@ type Options struct {
 	Now func() time.Time
 	// Ready, if set, is closed when the server accepts requests.
 	Ready chan<- struct{}
+	// Kubectl is the program, with its first arguments, that runs the commands
+	// of `az aks command invoke`; optional, without it they are refused.
+	Kubectl []string
 	// Dial overrides how a cluster's API is reached (tests); optional.
 	Dial containerservice.Dial
 }
@@ -167,6 +170,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	monitor.New(env)
 	s.graph = &graph.Handler{Env: env, Tokens: tokens}
 	aks := containerservice.New(env, s.auth, s.compute.Quota, o.KubernetesVersions)
+	aks.Kubectl = o.Kubectl
 	if o.Dial != nil {
 		aks.Dial = o.Dial
 	}

@@ -31,6 +31,7 @@ func (p *Provider) addClusters() {
 		"stop":                                {Do: p.stop},
 		"start":                               {Do: p.start},
 		"abort":                               {Do: p.abort},
+		"runcommand":                          {Permission: "Microsoft.ContainerService/managedClusters/runcommand/action", Do: p.runCommand},
 	}
 	p.env.Add(t)
 	p.env.Engine.Register("PutCluster", rp.Kind{Step: p.stepPutCluster, Failed: p.clusterFailed})

@@ -47,8 +47,9 @@ type Provider struct {
 	versions versions
 	// Dial reaches a cluster's own API.
 	Dial Dial
-	// Kubectl runs kubectl for `az aks command invoke`; nil when there is none.
-	Kubectl func(ctx context.Context, kubeconfig, command string) (exitCode int, output string, err error)
+	// Kubectl is the program, with its first arguments, that runs what
+	// `az aks command invoke` asks for; none if empty.
+	Kubectl []string
 }
 
 // New registers the provider's types. kubernetesVersions may be nil for the
@@ -62,6 +63,7 @@ func New(env *rp.Env, auth *authorization.Provider, quota *compute.Quota, kubern
 	p.addPools()
 	p.addMachines()
 	p.addMore()
+	p.addCommands()
 	env.Add(env.OperationTypes("Microsoft.ContainerService")...)
 	return p
 }

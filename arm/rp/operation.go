@@ -58,6 +58,8 @@ func opKey(id string) string { return OperationPrefix + id }
 // Step is what a step function says: done, or when to look again.
 type Step struct {
 	Done bool
+	// Forced finishes whatever has become of the operation's record meanwhile.
+	Forced bool
 	// Cmps and Ops go into the transaction: the final one when Done, otherwise
 	// the one that saves the operation's Data (if Save).
 	Cmps []clientv3.Cmp
@@ -313,6 +315,13 @@ func (e *Engine) once(ctx context.Context, id string) (Step, bool, error) {
 	}
 	if step.Done {
 		op.Status, op.Result = Succeeded, step.Result
+		if step.Forced {
+			fresh, err := e.Get(ctx, id)
+			if err != nil || fresh == nil {
+				return Step{}, false, err
+			}
+			rev = fresh.rev
+		}
 		return e.finish(ctx, op, rev, step.Cmps, step.Ops)
 	}
 	if step.Save {

@@ -21,6 +21,10 @@ func runARM(ctx context.Context, h local.Home, i local.Instance) error {
 		return err
 	}
 	defer func() { _ = etcd.Close() }()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	port := i.ARMEndpoint[strings.LastIndex(i.ARMEndpoint, ":")+1:]
 	return arm.Run(ctx, arm.Options{
 		Etcd:            etcd,
@@ -33,6 +37,7 @@ func runARM(ctx context.Context, h local.Home, i local.Instance) error {
 		SubscriptionID:  i.SubscriptionID,
 		Owner:           arm.ServicePrincipal{ClientID: i.ClientID, ClientSecret: secret, DisplayName: "nap"},
 		DefaultLocation: i.Location,
+		Kubectl:         []string{self, "kubectl", "--home=" + h.Dir},
 		Log:             slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 	})
 }
