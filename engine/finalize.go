@@ -188,7 +188,14 @@ func (ps *pass) cost() float64 {
 // plan writes the answer.
 func (ps *pass) plan() *Plan {
 	p := &Plan{Version: PlanVersion, CostUSDPerHour: ps.cost()}
-	p.QuickCostUSDPerHour = p.CostUSDPerHour
+	p.QuickCostUSDPerHour = ps.quickCost
+	p.Work = ps.work
+	if ps.bound != nil {
+		p.Bound = ps.bound
+		if p.Bound.USDPerHour > 0 {
+			p.Bound.Gap = p.CostUSDPerHour/p.Bound.USDPerHour - 1
+		}
+	}
 	byVerdict := map[*passClass][]Verdict{}
 	ps.planMachines(p, byVerdict)
 	ps.planNodes(p, byVerdict)

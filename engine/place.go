@@ -34,6 +34,14 @@ func (c *Cluster) Place(pending []PodGroup, o Options) (*Plan, error) {
 		ps.byPriority = true
 		ps.solve()
 	}
+	ps.quickCost = ps.cost()
+	ps.improve()
+	if before := ps.cost(); ps.limitHit && ps.left() > 0 {
+		// What the better purchase leaves of the limits may serve the rest.
+		ps.run()
+		ps.rightSize()
+		ps.quickCost += max(0, ps.cost()-before)
+	}
 	return ps.plan(), nil
 }
 
@@ -52,10 +60,36 @@ func (ps *pass) solve() {
 			ps.rightSize()
 		}
 		if i == 4 || !ps.newDomains() {
-			return
+			break
 		}
 		ps.restart()
 	}
+	if ps.left() > 0 && ps.forgetDomains() {
+		ps.run()
+		ps.rightSize()
+	}
+}
+
+// forgetDomains drops remembered domains in which nothing was opened this time,
+// and reports whether there were any.
+func (ps *pass) forgetDomains() bool {
+	found := false
+	for _, ctr := range ps.counters {
+		for val := range ps.extra[ctr.ck] {
+			if !ps.hasNodeIn(ctr, val) {
+				delete(ps.extra[ctr.ck], val)
+				found = true
+			}
+		}
+	}
+	if found {
+		for _, pc := range ps.classes {
+			if pc.used < len(pc.pods) {
+				ps.setLevel(pc, pc.level)
+			}
+		}
+	}
+	return found
 }
 
 // pass is the state of one call of Place.
@@ -88,6 +122,8 @@ type pass struct {
 	rowCount  int32
 	priceOrd  [][]int32 // per pool: columns by price
 	strictAny bool
+	quickCost float64
+	bound     *Bound
 	work      int64
 	scratch   []int64
 	ranked    map[string][]RankedOffering
@@ -116,7 +152,6 @@ type mach struct {
 	pins   []int32 // keys whose value some counter relies on
 	ports  []HostPort
 	shared []SharedVolume
-	dead   bool
 }
 
 type hostCount struct {
@@ -261,6 +296,14 @@ func (ps *pass) setupCounters() {
 			pc.contrib = append(pc.contrib, ctr)
 			if !ctr.host && !slices.Contains(pc.pinKeys, ctr.key) {
 				pc.pinKeys = append(pc.pinKeys, ctr.key)
+			}
+			if ctr.filter != nil && ctr.filter != pc.cl && ctr.filter.affSig() != pc.cl.affSig() {
+				// Whether the pod is counted depends on these labels, too.
+				for _, k := range ctr.filter.affKeys() {
+					if k != c.hostKey && !slices.Contains(pc.pinKeys, k) {
+						pc.pinKeys = append(pc.pinKeys, k)
+					}
+				}
 			}
 		}
 		if ctr.inverse {
@@ -1115,9 +1158,19 @@ func (ps *pass) sharedOnNode(cl *class, nd *node, k int64) int64 {
 
 // addToMachine puts up to n pods on a machine to create.
 func (ps *pass) addToMachine(v *variant, m *mach, n int64) int64 {
+	k := ps.roomOn(v, m, n)
+	if k > 0 {
+		ps.commit(v, m, v.pc.used, k)
+		v.pc.used += int(k)
+	}
+	return k
+}
+
+// roomOn is how many of n pods a machine to create can take.
+func (ps *pass) roomOn(v *variant, m *mach, n int64) int64 {
 	cl := v.pc.cl
 	k := fitCount(cl.vec, m.free, n)
-	if k == 0 || m.dead {
+	if k == 0 {
 		return 0
 	}
 	if len(cl.pc.HostPorts) > 0 {
@@ -1144,12 +1197,7 @@ func (ps *pass) addToMachine(v *variant, m *mach, n int64) int64 {
 		for k > 0 && !ps.keepsMinValues(pool, m, v, k) {
 			k /= 2
 		}
-		if k == 0 {
-			return 0
-		}
 	}
-	ps.commit(v, m, v.pc.used, k)
-	v.pc.used += int(k)
 	return k
 }
 

@@ -236,6 +236,9 @@ func TestPlansHold(t *testing.T) {
 		if rapid.IntRange(0, 4).Draw(t, "policy") == 0 {
 			o.Preferences = PreferencesIgnore
 		}
+		if rapid.Bool().Draw(t, "improve") {
+			o.Work = 20_000 // also for passes that are too small for it by default
+		}
 		before := mustJSON(s)
 		p, err := Place(s, o)
 		if err != nil {

@@ -417,6 +417,20 @@ func (cl *class) affSig() string {
 	return b.String()
 }
 
+// affKeys are the labels that node selector and required affinity look at.
+func (cl *class) affKeys() []int32 {
+	var ks []int32
+	for i := range cl.sel {
+		ks = append(ks, cl.sel[i].key)
+	}
+	for _, t := range cl.aff {
+		for i := range t {
+			ks = append(ks, t[i].key)
+		}
+	}
+	return ks
+}
+
 func (cl *class) tolSig() string {
 	var b strings.Builder
 	for _, t := range cl.pc.Tolerations {

@@ -1,0 +1,453 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"sort"
+
+	"github.com/nap-aks/nap/engine/stock"
+)
+
+// The improving path takes what the quick path put on new machines, forgets the
+// machines, and buys again: as cutting stock, by package stock. Domains stay as
+// the quick path chose them, so topology over zones and the like holds as it
+// did; rules within a machine are checked again as pods go onto each new one.
+
+// Limits of the improving path under WorkDefault.
+const (
+	improveMinPods  = 32  // fewer pods: the quick path is as good
+	improveMaxItems = 160 // more kinds of demand: greedy fills well, and columns are many
+	improveWork     = 600_000
+)
+
+// item is demand of the improving path: pods that are alike to the packer and
+// must stay in the same domains.
+type item struct {
+	row  bitset
+	vec  []int64
+	cap  int64
+	ctr  int
+	tier int
+	pins []pinned // values that must stay
+	runs []placed // whose pods
+	n    int
+}
+
+type pinned struct{ key, val int32 }
+
+// frozen says whether a machine is left as the quick path made it.
+func (ps *pass) frozen(m *mach) bool {
+	if ps.cat.cols[m.col].reserve >= 0 {
+		return true
+	}
+	for i := range m.pods {
+		v := m.pods[i].v
+		if len(v.pc.cl.pc.SharedVolumes) > 0 {
+			return true
+		}
+		for j := range v.host {
+			if v.host[j].kind == checkAffinity {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (ps *pass) tierOf(pool int32) int {
+	for i := range ps.cat.tiers {
+		if int(pool) < ps.cat.tiers[i].poolHi {
+			return i
+		}
+	}
+	return len(ps.cat.tiers)
+}
+
+// items gathers the demand of machines.
+func (ps *pass) items(ms []*mach) []*item {
+	var list []*item
+	index := map[string]*item{}
+	type runKey struct {
+		v   *variant
+		sig string
+	}
+	cache := map[runKey]*item{}
+	for _, m := range ms {
+		tier := ps.tierOf(m.pool)
+		for i := range m.pods {
+			pl := m.pods[i]
+			var pins []pinned
+			buf := make([]byte, 0, 32)
+			for _, key := range ps.pinsOf(pl.v) {
+				if key == ps.c.hostKey {
+					continue
+				}
+				val := ps.cat.vals[key][m.col]
+				pins = append(pins, pinned{key, val})
+				buf = fmt.Appendf(buf, "%d=%d,", key, val)
+			}
+			buf = fmt.Appendf(buf, "t%d", tier)
+			rk := runKey{pl.v, string(buf)}
+			it := cache[rk]
+			if it == nil {
+				v := pl.v
+				ctr := -1
+				if v.hostCap < noCap {
+					ctr = v.capCtr
+				}
+				key := fmt.Sprintf("%d/%d/%d/%s/%s", v.rowID, v.hostCap, ctr, vecSig(v.pc.vec), buf)
+				if it = index[key]; it == nil {
+					it = &item{row: v.row, vec: v.pc.vec, cap: v.hostCap, ctr: ctr, tier: tier, pins: pins}
+					index[key] = it
+					list = append(list, it)
+				}
+				cache[rk] = it
+			}
+			it.runs = append(it.runs, pl)
+			it.n += pl.n
+		}
+	}
+	return list
+}
+
+// problem states the purchase of items for package stock. With free set, the
+// items may go to any domain and any pool they are compatible with: the answer
+// to that is a lower bound whatever domains are chosen.
+func (ps *pass) problem(items []*item, free bool) (*stock.Problem, []int32) {
+	cat := ps.cat
+	var keys []int32
+	if !free {
+		for _, it := range items {
+			for _, p := range it.pins {
+				if !slices.Contains(keys, p.key) {
+					keys = append(keys, p.key)
+				}
+			}
+		}
+	}
+	rows := newBitset(len(cat.cols))
+	for _, it := range items {
+		rows.or(it.row)
+	}
+	// Bins: per kind the cheapest column for each combination of pinned values
+	// and of items that may use it.
+	var bins []int32
+	p := &stock.Problem{}
+	distinct := distinctRows(items)
+	seen := map[string]bool{}
+	var sig []byte
+	for ki := range cat.kinds {
+		k := &cat.kinds[ki]
+		clear(seen)
+		for col := rows.next(k.lo, k.hi); col < k.hi; col = rows.next(col+1, k.hi) {
+			cc := &cat.cols[col]
+			if !free && (cc.reserve >= 0 || !ps.usable(col)) {
+				continue
+			}
+			sig = sig[:0]
+			for _, key := range keys {
+				sig = fmt.Appendf(sig, "%d,", cat.vals[key][col])
+			}
+			for _, r := range distinct {
+				if r.has(col) {
+					sig = append(sig, '1')
+				} else {
+					sig = append(sig, '0')
+				}
+			}
+			if seen[string(sig)] {
+				continue // columns of a kind are sorted by price
+			}
+			seen[string(sig)] = true
+			bins = append(bins, col)
+			p.Bins = append(p.Bins, stock.Bin{Capacity: k.alloc, Price: math.Max(cc.price, 1e-9)})
+		}
+	}
+	for _, it := range items {
+		si := stock.Item{Size: it.vec, Count: it.n}
+		if it.cap < noCap {
+			si.MaxPerBin = int(it.cap)
+		}
+		p.Items = append(p.Items, si)
+		allowed := make([]uint64, (len(bins)+63)/64)
+		for b, col := range bins {
+			if !it.row.has(col) {
+				continue
+			}
+			if !free {
+				if ps.tierOf(cat.cols[col].pool) != it.tier {
+					continue
+				}
+				ok := true
+				for _, pin := range it.pins {
+					if cat.vals[pin.key][col] != pin.val {
+						ok = false
+						break
+					}
+				}
+				if !ok {
+					continue
+				}
+			}
+			allowed[b/64] |= 1 << (b % 64)
+		}
+		p.Allowed = append(p.Allowed, allowed)
+	}
+	if !free {
+		ps.conflicts(p, items)
+	}
+	return p, bins
+}
+
+func distinctRows(items []*item) []bitset {
+	var out []bitset
+	for _, it := range items {
+		if !slices.ContainsFunc(out, func(r bitset) bool { return slices.Equal(r, it.row) }) {
+			out = append(out, it.row)
+		}
+	}
+	return out
+}
+
+// conflicts marks items of which only one pod in all may be on a machine.
+func (ps *pass) conflicts(p *stock.Problem, items []*item) {
+	words := (len(items) + 63) / 64
+	for i, a := range items {
+		for j, b := range items {
+			if i == j || a.cap != 1 || b.cap != 1 || a.ctr != b.ctr || a.ctr < 0 {
+				continue
+			}
+			if p.Conflict == nil {
+				p.Conflict = make([][]uint64, len(items))
+				for k := range p.Conflict {
+					p.Conflict[k] = make([]uint64, words)
+				}
+			}
+			p.Conflict[i][j/64] |= 1 << (j % 64)
+		}
+	}
+}
+
+// improve buys again what the quick path bought, and proves a bound.
+func (ps *pass) improve() {
+	var old, keep []*mach
+	pods := 0
+	for _, m := range ps.machines {
+		if len(m.pods) == 0 {
+			continue
+		}
+		if ps.frozen(m) {
+			keep = append(keep, m)
+			continue
+		}
+		old = append(old, m)
+		for i := range m.pods {
+			pods += m.pods[i].n
+		}
+	}
+	if len(old)+len(keep) == 0 {
+		if !ps.opt.SkipBound {
+			ps.bound = &Bound{Kind: "resource"}
+		}
+		return
+	}
+	all := ps.items(append(slices.Clone(old), keep...))
+	work := ps.opt.Work
+	if work == WorkDefault && (pods < improveMinPods || len(all) > improveMaxItems) {
+		work = WorkQuick
+	} else if work == WorkDefault {
+		work = improveWork
+	}
+	same := len(keep) == 0 && len(ps.cat.tiers) == 1 && !slices.ContainsFunc(all, func(it *item) bool { return len(it.pins) > 0 }) && len(ps.quotaLeft) == 0
+	for i := range ps.limits {
+		same = same && len(ps.limits[i]) == 0
+	}
+	if work >= 0 && len(old) > 0 {
+		items := all
+		if len(keep) > 0 {
+			items = ps.items(old)
+		}
+		before := 0.0
+		for _, m := range old {
+			before += ps.cat.cols[m.col].price
+		}
+		for _, m := range old {
+			ps.draw(m.col, -1)
+		}
+		prob, bins := ps.problem(items, false)
+		for _, m := range old {
+			ps.draw(m.col, 1)
+		}
+		sol := stock.Solve(prob, stock.Options{Work: work})
+		ps.work += sol.Work
+		if len(sol.Unplaceable) == 0 && sol.Cost < before*(1-1e-9) {
+			ps.adopt(items, sol, bins, old, keep)
+		}
+		if same && len(sol.Unplaceable) == 0 {
+			ps.setBound(sol)
+		}
+	}
+	if ps.bound == nil && !ps.opt.SkipBound {
+		prob, _ := ps.problem(all, true)
+		sol := stock.Quick(prob)
+		ps.setBound(sol)
+	}
+	if ps.opt.SkipBound {
+		ps.bound = nil
+	}
+}
+
+func (ps *pass) setBound(sol *stock.Solution) {
+	ps.bound = &Bound{USDPerHour: sol.Bound, Resource: sol.ResourceBound, Pattern: sol.PatternBound, Kind: "resource"}
+	if sol.PatternBound > sol.ResourceBound {
+		ps.bound.Kind = "pattern"
+	}
+}
+
+// adopt carries out a purchase in place of the old machines, if it turns out to
+// be cheaper once every rule within a machine has been heard.
+func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, keep []*mach) {
+	before := ps.cost()
+	savedMachines := ps.machines
+	uncount := func(ms []*mach, sign int32) {
+		for _, m := range ms {
+			host := m.host
+			for i := range m.pods {
+				for _, ctr := range m.pods[i].v.pc.contrib {
+					if sign < 0 || !ctr.host {
+						ps.countMachine(ctr, m, sign*int32(m.pods[i].n))
+					} else {
+						ctr.total += int64(m.pods[i].n)
+						m.hostAdd(ctr, int32(m.pods[i].n))
+					}
+				}
+			}
+			_ = host
+		}
+	}
+	uncount(old, -1)
+	for _, m := range old {
+		ps.draw(m.col, -1)
+	}
+	ps.machines = slices.Clone(keep)
+	ok := ps.build(items, sol, bins)
+	if ok {
+		ps.rightSize()
+		ok = ps.cost() < before*(1-1e-9) && !ps.newDomains()
+	}
+	if ok {
+		return
+	}
+	// Back to what was.
+	for _, m := range ps.machines[len(keep):] {
+		for i := range m.pods {
+			for _, ctr := range m.pods[i].v.pc.contrib {
+				ps.countMachine(ctr, m, -int32(m.pods[i].n))
+			}
+		}
+		ps.draw(m.col, -1)
+	}
+	ps.machines = savedMachines
+	for _, m := range old {
+		ps.draw(m.col, 1)
+	}
+	uncount(old, 1)
+}
+
+func (m *mach) hostAdd(ctr *counter, n int32) {
+	for i := range m.host {
+		if m.host[i].ctr == ctr {
+			m.host[i].n += n
+			return
+		}
+	}
+	m.host = append(m.host, hostCount{ctr, n})
+}
+
+// build makes the machines of a solution. It reports whether every pod found a
+// place.
+func (ps *pass) build(items []*item, sol *stock.Solution, bins []int32) bool {
+	queue := make([][]placed, len(items))
+	for i, it := range items {
+		queue[i] = slices.Clone(it.runs)
+	}
+	put := func(i int, m *mach, n int) int {
+		for q := range queue[i] {
+			run := &queue[i][q]
+			if n == 0 {
+				break
+			}
+			if run.n == 0 {
+				continue
+			}
+			k := int(ps.roomOn(run.v, m, int64(min(n, run.n))))
+			if k == 0 {
+				continue
+			}
+			ps.commit(run.v, m, run.first, int64(k))
+			run.first += k
+			run.n -= k
+			n -= k
+		}
+		for len(queue[i]) > 0 && queue[i][0].n == 0 {
+			queue[i] = queue[i][1:]
+		}
+		return n
+	}
+	pats := slices.Clone(sol.Patterns)
+	sort.SliceStable(pats, func(a, b int) bool { return bins[pats[a].Bin] < bins[pats[b].Bin] })
+	for _, pt := range pats {
+		col := bins[pt.Bin]
+		for t := 0; t < pt.Times; t++ {
+			if !ps.usable(col) {
+				break
+			}
+			m := ps.newMachine(col)
+			for q, i := range pt.Items {
+				put(i, m, pt.Counts[q])
+			}
+			if len(m.pods) == 0 {
+				ps.drop(m)
+			}
+		}
+	}
+	// What rules within machines kept out goes wherever there is room, or onto
+	// machines of its own.
+	for i, it := range items {
+		if len(queue[i]) == 0 {
+			continue
+		}
+		mask := it.row.clone()
+		for col := mask.next(0, int32(len(ps.cat.cols))); col < int32(len(ps.cat.cols)); col = mask.next(col+1, int32(len(ps.cat.cols))) {
+			for _, pin := range it.pins {
+				if ps.cat.vals[pin.key][col] != pin.val {
+					mask.clear(col)
+					break
+				}
+			}
+		}
+		for _, m := range ps.machines {
+			if len(queue[i]) == 0 {
+				break
+			}
+			if mask.has(m.col) && !ps.frozen(m) {
+				put(i, m, math.MaxInt32)
+			}
+		}
+		for len(queue[i]) > 0 {
+			run := queue[i][0]
+			col := ps.choose(run.v, &tuple{mask: mask}, int64(run.n))
+			if col < 0 {
+				return false
+			}
+			m := ps.newMachine(col)
+			put(i, m, math.MaxInt32)
+			if len(m.pods) == 0 {
+				ps.drop(m)
+				return false
+			}
+		}
+	}
+	return true
+}
