@@ -39,9 +39,13 @@ const (
 	// lookAgain is how often a pass is made although no event asked for one:
 	// offerings come back, limits are freed, promises run out.
 	lookAgain = 10 * time.Second
+	// lookSoon is the same while pods have yet to arrive where they were
+	// promised to run.
+	lookSoon = 3 * time.Second
 	// bindWait is how long a pod may stay pending although its promised node is
-	// ready; after that the promise is taken back and the pod placed anew.
-	bindWait = 15 * time.Second
+	// ready. The scheduler puts pods where it likes, so the room may be taken by
+	// another: then the pod is placed anew, on what room there is.
+	bindWait = 5 * time.Second
 	// writers is how many NodeClaims are written at once.
 	writers = 64
 )
@@ -143,7 +147,7 @@ func (p *Provisioner) Start(ctx context.Context) error {
 		}
 		return err
 	}
-	for p.batch.wait(ctx, lookAgain) {
+	for p.batch.wait(ctx, p.pause()) {
 		if !p.cluster.Synced(ctx) {
 			p.batch.trigger()
 			continue
@@ -153,6 +157,13 @@ func (p *Provisioner) Start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (p *Provisioner) pause() time.Duration {
+	if len(p.since) > 0 {
+		return lookSoon
+	}
+	return lookAgain
 }
 
 // Pass makes one pass.
@@ -363,38 +374,38 @@ func (p *Provisioner) promise(groups []engine.PodGroup, to string, in *snapshot.
 // reviewPromises takes back what is not being kept: the node is ready, yet the
 // scheduler has not put the pod there.
 func (p *Provisioner) reviewPromises() {
+	if len(p.since) == 0 {
+		return
+	}
 	now := p.Clock.Now()
 	standing := p.mirror.Promises()
+	ready := map[string]bool{}
+	for n := range p.cluster.Nodes() {
+		if !n.Initialized() {
+			continue
+		}
+		if n.Node != nil {
+			ready[n.Node.Name] = true
+		}
+		if n.NodeClaim != nil {
+			ready[n.NodeClaim.Name] = true
+		}
+	}
 	for key, pr := range p.since {
 		to, ok := standing[key]
-		if !ok || to != pr.to {
+		switch {
+		case !ok || to != pr.to:
 			delete(p.since, key)
-			continue
-		}
-		if !p.ready(pr.to) {
-			continue
-		}
-		if pr.ready.IsZero() {
+		case !ready[pr.to]:
+		case pr.ready.IsZero():
 			pr.ready = now
 			p.since[key] = pr
-			continue
-		}
-		if now.Sub(pr.ready) > bindWait {
+		case now.Sub(pr.ready) >= bindWait:
 			p.mirror.Release(key)
 			delete(p.since, key)
 			promisesBroken.WithLabelValues("NotBound").Inc()
 		}
 	}
-}
-
-// ready tells whether the node of a promise (by node or claim name) takes pods.
-func (p *Provisioner) ready(to string) bool {
-	for n := range p.cluster.Nodes() {
-		if n.Node != nil && n.Node.Name == to || n.NodeClaim != nil && n.NodeClaim.Name == to {
-			return n.Initialized()
-		}
-	}
-	return false
 }
 
 func count(groups []engine.PodGroup) int {
