@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Logs of node auto-provisioning in Log Analytics, and events.
+. ./lib.sh
+az group create --name "$RG" --location "$LOCATION"
+az aks create -g "$RG" -n obs --node-count 1 --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys
+CLUSTER_ID=$(az aks show -g "$RG" -n obs --query id -o tsv)
+
+section "Send the logs to a workspace"
+az monitor log-analytics workspace create -g "$RG" -n logs
+WORKSPACE_ID=$(az monitor log-analytics workspace show -g "$RG" -n logs --query id -o tsv)
+CUSTOMER_ID=$(az monitor log-analytics workspace show -g "$RG" -n logs --query customerId -o tsv)
+az monitor diagnostic-settings create --name nap-logs --resource "$CLUSTER_ID" --workspace "$WORKSPACE_ID" \
+  --logs '[{"category":"node-auto-provisioning","enabled":true},{"category":"karpenter-events","enabled":true},{"category":"kube-apiserver","enabled":true}]'
+has "the settings" nap-logs "$(az monitor diagnostic-settings list --resource "$CLUSTER_ID" --query '[].name' -o tsv)"
+
+section "Something happens"
+az aks get-credentials -g "$RG" -n obs
+kubectl create deployment inflate --image=registry.k8s.io/pause:3.9 --replicas=0
+kubectl set resources deployment inflate --requests=cpu=2
+kubectl scale deployment inflate --replicas=6
+eventually 120 some_nap_nodes
+kubectl get events -A --field-selector source=node-auto-provisioning
+
+section "Ask about it"
+# ask QUERY: the first value of the answer.
+ask() {
+  az rest --method post --url "$AZURE_AUTHORITY_HOST""v1/workspaces/$CUSTOMER_ID/query" --resource "${AZURE_AUTHORITY_HOST}" \
+    --body "{\"query\": \"$1\"}" --query 'tables[0].rows[0][0]' -o tsv
+}
+logs_are_there() { [ "$(ask "AzureDiagnostics | where Category == 'node-auto-provisioning' | count")" -gt 0 ]; }
+events_are_there() { [ "$(ask "AKSControlPlane | where Category == 'karpenter-events' | count")" -gt 0 ]; }
+eventually 60 logs_are_there
+eventually 60 events_are_there
+equal "the category" node-auto-provisioning "$(ask "AzureDiagnostics | where Category == 'node-auto-provisioning' and TimeGenerated > ago(1h) | distinct Category")"
+refused "SyntaxError" ask "AzureDiagnostics | whre x"
+az group delete --name "$RG" --yes

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Day-to-day commands on a cluster with node auto-provisioning.
+. ./lib.sh
+az group create --name "$RG" --location "$LOCATION"
+
+section "Without waiting, and waiting"
+az aks create -g "$RG" -n ops --node-count 1 --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys --no-wait
+az aks wait -g "$RG" -n ops --created --interval 1 --timeout 300
+equal "the state" Succeeded "$(az aks show -g "$RG" -n ops --query provisioningState -o tsv)"
+
+section "Node pools"
+az aks nodepool add -g "$RG" --cluster-name ops -n extra --node-count 1 --labels team=a
+has "the pools" extra "$(az aks nodepool list -g "$RG" --cluster-name ops -o table)"
+refused "already exists" az aks nodepool add -g "$RG" --cluster-name ops -n extra
+az aks nodepool scale -g "$RG" --cluster-name ops -n extra --node-count 2
+equal "its nodes" 2 "$(az aks nodepool show -g "$RG" --cluster-name ops -n extra --query count -o tsv)"
+az aks nodepool update -g "$RG" --cluster-name ops -n extra --labels team=b
+equal "its label" b "$(az aks nodepool show -g "$RG" --cluster-name ops -n extra --query nodeLabels.team -o tsv)"
+az aks nodepool delete -g "$RG" --cluster-name ops -n extra
+exits 3 az aks nodepool show -g "$RG" --cluster-name ops -n extra
+
+section "Credentials"
+az aks get-credentials -g "$RG" -n ops
+az aks get-credentials -g "$RG" -n ops --admin --overwrite-existing
+has "the contexts" ops-admin "$(kubectl config get-contexts -o name)"
+kubectl get nodes
+
+section "Machines"
+kubectl create deployment inflate --image=registry.k8s.io/pause:3.9 --replicas=0
+kubectl set resources deployment inflate --requests=cpu=2
+kubectl scale deployment inflate --replicas=4
+eventually 120 some_nap_nodes
+has "the machines" aks "$(az aks machine list -g "$RG" --cluster-name ops --nodepool-name aksmanagedap --query '[].name' -o tsv)"
+
+section "Run a command inside"
+has "the output" default "$(az aks command invoke -g "$RG" -n ops --command 'kubectl get nodepools' --query logs -o tsv)"
+
+section "Sizes and quota"
+has "the sizes" Standard_D4s_v5 "$(az vm list-skus --location "$LOCATION" --size Standard_D4s_v5 --query '[].name' -o tsv)"
+has "the usages" cores "$(az vm list-usage --location "$LOCATION" --query '[].name.value' -o tsv)"
+
+section "Generic resource commands"
+ID=$(az aks show -g "$RG" -n ops --query id -o tsv)
+equal "the type" microsoft.containerservice/managedclusters "$(az resource show --ids "$ID" --query type -o tsv | tr A-Z a-z)"
+equal "the mode" Auto "$(az rest --method get --url "$ID?api-version=2025-05-01" --query properties.nodeProvisioningProfile.mode -o tsv)"
+
+section "Stopping is refused, deleting is not"
+refused "(" az aks stop -g "$RG" -n ops
+az aks delete -g "$RG" -n ops --yes --no-wait
+az aks wait -g "$RG" -n ops --deleted --interval 1 --timeout 300
+exits 3 az aks show -g "$RG" -n ops
+az group delete --name "$RG" --yes
