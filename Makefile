@@ -9,8 +9,9 @@ LDFLAGS := -s -w \
   -X $(VERSION_PKG).gitTreeState=clean
 GO ?= go
 GOLANGCI_VERSION := v2.12.2
+AZURE_CLI_VERSION := 2.91.0
 
-.PHONY: help up build unit e2e test lint bench generate
+.PHONY: help up build unit e2e test test-az lint bench generate
 
 help: ## list what can be done here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,6 +30,13 @@ e2e: build ## the documentation as a test: a private instance driven by the Azur
 	$(GO) test -count=1 -v -timeout 40m ./test/e2e
 
 test: unit e2e ## all tests
+
+test-az: build .venv/bin/az ## every how-to page, driven by Microsoft's own Azure CLI (PAGES="01-enable ..." for some)
+	test/docs/run $(PAGES)
+
+.venv/bin/az:
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet azure-cli==$(AZURE_CLI_VERSION)
 
 lint: .tools/golangci-lint-$(GOLANGCI_VERSION) ## golangci-lint and the import rules
 	$< run ./...
