@@ -274,7 +274,7 @@ func (c *cluster) startController(ci intent.ClusterIntent) error {
 	set := ControllerSettings{
 		Kubeconfig: c.plane.componentFiles[idController], ClusterEndpoint: c.plane.endpoint,
 		ARMEndpoint: c.s.inst.ARMEndpoint, CAFile: c.s.inst.CAFile, Intent: told,
-		MetricsPort: metrics, HealthPort: health,
+		Engine: c.s.Engine, MetricsPort: metrics, HealthPort: health,
 	}
 	if c.ctl != nil && reflect.DeepEqual(set, c.controllerFor) {
 		return nil

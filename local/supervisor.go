@@ -36,6 +36,9 @@ type Options struct {
 	// BootTime is the mean time a virtual machine takes to boot; it is passed to
 	// the fleet. Zero keeps the fleet's default.
 	BootTime time.Duration
+	// Engine is what decides in the controllers, handed to them as it is; empty
+	// for their default.
+	Engine string
 	// Logger receives what the supervisor does; never nil.
 	Logger *slog.Logger
 	// Step is told what is being waited for while the instance starts. It may
@@ -63,6 +66,7 @@ type ControllerSettings struct {
 	ARMEndpoint     string               `json:"armEndpoint"`
 	CAFile          string               `json:"caFile"`
 	Intent          intent.ClusterIntent `json:"intent"`
+	Engine          string               `json:"engine,omitempty"`
 	MetricsPort     int                  `json:"metricsPort"`
 	HealthPort      int                  `json:"healthPort"`
 }

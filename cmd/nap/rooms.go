@@ -41,6 +41,7 @@ func runController(ctx context.Context, i local.Instance, s local.ControllerSett
 			VMMemoryOverheadPercent: -1,
 			PollInterval:            500 * time.Millisecond,
 		},
+		Engine:      s.Engine,
 		MetricsPort: s.MetricsPort,
 		HealthPort:  s.HealthPort,
 		// The supervisor sees to it that there is one; with a lease, a killed

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nap-aks/nap/controllers"
 	"github.com/nap-aks/nap/local"
 	"github.com/nap-aks/nap/local/example"
 	"github.com/nap-aks/nap/local/view"
@@ -25,7 +26,7 @@ const supervisorComponent = "supervisor"
 
 type upFlags struct {
 	detach, noExample bool
-	location          string
+	location, engine  string
 	bootTime          time.Duration
 }
 
@@ -51,6 +52,7 @@ of examples/shop.yaml, about 200 pods for which machines are bought.`,
 	cmd.Flags().BoolVar(&f.noExample, "no-example", false, "do not create the example cluster")
 	cmd.Flags().StringVar(&f.location, "location", "", "region of the examples (default eastus, or that of the last run)")
 	cmd.Flags().DurationVar(&f.bootTime, "boot-time", 0, "mean time a machine takes to boot (default 1.5s)")
+	cmd.Flags().StringVar(&f.engine, "engine", "", "what decides which machines to buy: nap or karpenter (default: karpenter)")
 	return cmd
 }
 
@@ -60,6 +62,13 @@ func runUp(parent context.Context, f upFlags) error {
 	}
 	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	switch f.engine {
+	case "":
+		f.engine = controllers.EngineKarpenter
+	case controllers.EngineNAP, controllers.EngineKarpenter:
+	default:
+		return fmt.Errorf("--engine %s is not known: there are %s and %s", f.engine, controllers.EngineNAP, controllers.EngineKarpenter)
+	}
 	h, err := openHome()
 	if err != nil {
 		return err
@@ -142,7 +151,7 @@ func startHere(ctx, supCtx context.Context, h local.Home, f upFlags, p *progress
 	supCtx, cancel := context.WithCancel(supCtx)
 	go func() {
 		err := local.Supervise(supCtx, local.Options{
-			Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Logger: logger,
+			Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Engine: f.engine, Logger: logger,
 			Step: p.Step, Started: func(i local.Instance) { started <- i },
 		})
 		lock.Release()
@@ -214,7 +223,7 @@ func startDetached(ctx context.Context, h local.Home, f upFlags, p *progress) (l
 		return local.Instance{}, fmt.Errorf("log: %w", err)
 	}
 	p.Step("starting in the background")
-	cmd := exec.Command(bin, "component", supervisorComponent, "--home", h.Dir, "--location", f.location, "--boot-time", f.bootTime.String())
+	cmd := exec.Command(bin, "component", supervisorComponent, "--home", h.Dir, "--location", f.location, "--boot-time", f.bootTime.String(), "--engine", f.engine)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -260,13 +269,14 @@ func componentCommand() *cobra.Command {
 			}
 			defer lock.Release()
 			return local.Supervise(ctx, local.Options{
-				Home: h, Version: version, Location: f.location, BootTime: f.bootTime,
+				Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Engine: f.engine,
 				Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 			})
 		},
 	}
 	sup.Flags().StringVar(&f.location, "location", "", "")
 	sup.Flags().DurationVar(&f.bootTime, "boot-time", 0, "")
+	sup.Flags().StringVar(&f.engine, "engine", "", "")
 	cmd.AddCommand(sup)
 	return cmd
 }

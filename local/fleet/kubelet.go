@@ -155,40 +155,61 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 	if err := ctr.Start(ctx); err != nil {
 		return fmt.Errorf("kubelets: %w", err)
 	}
-	watchCilium(ctx, client, log)
+	go watchCilium(ctx, client, func(name string) bool {
+		n, ok := ctr.GetNodeCache().Get(name)
+		return ok && hasTaint(n, ciliumTaint)
+	}, log)
 	return nil
 }
 
-// watchCilium takes the agent-not-ready taint off a node once its agent runs,
-// as Cilium's operator does.
-func watchCilium(ctx context.Context, client kubernetes.Interface, log *slog.Logger) {
+// watchCilium takes the agent-not-ready taint off nodes whose agent runs, as
+// Cilium's operator does: at once when the agent starts, and again whenever the
+// taint is found on such a node.
+func watchCilium(ctx context.Context, client kubernetes.Interface, tainted func(node string) bool, log *slog.Logger) {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace("kube-system"),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = "k8s-app=cilium" }))
 	pods := factory.Core().V1().Pods().Informer()
-	on := func(obj any) {
+	clear := func(obj any) {
 		p, ok := obj.(*corev1.Pod)
 		if !ok || p.Status.Phase != corev1.PodRunning || p.Spec.NodeName == "" {
 			return
 		}
-		for range 10 {
-			if err := untaint(ctx, client, p.Spec.NodeName); err == nil || ctx.Err() != nil {
-				return
-			} else {
-				log.Warn("taking the Cilium taint off, will try again", "node", p.Spec.NodeName, "error", err)
-			}
-			time.Sleep(200 * time.Millisecond)
+		if err := untaint(ctx, client, p.Spec.NodeName); err != nil && ctx.Err() == nil {
+			log.Debug("Cilium's taint is still on, will look again", "node", p.Spec.NodeName, "error", err)
 		}
 	}
-	_, _ = pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) { go on(obj) },
+	if _, err := pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(old, now any) {
-			a, b := old.(*corev1.Pod), now.(*corev1.Pod)
-			if a.Status.Phase != b.Status.Phase {
-				go on(now)
+			if old.(*corev1.Pod).Status.Phase != now.(*corev1.Pod).Status.Phase {
+				go clear(now)
 			}
 		},
-	})
+	}); err != nil {
+		log.Error("watching Cilium's agents", "error", err)
+		return
+	}
 	factory.Start(ctx.Done())
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+		for _, obj := range pods.GetStore().List() {
+			if p := obj.(*corev1.Pod); p.Spec.NodeName != "" && tainted(p.Spec.NodeName) {
+				clear(p)
+			}
+		}
+	}
+}
+
+func hasTaint(n *corev1.Node, key string) bool {
+	for _, t := range n.Spec.Taints {
+		if t.Key == key {
+			return true
+		}
+	}
+	return false
 }
 
 func untaint(ctx context.Context, client kubernetes.Interface, node string) error {

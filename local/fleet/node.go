@@ -130,7 +130,6 @@ func labelsFor(m intent.MachineIntent, c intent.ClusterIntent, size catalog.Size
 	} {
 		l[k] = v
 	}
-	delete(l, "kubernetes.azure.com/fips_enabled-requested")
 	switch {
 	case m.Spot:
 		l[spotLabel] = "spot"
@@ -139,6 +138,9 @@ func labelsFor(m intent.MachineIntent, c intent.ClusterIntent, size catalog.Size
 	}
 	if nap {
 		l["kubernetes.azure.com/priority"] = l[spotLabel]
+		// The kubelet registers with all taints, the start-up ones too; Karpenter
+		// must not put those back that are off already when it looks.
+		l["karpenter.sh/do-not-sync-taints"] = "true"
 		l["kubernetes.azure.com/sku-cpu"] = strconv.Itoa(size.VCPUsAvailable)
 		l["kubernetes.azure.com/sku-memory"] = strconv.FormatInt(int64(size.MemoryGiB*1024), 10)
 	}
