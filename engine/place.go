@@ -620,15 +620,26 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 // run places all classes.
 func (ps *pass) run() {
 	order := slices.Clone(ps.classes)
+	// Pods for which no machine can be bought have the first choice of the nodes.
+	nodesOnly := make(map[*passClass]bool, len(order))
+	for _, pc := range order {
+		nodesOnly[pc] = pc.v.row.empty() && ps.relaxedRow(pc).empty()
+	}
 	sort.SliceStable(order, func(i, j int) bool {
 		a, b := order[i], order[j]
 		if ps.byPriority && a.cl.pc.Priority != b.cl.pc.Priority {
 			return a.cl.pc.Priority > b.cl.pc.Priority
 		}
+		if nodesOnly[a] != nodesOnly[b] {
+			return nodesOnly[a]
+		}
 		if ca, cb := a.v.hostCap < noCap, b.v.hostCap < noCap; ca != cb {
 			return ca
 		}
-		return a.value > b.value
+		if a.value != b.value {
+			return a.value > b.value
+		}
+		return slices.Compare(a.vec, b.vec) > 0 // what no machine prices: the larger first
 	})
 	for {
 		progress := false
@@ -712,6 +723,17 @@ func (ps *pass) newDomains() bool {
 		}
 	}
 	return found
+}
+
+// relaxedRow is the columns a class can be on once all its preferences are
+// given up.
+func (ps *pass) relaxedRow(pc *passClass) bitset {
+	if len(pc.ladder) == 0 {
+		return pc.v.row
+	}
+	v := &variant{pc: pc, pref: -1}
+	ps.variantRows(v)
+	return v.row
 }
 
 // scarce says whether limits kept out pods while priorities differ.
@@ -1045,7 +1067,59 @@ func (ps *pass) placeIn(v *variant, t *tuple, n int64) int64 {
 		}
 		done += k
 	}
+	if done == 0 {
+		done = ps.enlarge(v, t, n)
+	}
 	return done
+}
+
+// enlarge makes room for pods that must follow others onto a planned machine
+// (affinity over the hostname): it moves the machine to the cheapest column that
+// holds what is on it and as many of them as possible. It returns how many have
+// been placed.
+func (ps *pass) enlarge(v *variant, t *tuple, n int64) int64 {
+	if !slices.ContainsFunc(v.host, func(k check) bool { return k.kind == checkAffinity }) {
+		return 0
+	}
+	vec := v.pc.cl.vec
+	var row bitset
+	var used []int64
+	for _, m := range ps.machines {
+		if len(m.pods) == 0 || !slices.ContainsFunc(v.host, func(k check) bool { return k.kind == checkAffinity && m.count(k.ctr) > 0 }) {
+			continue
+		}
+		k := min(n, hostRoom(v, func(ctr *counter) int64 { return m.count(ctr) }))
+		if k == 0 {
+			continue
+		}
+		row, used = ps.altRow(m, row), ps.used(m, used)
+		row.and(t.mask)
+		best, bestFit := int32(-1), int64(0)
+		for _, col := range ps.byPrice(m.pool) {
+			if !row.has(col) || !ps.pinned(m, col) {
+				continue
+			}
+			kd := &ps.cat.kinds[ps.cat.cols[col].kind]
+			if !fits(used, kd.alloc) || !ps.portsFit(m, kd) || !ps.swapAllowed(m.col, col) {
+				continue
+			}
+			free := slices.Clone(kd.alloc)
+			sub(free, used)
+			if fit := fitCount(vec, free, k); fit > bestFit {
+				if best, bestFit = col, fit; fit == k {
+					break
+				}
+			}
+		}
+		if best < 0 {
+			continue
+		}
+		ps.move(m, best, used)
+		if got := ps.addToMachine(v, m, bestFit); got > 0 {
+			return got
+		}
+	}
+	return 0
 }
 
 // hostRoom is how many pods of a variant the host-level rules allow where
@@ -1369,8 +1443,8 @@ func (ps *pass) growTogether(v *variant, tuples []*tuple) bool {
 	for _, t := range tuples {
 		if len(v.domain) == 0 {
 			starts = append(starts, start{t, left})
-		} else if b, room := ps.bestTuple(v, []*tuple{t}); b != nil {
-			starts = append(starts, start{t, min(left, room)})
+		} else if b, _ := ps.bestTuple(v, []*tuple{t}); b != nil {
+			starts = append(starts, start{t, min(left, ps.crowdRoom(v, t))})
 		}
 	}
 	for _, st := range starts {
@@ -1423,6 +1497,21 @@ func (ps *pass) growTogether(v *variant, tuples []*tuple) bool {
 		ps.drop(m)
 	}
 	return pc.used == len(pc.pods)
+}
+
+// crowdRoom is how many pods of the variant can be in a tuple's domains when all
+// of them go there.
+func (ps *pass) crowdRoom(v *variant, t *tuple) int64 {
+	room := int64(noCap)
+	for i := range v.domain {
+		k := &v.domain[i]
+		val := t.vals[slices.Index(v.keys, k.ctr.key)]
+		if val == valAbsent || k.kind == checkSpread && !slices.Contains(k.universe, val) {
+			continue
+		}
+		room = min(room, k.room(k.ctr.at(val), k.min(), true))
+	}
+	return max(room, 1)
 }
 
 // usableColumn is the cheapest column of a kind in the mask that limits,

@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
 
 	"github.com/nap-aks/nap/engine"
 	"github.com/nap-aks/nap/internal/clustergen"
@@ -123,7 +124,7 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 	done := k.storage(ctx, o, claimPrefix(seed))
 	defer done()
 	rng := rand.New(rand.NewPCG(seed, 2))
-	for _, choose := range []func(*engine.Machine) engine.RankedOffering{
+	for i, choose := range []func(*engine.Machine) engine.RankedOffering{
 		func(m *engine.Machine) engine.RankedOffering { return m.Offerings[0] },
 		func(m *engine.Machine) engine.RankedOffering { return m.Offerings[rng.IntN(len(m.Offerings))] },
 	} {
@@ -132,7 +133,13 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 			r.problems = append(r.problems, err.Error())
 			break
 		}
-		if why := k.check(ctx, o, w, csi, in, seed, true); len(why) > 0 {
+		why := k.check(ctx, o, w, csi, in, seed, true)
+		if i > 0 {
+			// A machine that falls through to another zone can skew the spread of
+			// pods on other machines; no plan can rule that out for each of them.
+			why = slices.DeleteFunc(why, func(s string) bool { return strings.Contains(s, names.PodTopologySpread) })
+		}
+		if len(why) > 0 {
 			r.problems = append(r.problems, "kube-scheduler refuses "+strings.Join(why, "\n  and "))
 			break
 		}
