@@ -116,7 +116,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	if o.Engine == EngineNAP {
 		list = append(list, napprovisioning.New(ctx, napprovisioning.Config{
 			Kube: kube, Provider: p.provider, Cluster: p.cluster, Recorder: p.recorder, Clock: p.clock,
-			Place: engine.Place, Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods,
+			Place: engine.Place, Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir,
 		}))
 	} else {
 		list = append(list, provisioner,

@@ -55,6 +55,9 @@ type Options struct {
 	BatchMax  time.Duration
 	// Engine is EngineNAP or EngineKarpenter; empty means EngineNAP.
 	Engine string
+	// DecisionDir is a folder where the engine's provisioner keeps snapshots of
+	// its last decisions, to be replayed with nap plan; empty means none are kept.
+	DecisionDir string
 	// FeatureGates as Karpenter writes them, "NodeRepair=true,StaticCapacity=true".
 	FeatureGates string
 	// PreferencePolicy is Respect (default) or Ignore; MinValuesPolicy is Strict

@@ -123,6 +123,7 @@ func parse(args []string, env func(string) (string, bool), out *os.File) (contro
 	dur(&o.BatchIdle, "batch-idle-duration", "BATCH_IDLE_DURATION", time.Second, "a pass starts when no new pod came for so long")
 	dur(&o.BatchMax, "batch-max-duration", "BATCH_MAX_DURATION", 10*time.Second, "a pass starts at the latest after so long")
 	str(&o.Engine, "engine", "ENGINE", controllers.EngineNAP, "what decides where pods go: nap or karpenter")
+	str(&o.DecisionDir, "decision-dir", "DECISION_DIR", "", "folder for snapshots of the last decisions, to replay with nap plan")
 	str(&o.FeatureGates, "feature-gates", "FEATURE_GATES", "", "Karpenter's feature gates: Name=true, comma separated")
 	str(&o.PreferencePolicy, "preference-policy", "PREFERENCE_POLICY", "Respect", "what becomes of pods' preferences: Respect or Ignore")
 	str(&o.MinValuesPolicy, "min-values-policy", "MIN_VALUES_POLICY", "Strict", "Strict or BestEffort")

@@ -68,6 +68,9 @@ type Config struct {
 	// Buffers are the placeholder pods of CapacityBuffers, read when Karpenter's
 	// gate of that name is on.
 	Buffers *virtualpods.Cache
+	// Decisions is a folder for snapshots of what passes decided on, the newest
+	// ones; "" for none. Each can be replayed with nap plan.
+	Decisions string
 }
 
 // Provisioner makes machines for pods that cannot be scheduled.
@@ -187,6 +190,9 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 		return nil
 	}
 
+	if p.Decisions != "" {
+		p.record(ctx, p.mirror.Objects(in.Snapshot.Time))
+	}
 	options := in.Options
 	options.SkipBound, options.Trace = true, engine.TraceRefused
 	start := p.Clock.Now()

@@ -3,6 +3,7 @@ package provisioning
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ import (
 	"github.com/nap-aks/nap/azure/instancetype"
 	"github.com/nap-aks/nap/catalog"
 	"github.com/nap-aks/nap/engine"
+	"github.com/nap-aks/nap/snapshot"
 )
 
 // sizes is a provider that only lists what it sells: D sizes of eastus.
@@ -404,6 +406,47 @@ func TestPodsOfNodesBeingDeletedArePlacedBeforeTheyGo(t *testing.T) {
 	w.pass()
 	if n := len(w.claims()); n != 2 {
 		t.Errorf("%d NodeClaims, want one more for the pod that has to move", n)
+	}
+	w.pass()
+	if n := len(w.claims()); n != 2 {
+		t.Errorf("%d NodeClaims after another pass, want no second machine for the same pod", n)
+	}
+}
+
+func TestDecisionsCanBeReplayed(t *testing.T) {
+	w := newWorld(t)
+	w.p.Decisions = t.TempDir()
+	w.apply(pods(20, "900m")...)
+	w.pass()
+	var files []string
+	for range decisionsKept + 3 {
+		w.apply(pod("more-"+w.clock.Now().Format("150405"), "4000")) // refused: pending for ever
+		w.clock.Step(time.Second)
+		w.pass()
+		var err error
+		if files, err = filepath.Glob(filepath.Join(w.p.Decisions, "*")); err != nil {
+			t.Fatal(err)
+		}
+		if len(files) == 2 {
+			o, err := snapshot.ReadFile(files[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, err := snapshot.Build(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan, err := engine.Place(in.Snapshot, in.Options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(plan.Machines) != len(w.claims()) {
+				t.Errorf("the replay buys %d machines, the pass bought %d", len(plan.Machines), len(w.claims()))
+			}
+		}
+	}
+	if len(files) != decisionsKept {
+		t.Errorf("%d decisions are kept, want the last %d", len(files), decisionsKept)
 	}
 }
 
