@@ -29,6 +29,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/nap-aks/nap/arm"
 	"github.com/nap-aks/nap/arm/containerservice"
@@ -88,6 +89,39 @@ type Live struct {
 	mu    sync.Mutex
 	Nodes []string
 	Pools map[string]string
+	// Objects are whole NodePools; those whose CPU limit is not 0 count among
+	// Pools.
+	Objects []map[string]any
+}
+
+// SetObjects changes the NodePools.
+func (l *Live) SetObjects(pools ...map[string]any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Objects = pools
+}
+
+// Object is a NodePool as JSON.
+func (l *Live) Object(i int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, err := json.Marshal(l.Objects[i])
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// EditNodePools implements containerservice.Live.
+func (l *Live) EditNodePools(_ context.Context, f func(map[string]any) (bool, error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, o := range l.Objects {
+		if _, err := f(o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Set changes what is there.
@@ -111,6 +145,12 @@ func (l *Live) OpenNodePools(context.Context) (map[string]string, error) {
 	out := map[string]string{}
 	for k, v := range l.Pools {
 		out[k] = v
+	}
+	for _, o := range l.Objects {
+		name, _, _ := unstructured.NestedString(o, "metadata", "name")
+		if v, ok, _ := unstructured.NestedFieldCopy(o, "spec", "limits", "cpu"); !ok || fmt.Sprint(v) != "0" {
+			out[name] = fmt.Sprint(v)
+		}
 	}
 	return out, nil
 }

@@ -31,6 +31,9 @@ func (p *Provider) addClusters() {
 		"stop":                                {Do: p.stop},
 		"start":                               {Do: p.start},
 		"abort":                               {Do: p.abort},
+		"disablenodeprovisioning":             {Permission: "Microsoft.ContainerService/managedClusters/write", Do: p.disable},
+		"freezenodeprovisioning":              {Permission: "Microsoft.ContainerService/managedClusters/write", Do: p.freeze},
+		"resumenodeprovisioning":              {Permission: "Microsoft.ContainerService/managedClusters/write", Do: p.resume},
 		"runcommand":                          {Permission: "Microsoft.ContainerService/managedClusters/runcommand/action", Do: p.runCommand},
 	}
 	p.env.Add(t)

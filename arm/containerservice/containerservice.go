@@ -64,6 +64,7 @@ func New(env *rp.Env, auth *authorization.Provider, quota *compute.Quota, kubern
 	p.addMachines()
 	p.addMore()
 	p.addCommands()
+	p.addMigration()
 	env.Add(env.OperationTypes("Microsoft.ContainerService")...)
 	return p
 }

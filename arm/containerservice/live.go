@@ -20,13 +20,17 @@ import (
 	"github.com/nap-aks/nap/arm/intent"
 )
 
-// Live is what the preconditions are read from: the cluster's own API.
+// Live is the cluster's own API, as far as switching node auto-provisioning off
+// and freezing it need it.
 type Live interface {
 	// ProvisionedNodes are the names of the nodes that node auto-provisioning
 	// made, and OpenNodePools those of the NodePools whose CPU limit is not 0,
 	// each with the limit ("none" if there is none).
 	ProvisionedNodes(ctx context.Context) ([]string, error)
 	OpenNodePools(ctx context.Context) (map[string]string, error)
+	// EditNodePools has f change every NodePool, as an object of its API, and
+	// writes those of which f says that it did.
+	EditNodePools(ctx context.Context, f func(pool map[string]any) (bool, error)) error
 }
 
 // Dial gives a cluster's API from its admin kubeconfig.

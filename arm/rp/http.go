@@ -454,6 +454,9 @@ func OperationBody(op *Operation) Doc {
 	if op.Error != nil {
 		d["error"] = op.Error
 	}
+	if p := op.Data.Str("progress"); p != "" && !op.Done() {
+		d["properties"] = map[string]any{"progress": p}
+	}
 	if op.Status == Succeeded && op.Result != nil {
 		d["properties"] = op.Result
 	}
