@@ -12,15 +12,18 @@ const closeEnough = 5e-4
 // improve spends up to work units on a cheaper solution and a better bound.
 func (s *solver) improve(work int64) {
 	md := s.md
+	m := md.m
 	if work == WorkDefault {
+		// A handful of pods gets about as many milliseconds; the LP of very many
+		// items takes more than it gives, and pods that are small against
+		// machines need it less.
 		n := float64(min(md.pods, 1<<20))
-		work = int64(min(100*n+2*n*n, 1.9e6))
+		work = int64(min(100*n+2*n*n, 1.8e6*min(1, 100/float64(m))))
 	}
 	end := s.work() + work
 	if s.done() {
 		return
 	}
-	m := md.m
 	need := make([]float64, m)
 	amount := make([]float64, m)
 	cost := make([]float64, m)
@@ -42,7 +45,7 @@ func (s *solver) improve(work int64) {
 	}
 	s.seeds = nil
 	start := s.work()
-	s.generate(lp, md.count, start+(end-start)*6/10, true)
+	s.generate(lp, md.count, start+(end-start)*7/10, true)
 	if s.done() || s.work() > end {
 		return
 	}
@@ -52,7 +55,7 @@ func (s *solver) improve(work int64) {
 	copy(s.rem, md.count)
 	uses, c := s.greedy(s.duals, s.rem, 100, nil)
 	s.offer(uses, c)
-	s.dive(lp, start+(end-start)*8/10)
+	s.dive(lp, start+(end-start)*9/10)
 	s.search(end)
 }
 
@@ -104,6 +107,8 @@ func (s *solver) generate(lp *cover, rem []int32, until int64, prove bool) {
 	}
 	nodes := 60
 	smooth := 0.6
+	s.kn.stop = until*opsPerUnit - s.ops
+	defer func() { s.kn.stop = math.MaxInt64 }()
 	for s.work() < until {
 		ops := lp.ops
 		lp.primal(50 * m)
@@ -141,7 +146,7 @@ func (s *solver) generate(lp *cover, rem []int32, until int64, prove bool) {
 				}
 			}
 		}
-		if best >= obj*(1-1e-4) {
+		if best >= obj*(1-closeEnough/2) {
 			return
 		}
 		if added > 0 {
@@ -150,8 +155,10 @@ func (s *solver) generate(lp *cover, rem []int32, until int64, prove bool) {
 		switch {
 		case smooth > 0 && haveCenter:
 			smooth = max(smooth-0.3, 0) // the mixture found nothing: nearer to the LP's own
-		case nodes < 60*64:
-			nodes *= 8
+		case nodes > 0:
+			nodes, smooth = -1500, 0.5
+		case nodes > -20000 && prove:
+			nodes *= 4
 		default:
 			return
 		}
@@ -167,7 +174,11 @@ func (s *solver) price(lp *cover, sep, pi []float64, rem []int32, nodes int) (ra
 	md := s.md
 	s.hot = s.hot[:0]
 	look := func(b int32, val []float64) (found pattern, ok bool, bound float64) {
-		v, bound := s.kn.run(b, val, rem, md.price[b]*(1+1e-7), nodes)
+		floor := md.price[b] * (1 + 1e-7)
+		if nodes < 0 {
+			floor = md.price[b] * (1 + 2e-4)
+		}
+		v, bound := s.kn.run(b, val, rem, floor, nodes)
 		if v == 0 {
 			return found, false, bound
 		}
@@ -182,6 +193,9 @@ func (s *solver) price(lp *cover, sep, pi []float64, rem []int32, nodes int) (ra
 		return found, true, bound
 	}
 	for b := range int32(md.nb) {
+		if s.kn.ops > s.kn.stop {
+			return math.Inf(1), added // bins not looked at: nothing is proven
+		}
 		p, ok, bound := look(b, sep)
 		ratio = max(ratio, bound/md.price[b])
 		if ok {

@@ -48,15 +48,19 @@ type knap struct {
 	best    []int32
 	bestV   float64
 	ops     int64 // elementary steps done so far
+	stop    int64 // ops at which a search by layers gives up
 	scratch []int32
 	perm    []int32
 	tv      []float64
 	tid     []int32
 	tub     []int32
+
+	lay   layers
+	slack []float64
 }
 
 func newKnap(md *model) *knap {
-	k := &knap{md: md}
+	k := &knap{md: md, stop: math.MaxInt64}
 	nd := md.nd
 	k.lam = make([]float64, nd)
 	k.binv = make([]float64, nd*nd)
@@ -78,7 +82,8 @@ func grow[T any](s []T, n int) []T {
 // run looks for the filling of bin b with the most value, val[i] per pod of
 // item i and at most rem[i] pods. It returns the value of the best filling it
 // found (0 when none beats floor) and an upper bound on the value of any. Only
-// fillings worth more than floor are of interest. nodes bounds the search.
+// fillings worth more than floor are of interest. The search goes depth first
+// through nodes leaves, or, if nodes is negative, by layers of -nodes states.
 func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int) (best, bound float64) {
 	md := k.md
 	nd := md.nd
@@ -170,6 +175,51 @@ func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int
 	}
 	k.w, k.rc = ww, k.w
 	k.n = n
+	k.suffixes()
+
+	cap := md.cp(b)
+	k.reset(cap)
+	for a := range n {
+		if c := int32(start[a]); c > 0 {
+			k.put(a, c)
+		}
+	}
+	k.topUp(0, -1)
+	k.keep()
+	if k.bestV < root/up*(1-1e-9) {
+		k.polish(cap)
+	}
+	cut := max(floor, k.bestV)
+	if root <= cut*up || nodes == 0 {
+		return k.result(floor), root
+	}
+	// Candidates of which a single pod costs more than root has above the cut
+	// are in no filling of interest.
+	m := 0
+	for a := range n {
+		r := k.v[a] - k.w[a]
+		if r < 0 && k.best[a] == 0 && (root+r)*up <= cut {
+			continue
+		}
+		if m != a {
+			k.id[m], k.v[m], k.w[m], k.ub[m], k.best[m] = k.id[a], k.v[a], k.w[a], k.ub[a], k.best[a]
+			copy(k.s[m*nd:(m+1)*nd], k.s[a*nd:(a+1)*nd])
+		}
+		m++
+	}
+	if m < n {
+		k.n = m
+		k.suffixes()
+	}
+	if nodes < 0 {
+		return k.layered(cap, floor, root, -nodes)
+	}
+	return k.search(cap, floor, root, nodes)
+}
+
+// suffixes computes smin and dens.
+func (k *knap) suffixes() {
+	n, nd := k.n, k.md.nd
 	for d := range nd {
 		k.smin[n*nd+d], k.dens[n*nd+d] = math.MaxInt64, 0
 	}
@@ -185,24 +235,6 @@ func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int
 		}
 	}
 	k.ops += int64(2 * n * nd)
-
-	cap := md.cp(b)
-	k.reset(cap)
-	for a := range n {
-		if c := int32(start[a]); c > 0 {
-			k.put(a, c)
-		}
-	}
-	k.topUp(0, -1)
-	k.keep()
-	if k.bestV < root/up*(1-1e-9) {
-		k.polish(cap)
-	}
-	cut := max(floor, k.bestV)
-	if root <= cut*up || nodes <= 0 {
-		return k.result(floor), root
-	}
-	return k.search(cap, floor, root, nodes)
 }
 
 func (k *knap) result(floor float64) float64 {
@@ -330,37 +362,40 @@ func (k *knap) polish(cap []int64) {
 	}
 }
 
-// rest bounds the value that candidates from a on can add to the filling.
-func (k *knap) rest(a int) float64 {
+// rest bounds the value that candidates from a on can add to the filling, and
+// so does folded, which takes only the folded dimension into account: with
+// fewer of a candidate before a, value and folded together never grow.
+func (k *knap) rest(a int) (bound, folded float64) {
 	nd := k.md.nd
 	if a >= k.n {
-		return 0
+		return 0, 0
 	}
-	bound := math.Inf(1)
-	folded := 0.0
+	bound = math.Inf(1)
+	left := 0.0
 	for d, r := range k.room {
-		x := k.dens[a*nd+d] * float64(r)
-		if r == 0 && math.IsInf(k.dens[a*nd+d], 1) {
-			x = math.Inf(1)
+		if x := k.dens[a*nd+d]; !math.IsInf(x, 1) {
+			bound = min(bound, x*float64(r))
 		}
-		bound = min(bound, x)
-		folded += k.lam[d] * (float64(r) * k.md.inv[d])
+		left += k.lam[d] * (float64(r) * k.md.inv[d])
 	}
 	k.ops += int64(nd)
+	folded = k.dantzig(a, left*up)
+	return min(bound, folded) * up, folded * up
+}
+
+// dantzig fills the folded room with candidates from a on, the last one in part.
+func (k *knap) dantzig(a int, left float64) float64 {
 	sum := 0.0
-	folded *= up
-	for q := a; q < k.n && sum < bound; q++ {
+	for q := a; q < k.n; q++ {
 		k.ops++
 		need := k.w[q] * float64(k.ub[q])
-		if need <= folded {
-			folded -= need
-			sum += k.v[q] * float64(k.ub[q])
-			continue
+		if need > left {
+			return sum + k.v[q]*left/k.w[q]
 		}
-		sum += k.v[q] * folded / k.w[q]
-		break
+		left -= need
+		sum += k.v[q] * float64(k.ub[q])
 	}
-	return min(sum, bound) * up
+	return sum
 }
 
 // search is the branch and bound: depth first, the most efficient candidate
@@ -400,7 +435,10 @@ func (k *knap) search(cap []int64, floor, root float64, nodes int) (best, bound 
 				k.stack = k.stack[:len(k.stack)-1]
 				k.take(q, 1)
 				cur -= k.v[q]
-				bound = max(bound, (max(cur, 0)+k.rest(q+1))*up)
+				// Of the lower counts of q the next one promises most by the
+				// folded bound; the others are below that too.
+				_, folded := k.rest(q + 1)
+				bound = max(bound, (max(cur, 0)+folded)*up)
 				c := k.cnt[q]
 				if c > 0 {
 					k.take(q, c)
@@ -418,11 +456,12 @@ func (k *knap) search(cap []int64, floor, root float64, nodes int) (best, bound 
 			if k.cnt[q] == 0 {
 				k.stack = k.stack[:len(k.stack)-1]
 			}
-			if (max(cur, 0)+k.rest(q+1))*up > cut {
+			rest, folded := k.rest(q + 1)
+			if (max(cur, 0)+rest)*up > cut {
 				a, open = q+1, true
 				break
 			}
-			if c := k.cnt[q]; c > 0 {
+			if c := k.cnt[q]; c > 0 && (max(cur, 0)+folded)*up <= cut {
 				k.take(q, c)
 				cur -= float64(c) * k.v[q]
 				k.stack = k.stack[:len(k.stack)-1]

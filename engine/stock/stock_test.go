@@ -287,3 +287,105 @@ func TestMalformedProblemsAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestKnapsackBoundsHold compares every way to search a knapsack with trying
+// all fillings: what is found is feasible and worth what it says, the bound is
+// not below the best there is, and with enough effort both meet.
+func TestKnapsackBoundsHold(t *testing.T) {
+	met, total := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := genProblem(t, 6, 4)
+		md := prepare(p)
+		if md.nb == 0 {
+			t.Skip("nothing fits")
+		}
+		k := newKnap(md)
+		val := make([]float64, md.m)
+		for i := range val {
+			val[i] = float64(rapid.IntRange(0, 30).Draw(t, "value")) / 7
+		}
+		b := int32(rapid.IntRange(0, md.nb-1).Draw(t, "bin"))
+		want := bestFilling(md, b, val)
+		floor := want * float64(rapid.IntRange(0, 12).Draw(t, "floor")) / 10
+		for _, nodes := range []int{0, 1, 5, 10000, -2, -3, -8, -10000} {
+			got, bound := k.run(b, val, md.count, floor, nodes)
+			if bound < want-1e-9 && bound < floor {
+				t.Fatalf("effort %d: bound %v is below the best %v and the floor %v", nodes, bound, want, floor)
+			}
+			if max(bound, floor) < want*(1-1e-9) {
+				t.Fatalf("effort %d: bound %v (floor %v) is below the best %v", nodes, bound, floor, want)
+			}
+			if got > want*(1+1e-9) {
+				t.Fatalf("effort %d: found %v, the best is %v", nodes, got, want)
+			}
+			if got > 0 {
+				f := k.pattern(b)
+				v := 0.0
+				for q, i := range f.it {
+					v += val[i] * float64(f.n[q])
+					if f.n[q] > md.per[i] || f.n[q] > md.count[i] {
+						t.Fatalf("effort %d: %d of item %d", nodes, f.n[q], i)
+					}
+					for _, j := range f.it {
+						if i != j && md.conf != nil && hasBit(md.conf[int(i)*md.words:int(i+1)*md.words], int(j)) {
+							t.Fatalf("effort %d: items %d and %d together", nodes, i, j)
+						}
+					}
+				}
+				if math.Abs(v-got) > 1e-9*v || !md.canHold(b, md.load(f.it, f.n, nil), f.it) {
+					t.Fatalf("effort %d: filling %+v worth %v, said %v", nodes, f, v, got)
+				}
+			}
+			if nodes == 10000 || nodes == -10000 && md.conf == nil {
+				total++
+				if floor < want*(1-1e-9) && math.Abs(got-want) > 1e-9*want || bound > max(want, floor)*(1+1e-7) {
+					t.Fatalf("effort %d: found %v with bound %v, the best is %v, floor %v", nodes, got, bound, want, floor)
+				}
+				if want > 0 {
+					met++
+				}
+			}
+		}
+	})
+	if total > 0 && met == 0 {
+		t.Error("no knapsack had a filling")
+	}
+}
+
+func bestFilling(md *model, b int32, val []float64) float64 {
+	best := 0.0
+	room := slices.Clone(md.cp(b))
+	set := make([]uint64, md.words)
+	var rec func(k int, v float64)
+	rec = func(k int, v float64) {
+		best = max(best, v)
+		if k == len(md.list[b]) {
+			return
+		}
+		i := md.list[b][k]
+		rec(k+1, v)
+		if md.clash(i, set) {
+			return
+		}
+		set[i>>6] |= 1 << (i & 63)
+		for n := int32(1); n <= md.per[i]; n++ {
+			if fits(room, md.sz(i), 1) == 0 {
+				for d, s := range md.sz(i) {
+					room[d] += s * int64(n-1)
+				}
+				set[i>>6] &^= 1 << (i & 63)
+				return
+			}
+			for d, s := range md.sz(i) {
+				room[d] -= s
+			}
+			rec(k+1, v+float64(n)*val[i])
+		}
+		for d, s := range md.sz(i) {
+			room[d] += s * int64(md.per[i])
+		}
+		set[i>>6] &^= 1 << (i & 63)
+	}
+	rec(0, 0)
+	return best
+}
