@@ -24,6 +24,19 @@ func (b bitset) setRange(lo, hi int32) {
 	}
 }
 
+// clearRange clears [lo, hi).
+func (b bitset) clearRange(lo, hi int32) {
+	for i := lo; i < hi; {
+		end := min((i>>6+1)<<6, hi)
+		mask := ^uint64(0) << (uint(i) & 63)
+		if e := uint(end) & 63; e != 0 {
+			mask &= 1<<e - 1
+		}
+		b[i>>6] &^= mask
+		i = end
+	}
+}
+
 func (b bitset) and(o bitset) {
 	for i := range b {
 		b[i] &= o[i]
@@ -40,6 +53,16 @@ func (b bitset) andNot(o bitset) {
 	for i := range b {
 		b[i] &^= o[i]
 	}
+}
+
+// meets reports whether two sets have a member in common.
+func (b bitset) meets(o bitset) bool {
+	for i, w := range b {
+		if w&o[i] != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (b bitset) clone() bitset { return append(bitset(nil), b...) }
@@ -67,7 +90,7 @@ func (b bitset) anyIn(lo, hi int32) bool { return b.next(lo, hi) < hi }
 // next returns the smallest member that is at least i, or hi.
 func (b bitset) next(i, hi int32) int32 {
 	for i < hi {
-		w := b[i>>6] >> (uint(i) & 63)
+		w := b[i>>6] >> (uint(i) & 63) // what is left of the word
 		if w != 0 {
 			i += int32(bits.TrailingZeros64(w))
 			if i < hi {

@@ -26,6 +26,7 @@ type catalog struct {
 	tiers      []tier
 	resNames   []string // reservations, by index
 	priceOrder [][]int32
+	masks      map[int32][]valueMask
 	resLeft    []int64
 }
 
@@ -514,6 +515,36 @@ func (b *poolBuilder) daemonsOf(t *tmpColumn, index map[int32]int) {
 	t.daemons = sb.String()
 }
 
+// valueMask is the columns on which a label has a value.
+type valueMask struct {
+	val  int32
+	mask bitset
+}
+
+// valueMasks lists the values of a key over all columns, by value.
+func (cat *catalog) valueMasks(key int32) []valueMask {
+	if ms, ok := cat.masks[key]; ok {
+		return ms
+	}
+	index := map[int32]int{}
+	var ms []valueMask
+	for col, val := range cat.vals[key] {
+		i, ok := index[val]
+		if !ok {
+			i = len(ms)
+			index[val] = i
+			ms = append(ms, valueMask{val, newBitset(len(cat.cols))})
+		}
+		ms[i].mask.set(int32(col))
+	}
+	sort.Slice(ms, func(i, j int) bool { return ms[i].val < ms[j].val })
+	if cat.masks == nil {
+		cat.masks = map[int32][]valueMask{}
+	}
+	cat.masks[key] = ms
+	return ms
+}
+
 // reqRow is the set of columns on which a requirement holds.
 func (c *Cluster) reqRow(cat *catalog, r *creq) bitset {
 	key := r.cacheKey()
@@ -570,9 +601,7 @@ func (c *Cluster) taintRow(cat *catalog, row bitset, cl *class, strict bool) {
 	for i := range cat.pools {
 		p := &cat.pools[i]
 		if _, bad := firstUntolerated(cl.pc.Tolerations, p.p.Taints, strict); bad {
-			for j := p.lo; j < p.hi; j++ {
-				row.clear(j)
-			}
+			row.clearRange(p.lo, p.hi)
 		}
 	}
 }
@@ -592,9 +621,7 @@ func (c *Cluster) fitRow(cat *catalog, row bitset, cl *class) {
 			continue
 		}
 		if !fits(cl.vec, k.alloc) || conflictAny(cl.pc.HostPorts, k.ports) || c.newShared(cl, k.shared, k.alloc) < 0 {
-			for j := k.lo; j < k.hi; j++ {
-				row.clear(j)
-			}
+			row.clearRange(k.lo, k.hi)
 		}
 	}
 }

@@ -17,7 +17,7 @@ import (
 // Limits of the improving path under WorkDefault.
 const (
 	improveMinPods  = 32  // fewer pods: the quick path is as good
-	improveMaxItems = 160 // more kinds of demand: greedy fills well, and columns are many
+	improveMaxItems = 120 // more kinds of demand: greedy fills well, and columns are many
 	improveWork     = 600_000
 )
 
@@ -257,7 +257,7 @@ func (ps *pass) improve() {
 	if work == WorkDefault && (pods < improveMinPods || len(all) > improveMaxItems) {
 		work = WorkQuick
 	} else if work == WorkDefault {
-		work = improveWork
+		work = min(improveWork, 100*int64(pods))
 	}
 	same := len(keep) == 0 && len(ps.cat.tiers) == 1 && !slices.ContainsFunc(all, func(it *item) bool { return len(it.pins) > 0 }) && len(ps.quotaLeft) == 0
 	for i := range ps.limits {
@@ -289,9 +289,14 @@ func (ps *pass) improve() {
 		}
 	}
 	if ps.bound == nil && !ps.opt.SkipBound {
-		prob, _ := ps.problem(all, true)
-		sol := stock.Quick(prob)
-		ps.setBound(sol)
+		if work >= 0 {
+			prob, _ := ps.problem(all, true)
+			sol := stock.Solve(prob, stock.Options{Work: max(1, work/3)})
+			ps.work += sol.Work
+			ps.setBound(sol)
+		} else {
+			ps.bound = ps.resourceBound(all)
+		}
 	}
 	if ps.opt.SkipBound {
 		ps.bound = nil
@@ -450,4 +455,29 @@ func (ps *pass) build(items []*item, sol *stock.Solution, bins []int32) bool {
 		}
 	}
 	return true
+}
+
+// resourceBound values what the items take at prices at which no machine they
+// may be on holds more than it costs.
+func (ps *pass) resourceBound(items []*item) *Bound {
+	demand := make([]float64, len(ps.c.dims.names))
+	rows := newBitset(len(ps.cat.cols))
+	for _, it := range items {
+		rows.or(it.row)
+		for d, r := range it.vec {
+			demand[d] += float64(r) * float64(it.n)
+		}
+	}
+	pi := ps.pi
+	outside := rows.clone()
+	outside.andNot(ps.piRows)
+	if !outside.empty() {
+		pi = ps.resourcePrices(demand, rows) // preferences were given up
+	}
+	sum := 0.0
+	for d, w := range pi {
+		sum += w * demand[d]
+	}
+	sum *= 1 - 1e-9 // rounding
+	return &Bound{USDPerHour: sum, Resource: sum, Kind: "resource"}
 }

@@ -114,18 +114,17 @@ type pass struct {
 	limitHit   bool
 
 	pi        []float64 // value of a unit of each dimension, $/h
+	piRows    bitset    // the columns it is proven for
 	kindOrder []int32   // kinds by the most value they can hold per dollar
 	kindBest  []float64 // that bound, per kind
 	shapes    []*shape
 	shapeKey  map[string]*shape
 	rowIDs    map[uint64][]rowEntry
 	rowCount  int32
-	priceOrd  [][]int32 // per pool: columns by price
 	strictAny bool
 	quickCost float64
 	bound     *Bound
 	work      int64
-	scratch   []int64
 	ranked    map[string][]RankedOffering
 	// extra are domains that came into being in an earlier run of the pass.
 	extra map[counterKey]map[int32]bool
@@ -204,7 +203,7 @@ func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
 		}
 		pc := ps.byClass[g.Class]
 		if pc == nil {
-			pc = &passClass{cl: c.classes[g.Class], group: len(ps.classes)}
+			pc = &passClass{cl: c.classes[g.Class]}
 			pc.vec = pc.cl.vec
 			ps.byClass[g.Class] = pc
 			ps.classes = append(ps.classes, pc)
@@ -598,11 +597,13 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 		}
 	}
 	row := ps.columnsOf(v.pc.cl, false, -1)
-	vals := cat.vals[ctr.key]
-	n := int32(len(cat.cols))
-	for i := row.next(0, n); i < n; i = row.next(i+1, n) {
-		if vals[i] != valAbsent && (ctr.filter == nil || ctr.colRow.has(i)) {
-			seen[vals[i]] = true
+	if ctr.filter != nil {
+		row = row.clone()
+		row.and(ctr.colRow)
+	}
+	for _, vm := range cat.valueMasks(ctr.key) {
+		if vm.val != valAbsent && row.meets(vm.mask) {
+			seen[vm.val] = true
 		}
 	}
 	for val := range ps.extra[ctr.ck] {
@@ -867,7 +868,7 @@ func (ps *pass) candidates(v *variant) []int32 {
 func (ps *pass) tuples(v *variant, nodes []int32) []*tuple {
 	type key [4]int32
 	var list []*tuple
-	index := map[key]*tuple{}
+	index := make(map[key]*tuple, 8)
 	find := func(k key) *tuple {
 		t := index[k]
 		if t == nil {
@@ -898,30 +899,37 @@ func (ps *pass) tuples(v *variant, nodes []int32) []*tuple {
 		t.nodes = append(t.nodes, slot)
 	}
 	n := int32(len(ps.cat.cols))
-	var last *tuple
-	var lastKey key
-	for i := v.row.next(0, n); i < n; i = v.row.next(i+1, n) {
-		var k key
-		for j, tk := range keys {
-			k[j] = ps.cat.vals[tk][i]
+	if len(keys) == 1 {
+		for _, vm := range ps.cat.valueMasks(keys[0]) {
+			if v.row.meets(vm.mask) {
+				mask := v.row.clone()
+				mask.and(vm.mask)
+				find(key{vm.val}).mask = mask
+			}
 		}
-		if last == nil || k != lastKey {
-			last, lastKey = find(k), k
+	} else {
+		for i := v.row.next(0, n); i < n; i = v.row.next(i+1, n) {
+			var k key
+			for j, tk := range keys {
+				k[j] = ps.cat.vals[tk][i]
+			}
+			t := find(k)
+			if t.mask == nil {
+				t.mask = newBitset(int(n))
+			}
+			t.mask.set(i)
 		}
-		if last.mask == nil {
-			last.mask = newBitset(int(n))
-		}
-		last.mask.set(i)
 	}
 	// By name: numbers are given in the order of first sight, which must not matter.
-	names := func(t *tuple) []string {
-		out := make([]string, 0, len(t.vals))
-		for i, val := range t.vals {
-			out = append(out, ps.c.sym.tab[keys[i]].names[val])
+	slices.SortFunc(list, func(a, b *tuple) int {
+		for i, key := range keys {
+			names := ps.c.sym.tab[key].names
+			if c := strings.Compare(names[a.vals[i]], names[b.vals[i]]); c != 0 {
+				return c
+			}
 		}
-		return out
-	}
-	sort.Slice(list, func(i, j int) bool { return slices.Compare(names(list[i]), names(list[j])) < 0 })
+		return 0
+	})
 	for _, t := range list {
 		if t.mask == nil {
 			t.mask = newBitset(int(n))
@@ -1049,7 +1057,7 @@ func (ps *pass) placeIn(v *variant, t *tuple, n int64) int64 {
 	}
 	for t.machCur < len(ps.machines) && done < n {
 		m := ps.machines[t.machCur]
-		if !t.mask.has(m.col) {
+		if !t.mask.has(m.col) && !ps.retarget(v, m, t.mask) {
 			t.machCur++
 			continue
 		}
@@ -1120,6 +1128,36 @@ func (ps *pass) enlarge(v *variant, t *tuple, n int64) int64 {
 		}
 	}
 	return 0
+}
+
+// retarget moves a machine to another offering of its kind that is in the mask,
+// when nothing on it relies on the present one (its zone, say) and it costs no
+// more. It reports whether it did.
+func (ps *pass) retarget(v *variant, m *mach, mask bitset) bool {
+	k := &ps.cat.kinds[m.kind]
+	col := mask.next(k.lo, k.hi)
+	if col == k.hi || !fits(v.pc.cl.vec, m.free) {
+		return false
+	}
+	price := ps.cat.cols[m.col].price
+next:
+	for ; col < k.hi && ps.cat.cols[col].price <= price; col = mask.next(col+1, k.hi) {
+		if ps.cat.cols[col].reserve >= 0 || !ps.pinned(m, col) {
+			continue
+		}
+		for i := range m.pods {
+			if !m.pods[i].v.row.has(col) {
+				continue next
+			}
+		}
+		if ps.swapAllowed(m.col, col) && ps.roomOn(v, m, 1) > 0 {
+			ps.draw(m.col, -1)
+			ps.draw(col, 1)
+			m.col = col
+			return true
+		}
+	}
+	return false
 }
 
 // hostRoom is how many pods of a variant the host-level rules allow where

@@ -26,6 +26,7 @@ func (ps *pass) prices() {
 		}
 	}
 	ps.pi = ps.resourcePrices(demand, rows)
+	ps.piRows = rows
 	for _, pc := range ps.classes {
 		pc.value = ps.valueOf(pc.vec)
 	}
@@ -77,32 +78,30 @@ func (ps *pass) resourcePrices(demand []float64, rows bitset) []float64 {
 		need[i] = 1
 	}
 	lp := newSimplex(need, 1e9)
-	type cand struct {
-		price float64
-		col   []entry
-	}
-	var cands []cand
+	nd2 := len(dims)
+	prices := make([]float64, 0, len(cat.kinds))
+	flat := make([]float64, 0, len(cat.kinds)*nd2) // contents of each candidate, dense
 	for i := range cat.kinds {
 		k := &cat.kinds[i]
 		first := rows.next(k.lo, k.hi)
 		if first == k.hi {
 			continue
 		}
-		var col []entry
-		for j, d := range dims {
-			if a := k.alloc[d]; a > 0 {
-				col = append(col, entry{int32(j), math.Min(float64(a), unlimited) / demand[d]})
-			}
+		for _, d := range dims {
+			flat = append(flat, math.Min(float64(max(0, k.alloc[d])), unlimited)/demand[d])
 		}
-		if len(col) > 0 {
-			cands = append(cands, cand{math.Max(cat.cols[first].price, 1e-9), col})
-		}
+		prices = append(prices, math.Max(cat.cols[first].price, 1e-9))
 	}
-	for iter := 0; iter < 60*len(dims)+60; iter++ {
+	col := make([]entry, 0, nd2)
+	for iter := 0; iter < 60*nd2+60; iter++ {
 		best, at := -1e-9, -1
-		for i := range cands {
-			if r := lp.reduced(cands[i].price, cands[i].col) / cands[i].price; r < best {
-				best, at = r, i
+		for i, price := range prices {
+			r := price
+			for j, a := range flat[i*nd2 : i*nd2+nd2] {
+				r -= lp.pi[j] * a
+			}
+			if r < best*price {
+				best, at = r/price, i
 			}
 		}
 		if at < 0 {
@@ -111,7 +110,13 @@ func (ps *pass) resourcePrices(demand []float64, rows bitset) []float64 {
 			}
 			continue
 		}
-		if !lp.enter(cands[at].price, cands[at].col) {
+		col = col[:0]
+		for j, a := range flat[at*nd2 : at*nd2+nd2] {
+			if a > 0 {
+				col = append(col, entry{int32(j), a})
+			}
+		}
+		if len(col) == 0 || !lp.enter(prices[at], append([]entry(nil), col...)) {
 			break
 		}
 	}
@@ -121,12 +126,12 @@ func (ps *pass) resourcePrices(demand []float64, rows bitset) []float64 {
 	// Make it a proof whatever the solver did: scale down until no kind holds
 	// more than its price.
 	worst := 0.0
-	for _, cd := range cands {
+	for i, price := range prices {
 		v := 0.0
-		for _, e := range cd.col {
-			v += math.Max(0, lp.pi[e.row]) * e.val
+		for j, a := range flat[i*nd2 : i*nd2+nd2] {
+			v += math.Max(0, lp.pi[j]) * a
 		}
-		worst = math.Max(worst, v/cd.price)
+		worst = math.Max(worst, v/price)
 	}
 	if worst > 1 {
 		for d := range out {

@@ -225,28 +225,18 @@ type variant struct {
 
 // passClass is a pending class during a pass.
 type passClass struct {
-	cl       *class
-	vec      []int64
-	shape    *shape
-	pods     []string
-	used     int // pods placed so far
-	contrib  []*counter
-	pinKeys  []int32 // non-hostname keys some counter of contrib uses
-	ladder   []drop
-	level    int
-	v        *variant
-	value    float64
-	tracked  bool
-	why      refusal
-	group    int // index in the pending list
-	placedOn []placed
-	hostile  bool
-}
-
-// refusal is why the last pod of a class found no place.
-type refusal struct {
-	code   Reason
-	detail string
+	cl      *class
+	vec     []int64
+	shape   *shape
+	pods    []string
+	used    int // pods placed so far
+	contrib []*counter
+	pinKeys []int32 // labels that must be settled where its pods go
+	ladder  []drop
+	level   int
+	v       *variant
+	value   float64
+	trace   *stageTrace
 }
 
 // drop is a step of the relaxation ladder.

@@ -26,6 +26,9 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 		}
 	}
 	stage := func(name string, reason Reason, detail string, narrow func(bitset), keep func(*node) bool) {
+		if len(tr.stages) > 0 && len(nodes) == 0 && row.empty() {
+			return
+		}
 		before := row
 		if narrow != nil {
 			row = row.clone()
@@ -85,16 +88,18 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 	}
 	stage("available", ReasonUnavailable, "offerings that can be had now", func(b bitset) { b.and(cat.avail) }, nil)
 	stage("limits", ReasonLimits, "", func(b bitset) { ps.limitRow(b) }, nil)
-	stage("quota", ReasonQuota, "", func(b bitset) { ps.quotaRow(b, false) }, nil)
-	stage("reservations", ReasonReservation, "", func(b bitset) { ps.quotaRow(b, true) }, nil)
+	if len(ps.quotaLeft) > 0 {
+		stage("quota", ReasonQuota, "", func(b bitset) { ps.quotaRow(b, false) }, nil)
+	}
+	if len(ps.resLeft) > 0 {
+		stage("reservations", ReasonReservation, "", func(b bitset) { ps.quotaRow(b, true) }, nil)
+	}
 	if ps.opt.MinValues != MinValuesBestEffort {
 		stage("minValues", ReasonMinValues, "", func(b bitset) {
 			for i := range cat.pools {
 				p := &cat.pools[i]
 				if len(p.minValues) > 0 && !ps.minValuesHold(p, b, b.next(p.lo, p.hi), nil, cl.vec) {
-					for j := p.lo; j < p.hi; j++ {
-						b.clear(j)
-					}
+					b.clearRange(p.lo, p.hi)
 				}
 			}
 		}, nil)
@@ -129,6 +134,15 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 	return tr
 }
 
+// explained is explain, worked out once per class.
+func (ps *pass) explained(pc *passClass) *stageTrace {
+	if pc.trace == nil {
+		tr := ps.explain(pc)
+		pc.trace = &tr
+	}
+	return pc.trace
+}
+
 func (ps *pass) limitRow(b bitset) {
 	hit := ps.limitHit
 	for i := range ps.cat.kinds {
@@ -139,9 +153,7 @@ func (ps *pass) limitRow(b bitset) {
 				need = 1
 			}
 			if need > l.left {
-				for j := k.lo; j < k.hi; j++ {
-					b.clear(j)
-				}
+				b.clearRange(k.lo, k.hi)
 			}
 		}
 	}
@@ -241,43 +253,65 @@ func trim(f float64) string {
 
 // miss records the offering that came nearest before a stage took the last.
 func (tr *stageTrace) miss(ps *pass, pc *passClass, reason Reason, detail string, row bitset) {
-	n := int32(len(ps.cat.cols))
-	best, bestShort, text := int32(-1), math.Inf(1), detail
-	for col := row.next(0, n); col < n; col = row.next(col+1, n) {
+	best, bestShort := int32(-1), math.Inf(1)
+	for ki := range ps.cat.kinds {
+		k := &ps.cat.kinds[ki]
+		col := row.next(k.lo, k.hi)
+		if col == k.hi {
+			continue
+		}
 		if reason != ReasonResources {
 			best = col
 			break
 		}
-		k := &ps.cat.kinds[ps.cat.cols[col].kind]
-		short, what := shortfall(ps, pc.vec, k.alloc)
-		if short < bestShort {
-			best, bestShort, text = col, short, what
+		if short := shortfall(pc.vec, k.alloc); short < bestShort {
+			best, bestShort = col, short
 		}
 	}
-	if best >= 0 {
-		tr.misses = append(tr.misses, Miss{What: ps.describe(best), Reason: reason, Detail: text})
+	if best < 0 {
+		return
 	}
+	if reason == ReasonResources {
+		detail = ps.shortText(pc.vec, ps.cat.kinds[ps.cat.cols[best].kind].alloc)
+	}
+	tr.misses = append(tr.misses, Miss{What: ps.describe(best), Reason: reason, Detail: detail})
 }
 
 func (tr *stageTrace) missNode(ps *pass, pc *passClass, reason Reason, detail string, nodes []int32) {
-	best, bestShort, text := nodes[0], math.Inf(1), detail
+	best, bestShort := nodes[0], math.Inf(1)
 	if reason == ReasonResources {
 		for _, s := range nodes {
-			if short, what := shortfall(ps, pc.vec, ps.c.nodes[s].free); short < bestShort {
-				best, bestShort, text = s, short, what
+			if short := shortfall(pc.vec, ps.c.nodes[s].free); short < bestShort {
+				best, bestShort = s, short
 			}
 		}
+		detail = ps.shortText(pc.vec, ps.c.nodes[best].free)
 	}
-	tr.misses = append(tr.misses, Miss{What: "node " + ps.c.nodes[best].n.Name, Reason: reason, Detail: text})
+	tr.misses = append(tr.misses, Miss{What: "node " + ps.c.nodes[best].n.Name, Reason: reason, Detail: detail})
 }
 
-// shortfall is the largest relative lack of room and its description.
-func shortfall(ps *pass, vec, free []int64) (float64, string) {
+// shortfall is the largest relative lack of room over the dimensions.
+func shortfall(vec, free []int64) float64 {
+	worst := 0.0
+	for d, r := range vec {
+		have := int64(0)
+		if d < len(free) {
+			have = max(0, free[d])
+		}
+		if r > have {
+			worst = max(worst, float64(r-have)/float64(r))
+		}
+	}
+	return worst
+}
+
+// shortText describes the dimension with the largest relative lack of room.
+func (ps *pass) shortText(vec, free []int64) string {
 	worst, text := 0.0, "fits, but its host ports or volumes do not"
 	for d, r := range vec {
 		have := int64(0)
 		if d < len(free) {
-			have = free[d]
+			have = max(0, free[d])
 		}
 		if r > have {
 			if s := float64(r-have) / float64(r); s > worst {
@@ -287,12 +321,12 @@ func shortfall(ps *pass, vec, free []int64) (float64, string) {
 			}
 		}
 	}
-	return worst, text
+	return text
 }
 
 // why names the constraint that left no candidate, in one sentence.
 func (ps *pass) why(pc *passClass) (Reason, string) {
-	tr := ps.explain(pc)
+	tr := ps.explained(pc)
 	if len(ps.cat.cols) == 0 && len(ps.c.order) == 0 {
 		return ReasonNoPools, "there is no NodePool to create a machine from, and no node"
 	}
@@ -350,7 +384,7 @@ func (ps *pass) trace(p *Plan) {
 		if !refused && ps.opt.Trace != TraceAll {
 			continue
 		}
-		e := ps.explain(pc)
+		e := ps.explained(pc)
 		t.Classes = append(t.Classes, ClassTrace{Class: pc.cl.id, Stages: e.stages, Nearest: e.misses})
 	}
 	if len(t.Classes) == 0 {
