@@ -31,6 +31,7 @@ import (
 	"github.com/nap-aks/nap/arm/compute"
 	"github.com/nap-aks/nap/arm/containerservice"
 	"github.com/nap-aks/nap/arm/graph"
+	"github.com/nap-aks/nap/arm/kql"
 	"github.com/nap-aks/nap/arm/managedidentity"
 	"github.com/nap-aks/nap/arm/monitor"
 	"github.com/nap-aks/nap/arm/network"
@@ -84,6 +85,10 @@ type Options struct {
 	Log *slog.Logger
 	// Now is the clock; optional.
 	Now func() time.Time
+	// LogsDir has the components' log files, {cluster UID}/{component}.log, and
+	// LogsDB is the database that they are collected into, for the queries of
+	// Log Analytics; optional: without both there is no such API.
+	LogsDir, LogsDB string
 	// Ready, if set, is closed when the server accepts requests.
 	Ready chan<- struct{}
 	// Kubectl is the program, with its first arguments, that runs the commands
@@ -137,6 +142,12 @@ type Server struct {
 	auth    *authorization.Provider
 	compute *compute.Provider
 	graph   *graph.Handler
+	// logs and what works on it are nil without Options.LogsDB.
+	logs      *kql.Store
+	query     http.Handler
+	collector *monitor.Collector
+	running   sync.WaitGroup
+
 	handler http.Handler
 
 	reads, writes, deletes throttle
@@ -167,7 +178,16 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s.compute = compute.New(env)
 	network.New(env)
 	managedidentity.New(env)
-	monitor.New(env)
+	insights := monitor.New(env)
+	if o.LogsDB != "" {
+		if s.logs, err = kql.Open(o.LogsDB, kql.Options{Clock: o.Now}); err != nil {
+			return nil, err
+		}
+		s.query = insights.QueryHandler(s.logs, tokens)
+		if o.LogsDir != "" {
+			s.collector = insights.NewCollector(s.logs, o.LogsDir, o.Log)
+		}
+	}
 	s.graph = &graph.Handler{Env: env, Tokens: tokens}
 	aks := containerservice.New(env, s.auth, s.compute.Quota, o.KubernetesVersions)
 	aks.Kubectl = o.Kubectl
@@ -203,11 +223,27 @@ func (s *Server) Handler() http.Handler { return s.handler }
 func (s *Server) Start(ctx context.Context) error {
 	go s.cache.Run(ctx)
 	go s.compute.Run(ctx, s.options.Etcd, s.options.Log)
+	if s.collector != nil {
+		s.running.Add(1)
+		go func() {
+			defer s.running.Done()
+			s.collector.Run(ctx)
+		}()
+	}
 	return s.env.Engine.Run(ctx)
 }
 
-// Wait returns when no operation is driven any more, after Start's context ended.
-func (s *Server) Wait() { s.env.Engine.Wait() }
+// Wait returns when no operation is driven and no log collected any more, after
+// Start's context ended, and closes the database of logs.
+func (s *Server) Wait() {
+	s.env.Engine.Wait()
+	s.running.Wait()
+	if s.logs != nil {
+		if err := s.logs.Close(); err != nil {
+			s.options.Log.Warn("closing the database of logs", "error", err)
+		}
+	}
+}
 
 // Run serves the local Azure Resource Manager until ctx ends, and then lets
 // running requests finish. It fails when it cannot listen or reach etcd.
@@ -362,6 +398,8 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.compute.ServePrices(w, r)
 	case first == "v1.0":
 		s.graph.ServeHTTP(w, r)
+	case s.query != nil && strings.EqualFold(first, "v1"):
+		s.query.ServeHTTP(w, r)
 	case path == "/healthz":
 		s.health(w, r)
 	case strings.EqualFold(first, "subscriptions") || strings.EqualFold(first, "providers") || strings.EqualFold(first, "tenants"):

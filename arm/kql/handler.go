@@ -11,10 +11,10 @@ import (
 
 // HandlerOptions of Handler.
 type HandlerOptions struct {
-	// Clusters tells which clusters send their logs to a workspace, by its ID
-	// in the path; ok is false when there is no such workspace. Nil means that
-	// every workspace sees everything.
-	Clusters func(r *http.Request, workspace string) (clusters []string, ok bool, err error)
+	// Views tells which logs are sent to a workspace, by its ID in the path; ok
+	// is false when there is no such workspace. Nil means that every workspace
+	// sees everything.
+	Views func(r *http.Request, workspace string) (views []View, ok bool, err error)
 	// Timeout bounds one query; 0 means 30 seconds.
 	Timeout time.Duration
 }
@@ -71,8 +71,8 @@ func (s *Store) serve(w http.ResponseWriter, r *http.Request, opts HandlerOption
 		writeError(w, http.StatusBadRequest, "BadArgumentError", "The request had some invalid properties: "+err.Error(), nil)
 		return
 	}
-	if opts.Clusters != nil {
-		clusters, ok, err := opts.Clusters(r, workspace)
+	if opts.Views != nil {
+		views, ok, err := opts.Views(r, workspace)
 		if err != nil {
 			writeError(w, http.StatusInternalServerError, "InternalServerError", "The workspace could not be read: "+err.Error(), nil)
 			return
@@ -81,10 +81,10 @@ func (s *Store) serve(w http.ResponseWriter, r *http.Request, opts HandlerOption
 			writeError(w, http.StatusNotFound, "WorkspaceNotFoundError", "The workspace could not be found: '"+workspace+"'", nil)
 			return
 		}
-		if clusters == nil {
-			clusters = []string{}
+		if views == nil {
+			views = []View{}
 		}
-		req.Clusters = clusters
+		req.Views = views
 	}
 	ctx, cancel := contextWithTimeout(r, opts.Timeout)
 	defer cancel()

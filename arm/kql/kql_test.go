@@ -237,8 +237,12 @@ func TestScopeOfARequest(t *testing.T) {
 		req  Request
 		want string
 	}{
-		{Request{Clusters: []string{strings.ToUpper(clusterB)}}, `Count:long [1]`},
-		{Request{Clusters: []string{}}, `Count:long [0]`},
+		{Request{Views: []View{{Cluster: strings.ToUpper(clusterB)}}}, `Count:long [1]`},
+		{Request{Views: []View{}}, `Count:long [0]`},
+		{Request{Views: []View{{Cluster: clusterA}, {Cluster: clusterB}}}, `Count:long [9]`},
+		{Request{Views: []View{{Cluster: clusterA, Category: "node-auto-provisioning"}}}, `Count:long [5]`},
+		{Request{Views: []View{{Cluster: clusterA, Category: "node-auto-provisioning"}, {Cluster: clusterB, Category: "nothing"}}}, `Count:long [5]`},
+		{Request{Views: []View{{Cluster: clusterA, Since: testNow.Add(time.Hour)}}}, `Count:long [0]`},
 		{Request{From: testNow.Add(-45 * time.Minute), To: testNow.Add(-10 * time.Minute)}, `Count:long [2]`},
 	} {
 		c.req.Query = "AzureDiagnostics | count"
@@ -375,8 +379,8 @@ func TestDatabaseIsPrivateAndSurvives(t *testing.T) {
 func TestHandler(t *testing.T) {
 	s := openStore(t)
 	seed(t, s)
-	h := s.Handler(HandlerOptions{Clusters: func(_ *http.Request, ws string) ([]string, bool, error) {
-		return []string{clusterA}, ws == "w1", nil
+	h := s.Handler(HandlerOptions{Views: func(_ *http.Request, ws string) ([]View, bool, error) {
+		return []View{{Cluster: clusterA}}, ws == "w1", nil
 	}})
 	for _, c := range []struct {
 		method, path, body string

@@ -154,9 +154,43 @@ type Request struct {
 	Query string
 	// From and To bound TimeGenerated; zero means unbounded.
 	From, To time.Time
-	// Clusters limits the answer to these cluster IDs; nil means all records,
+	// Views limits the answer to what one of them shows; nil means all records,
 	// an empty list none.
-	Clusters []string
+	Views []View
+}
+
+// View is a part of the records: those of a cluster, of one category or all,
+// from a time on.
+type View struct {
+	// Cluster is a cluster's ARM ID, in any case.
+	Cluster string
+	// Category is empty for all.
+	Category string
+	// Since is zero for those of any time.
+	Since time.Time
+}
+
+// condition is the SQL that a record of one of the views fulfils.
+func condition(views []View) (string, []any) {
+	if len(views) == 0 {
+		return "0", nil
+	}
+	var terms []string
+	var args []any
+	for _, v := range views {
+		term := "lower(cluster) = ?"
+		args = append(args, strings.ToLower(v.Cluster))
+		if v.Category != "" {
+			term += " AND category = ?"
+			args = append(args, v.Category)
+		}
+		if !v.Since.IsZero() {
+			term += " AND time >= ?"
+			args = append(args, v.Since.UnixNano())
+		}
+		terms = append(terms, term)
+	}
+	return "((" + strings.Join(terms, ") OR (") + "))", args
 }
 
 // Result is the answer to a query. Values are null, bool, int64, float64,
@@ -303,13 +337,9 @@ func (q *query) pushdown(c *compiler, req Request) (string, []any, error) {
 	if !req.To.IsZero() {
 		add("time < ?", req.To.UnixNano())
 	}
-	if req.Clusters != nil {
-		marks := strings.TrimSuffix(strings.Repeat("?,", len(req.Clusters)), ",")
-		vals := make([]any, len(req.Clusters))
-		for i, id := range req.Clusters {
-			vals[i] = strings.ToLower(id)
-		}
-		add("lower(cluster) IN ("+marks+")", vals...)
+	if req.Views != nil {
+		cond, vals := condition(req.Views)
+		add(cond, vals...)
 	}
 	bare := *c
 	bare.cols = nil

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nap-aks/nap/arm/kql"
 	"github.com/nap-aks/nap/arm/rp"
 )
 
@@ -19,24 +20,14 @@ func New(env *rp.Env) *Provider {
 	return p
 }
 
-// Source is one kind of rows that a workspace shows.
-type Source struct {
-	// ResourceID is the resource's ARM ID.
-	ResourceID string
-	// Category is the log category, in lower case.
-	Category string
-	// Since is from when on.
-	Since time.Time
-}
-
-// Sources are what diagnostic settings send to a workspace, in the order of
-// their IDs.
-func (p *Provider) Sources(ctx context.Context, workspace rp.ID) ([]Source, error) {
+// Views are what diagnostic settings send to a workspace, in the order of their
+// IDs.
+func (p *Provider) Views(ctx context.Context, workspace rp.ID) ([]kql.View, error) {
 	all, err := p.env.Store.ListType(ctx, SettingType)
 	if err != nil {
 		return nil, err
 	}
-	var out []Source
+	out := []kql.View{}
 	for _, r := range all {
 		if !strings.EqualFold(r.Doc.Str("properties", "workspaceId"), workspace.String()) {
 			continue
@@ -54,7 +45,7 @@ func (p *Provider) Sources(ctx context.Context, workspace rp.ID) ([]Source, erro
 			if err != nil {
 				return nil, rp.Errorf(500, "InternalServerError", "the record of %s: %v", r.ID, err)
 			}
-			out = append(out, Source{ResourceID: id.Scope.String(), Category: c, Since: at})
+			out = append(out, kql.View{Cluster: id.Scope.String(), Category: c, Since: at})
 		}
 	}
 	return out, nil

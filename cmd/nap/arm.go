@@ -38,6 +38,8 @@ func runARM(ctx context.Context, h local.Home, i local.Instance) error {
 		Owner:           arm.ServicePrincipal{ClientID: i.ClientID, ClientSecret: secret, DisplayName: "nap"},
 		DefaultLocation: i.Location,
 		Kubectl:         []string{self, "kubectl", "--home=" + h.Dir},
+		LogsDir:         h.Path("logs"),
+		LogsDB:          h.Path("logs", "logs.db"),
 		Log:             slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 	})
 }
