@@ -24,28 +24,9 @@ func (s *solver) improve(work int64) {
 	if s.done() {
 		return
 	}
-	need := make([]float64, m)
-	amount := make([]float64, m)
-	cost := make([]float64, m)
-	for i := range m {
-		need[i] = float64(md.count[i])
-		b := s.aloneBin[i]
-		cost[i] = md.price[b]
-		amount[i] = math.Round(cost[i] / s.alone[i])
-	}
-	lp := newCover(need, amount, cost)
-	s.known = map[uint64]bool{}
-	s.cols = s.cols[:0]
-	for i := range m {
-		s.cols = append(s.cols, pattern{s.aloneBin[i], []int32{int32(i)}, []int32{int32(amount[i])}})
-		s.known[s.cols[i].hash()] = true
-	}
-	for _, p := range s.seeds {
-		s.column(lp, p)
-	}
-	s.seeds = nil
+	s.openLP()
 	start := s.work()
-	s.generate(lp, md.count, start+(end-start)*7/10, true)
+	s.generate(md.count, start+(end-start)*7/10, true)
 	if s.done() || s.work() > end {
 		return
 	}
@@ -55,8 +36,42 @@ func (s *solver) improve(work int64) {
 	copy(s.rem, md.count)
 	uses, c := s.greedy(s.duals, s.rem, 100, nil)
 	s.offer(uses, c)
-	s.dive(lp, start+(end-start)*9/10)
+	s.dive(start + (end-start)*9/10)
 	s.search(end)
+}
+
+// openLP makes the LP over fillings, one per item alone to begin with, and adds
+// the fillings that heuristics have seen since it was last called.
+func (s *solver) openLP() {
+	md := s.md
+	if s.lp == nil {
+		m := md.m
+		need := make([]float64, m)
+		amount := make([]float64, m)
+		cost := make([]float64, m)
+		s.known = map[uint64]bool{}
+		for i := range m {
+			b := s.aloneBin[i]
+			need[i] = float64(md.count[i])
+			cost[i] = md.price[b]
+			amount[i] = math.Round(cost[i] / s.alone[i])
+			s.cols = append(s.cols, pattern{b, []int32{int32(i)}, []int32{int32(amount[i])}})
+			s.known[s.cols[i].hash()] = true
+		}
+		s.lp = newCover(need, amount, cost)
+	}
+	for _, p := range s.seeds {
+		s.column(p)
+	}
+	s.seeds = s.seeds[:0]
+}
+
+// solveLP goes on to the optimum over the fillings known.
+func (s *solver) solveLP() {
+	ops := s.lp.ops
+	s.lp.primal(50 * s.md.m)
+	s.lp.refresh()
+	s.ops += s.lp.ops - ops
 }
 
 // done says whether the best known is as good as proven optimal.
@@ -79,13 +94,13 @@ func (p pattern) hash() uint64 {
 	return h
 }
 
-func (s *solver) column(lp *cover, p pattern) bool {
+func (s *solver) column(p pattern) bool {
 	h := p.hash()
 	if s.known[h] {
 		return false
 	}
 	s.known[h] = true
-	lp.addPattern(p, s.md.price[p.bin])
+	s.lp.addPattern(p, s.md.price[p.bin])
 	s.cols = append(s.cols, p)
 	return true
 }
@@ -93,8 +108,11 @@ func (s *solver) column(lp *cover, p pattern) bool {
 // generate adds to the LP the fillings that its prices call for, until there
 // are none, the bound meets the LP, or the work is spent. With prove set rem is
 // all demand, and the bound and the duals are kept.
-func (s *solver) generate(lp *cover, rem []int32, until int64, prove bool) {
+func (s *solver) generate(rem []int32, until int64, prove bool) {
 	m := s.md.m
+	lp := s.lp
+	lp.stop = lp.ops + (until-s.work())*opsPerUnit
+	defer func() { lp.stop = math.MaxInt64 }()
 	pi := make([]float64, m)
 	sep := make([]float64, m)
 	center := make([]float64, m)
@@ -110,10 +128,7 @@ func (s *solver) generate(lp *cover, rem []int32, until int64, prove bool) {
 	s.kn.stop = until*opsPerUnit - s.ops
 	defer func() { s.kn.stop = math.MaxInt64 }()
 	for s.work() < until {
-		ops := lp.ops
-		lp.primal(50 * m)
-		lp.refresh()
-		s.ops += lp.ops - ops
+		s.solveLP()
 		obj := lp.objective()
 		for i, x := range lp.pi {
 			pi[i] = max(x, 0)
@@ -122,7 +137,7 @@ func (s *solver) generate(lp *cover, rem []int32, until int64, prove bool) {
 				sep[i] = smooth*center[i] + (1-smooth)*pi[i]
 			}
 		}
-		ratio, added := s.price(lp, sep, pi, rem, nodes)
+		ratio, added := s.price(sep, pi, rem, nodes)
 		sum := 0.0
 		for i, x := range sep {
 			sum += x * float64(rem[i])
@@ -170,7 +185,7 @@ func (s *solver) generate(lp *cover, rem []int32, until int64, prove bool) {
 // there was one, without the items it has found already, so that one round of
 // the LP learns about many items. It returns the worst ratio of value (from
 // above) to price.
-func (s *solver) price(lp *cover, sep, pi []float64, rem []int32, nodes int) (ratio float64, added int) {
+func (s *solver) price(sep, pi []float64, rem []int32, nodes int) (ratio float64, added int) {
 	md := s.md
 	s.hot = s.hot[:0]
 	look := func(b int32, val []float64) (found pattern, ok bool, bound float64) {
@@ -187,7 +202,7 @@ func (s *solver) price(lp *cover, sep, pi []float64, rem []int32, nodes int) (ra
 		for k, i := range found.it {
 			x -= pi[i] * float64(found.n[k])
 		}
-		if x < -1e-7*md.price[b] && s.column(lp, found) {
+		if x < -1e-7*md.price[b] && s.column(found) {
 			added++
 		}
 		return found, true, bound
@@ -230,9 +245,10 @@ func (s *solver) price(lp *cover, sep, pi []float64, rem []int32, nodes int) (ra
 
 // dive rounds the LP: whole copies are bought, then one pattern more, the LP
 // adapts to what is left, and so on. At every step finishing greedily is tried.
-func (s *solver) dive(lp *cover, until int64) {
+func (s *solver) dive(until int64) {
 	md := s.md
 	m := md.m
+	lp := s.lp
 	rem := append([]int32(nil), md.count...)
 	need := append([]float64(nil), lp.need...)
 	tmp := make([]int32, m)
@@ -268,7 +284,12 @@ func (s *solver) dive(lp *cover, until int64) {
 		return true
 	}
 	order := make([]int32, 0, m)
-	for s.work() < until {
+	for i, x := range lp.pi {
+		pi[i] = max(x, 0)
+	}
+	var last, tails int64 // effort of the last greedy end and of all of them
+	start := s.work()
+	for s.work()+last < until {
 		// Whole copies first, the fullest of value before others.
 		bought := false
 		order = order[:0]
@@ -306,7 +327,7 @@ func (s *solver) dive(lp *cover, until int64) {
 				}
 			}
 			if at < 0 || !buy(at, 1) {
-				break
+				break // the LP is of no more help
 			}
 		}
 		left := 0
@@ -331,7 +352,7 @@ func (s *solver) dive(lp *cover, until int64) {
 		}
 		if ok && left <= 40*m {
 			for range 2 {
-				if _, added := s.price(lp, pi, pi, rem, 30); added == 0 {
+				if _, added := s.price(pi, pi, rem, 30); added == 0 {
 					break
 				}
 				ops := lp.ops
@@ -342,14 +363,21 @@ func (s *solver) dive(lp *cover, until int64) {
 				}
 			}
 		}
-		copy(tmp, rem)
-		var c float64
-		tail, c = s.greedy(pi, tmp, 50, append(tail[:0], uses...))
-		s.offer(tail, cost+c)
+		if before := s.work(); !ok || 2*tails <= before-start {
+			copy(tmp, rem)
+			var c float64
+			tail, c = s.greedy(pi, tmp, 50, append(tail[:0], uses...))
+			s.offer(tail, cost+c)
+			last = s.work() - before
+			tails += last
+		}
 		if !ok || s.done() {
 			return
 		}
 	}
+	// Out of time: what is left, greedily.
+	tail, c := s.greedy(pi, rem, 30, uses)
+	s.offer(tail, cost+c)
 }
 
 // rng is splitmix64: the same numbers in every run.
@@ -367,6 +395,9 @@ func (r *rng) below(n int) int { return int(r.next() % uint64(n)) }
 
 func (r *rng) unit() float64 { return float64(r.next()>>11) / (1 << 53) }
 
+// patience is how many rounds without success search goes on, at least.
+const patience = 1500
+
 // search takes some machines apart, the ones that waste most of their price
 // first, and buys for their pods again at slightly different values. What is
 // cheaper stays.
@@ -379,7 +410,8 @@ func (s *solver) search(until int64) {
 	var part, fresh []use
 	base := s.duals
 	var loss []float64
-	for round := 0; s.work() < until && !s.done() && len(cur) > 0; round++ {
+	hit := 0
+	for round := 0; s.work() < until && !s.done() && round < patience+3*hit; round++ {
 		loss = loss[:0]
 		sum := 0.0
 		for _, u := range cur {
@@ -440,6 +472,7 @@ func (s *solver) search(until int64) {
 		cur = tidy(cur)
 		if cost < s.bestCost-1e-9 {
 			s.offer(cur, cost)
+			hit = round
 		}
 	}
 }

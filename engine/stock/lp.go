@@ -24,13 +24,14 @@ type cover struct {
 	nz    []int32
 	sin   []bool // the surplus of row i is in the basis
 	ops   int64
+	stop  int64 // ops at which primal gives up
 }
 
 // newCover starts with one column per row: it alone covers amount[i] of row i
 // at cost[i].
 func newCover(need, amount, cost []float64) *cover {
 	m := len(need)
-	c := &cover{m: m, need: append([]float64(nil), need...), beg: []int32{0}}
+	c := &cover{m: m, stop: math.MaxInt64, need: append([]float64(nil), need...), beg: []int32{0}}
 	c.basis = make([]int32, m)
 	c.inv = make([]float64, m*m)
 	c.xb = make([]float64, m)
@@ -151,7 +152,7 @@ func (c *cover) pivot(j, r int, rc float64) {
 // primal iterates to optimality, or limit times, and says which it was. The
 // current solution must be feasible.
 func (c *cover) primal(limit int) bool {
-	for it := 0; it < limit; it++ {
+	for it := 0; it < limit && c.ops < c.stop; it++ {
 		in, best, rc := 0, -1e-9, 0.0
 		found := false
 		for j := range c.cost {

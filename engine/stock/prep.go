@@ -319,8 +319,8 @@ next:
 func fits(room, size []int64, most int32) int32 {
 	n := int64(most)
 	for d, s := range size {
-		if s > 0 && room[d] < n*s {
-			n = room[d] / s
+		if s > 0 {
+			n = min(n, room[d]/s)
 		}
 	}
 	return int32(n)

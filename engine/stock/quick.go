@@ -19,6 +19,7 @@ type solver struct {
 	farley   float64
 	duals    []float64
 
+	lp      *cover
 	cols    []pattern // the columns of the LP
 	known   map[uint64]bool
 	collect bool
@@ -184,14 +185,38 @@ func (s *solver) quick() {
 		uses, cost = s.greedy(val, s.rem, 30, uses[:0])
 		s.offer(uses, cost)
 	}
-	mix := make([]float64, s.md.m)
-	for i := range mix {
-		mix[i] = value[i] + 1e-6*s.alone[i]
-	}
-	try(mix)
 	try(s.alone)
-	for i := range mix {
-		mix[i] = (value[i] + s.alone[i]) / 2
+	mix := make([]float64, s.md.m)
+	if s.work() < quickTries && !s.done() {
+		for i := range mix {
+			mix[i] = value[i] + 1e-6*s.alone[i]
+		}
+		try(mix)
+		for i := range mix {
+			mix[i] = (value[i] + s.alone[i]) / 2
+		}
+		try(mix)
 	}
-	try(mix)
+	// The fillings seen so far, combined at best, say what pods are worth.
+	for round := 0; round < 4 && s.md.pods >= quickPods && s.work() < quickWork && !s.done(); round++ {
+		known := len(s.cols)
+		s.openLP()
+		if len(s.cols) == known {
+			break
+		}
+		s.lp.stop = s.lp.ops + (quickWork-s.work())*opsPerUnit
+		s.solveLP()
+		s.lp.stop = math.MaxInt64
+		for i, x := range s.lp.pi {
+			mix[i] = max(x, 0)
+		}
+		try(mix)
+	}
 }
+
+// Limits of the quick heuristics.
+const (
+	quickTries = 3000  // work units after which one way to value pods has to do
+	quickWork  = 10000 // work units up to which the LP over what was seen is asked
+	quickPods  = 32    // with fewer pods it does not help
+)
