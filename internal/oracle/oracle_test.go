@@ -56,6 +56,7 @@ func verdicts(in *snapshot.Input, p *engine.Plan) (map[string]*engine.Verdict, [
 // checked is what one seed came to.
 type checked struct {
 	problems     []string // contract broken
+	lost         string   // pods that Karpenter places and the engine refuses
 	dearer       float64  // engine's cost above Karpenter's, where comparable
 	nap, karp    float64
 	comparable   bool
@@ -173,7 +174,7 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 	if len(refused) > len(more) && limited(o) {
 		r.short = true
 	} else if len(refused) > 0 && len(refused) > len(more) {
-		r.problems = append(r.problems, fmt.Sprintf("Karpenter places %d pods that the engine refuses (and the engine %d that Karpenter refuses): %s", len(refused), len(more), strings.Join(refused, "; ")))
+		r.lost = fmt.Sprintf("Karpenter places %d pods that the engine refuses (and the engine %d that Karpenter refuses): %s", len(refused), len(more), strings.Join(refused, "; "))
 	}
 
 	// Cost.
@@ -293,7 +294,7 @@ func TestOracles(t *testing.T) {
 			seeds = append(seeds, *fromSeed+uint64(i))
 		}
 	}
-	var failed, comparable, dearer, pods, placed, short int
+	var failed, lost, comparable, dearer, pods, placed, short int
 	var nap, karp, worst float64
 	start := time.Now()
 	results := make([]checked, len(seeds))
@@ -320,6 +321,10 @@ func TestOracles(t *testing.T) {
 		if r.short {
 			short++
 		}
+		if r.lost != "" {
+			lost++
+			t.Logf("seed %d: %s\nrepeat with: go test ./internal/oracle -run TestOracles -oracle.seed=%d -v", seed, r.lost, seed)
+		}
 		if r.comparable {
 			comparable++
 			nap, karp = nap+r.nap, karp+r.karp
@@ -340,8 +345,17 @@ func TestOracles(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d clusters in %s: %d pods, %d placed; %d failed, %d place fewer pods under limits than Karpenter; of %d with comparable cost %d dearer than Karpenter (worst %.1f%%), in sum $%.2f against $%.2f",
-		len(seeds), time.Since(start).Round(time.Millisecond), pods, placed, failed, short, comparable, dearer, 100*worst, nap, karp)
+	// Room on the nodes that are there, and domains, can be given to one pod or to
+	// another: both schedulers are greedy about it, and each loses a pod at times
+	// that the other places. That must stay rare.
+	if lost > len(seeds)/200+1 {
+		t.Errorf("%d of %d clusters have pods that Karpenter places and the engine refuses: more than one in 200", lost, len(seeds))
+	}
+	if nap > karp*(1+1e-9) {
+		t.Errorf("over all comparable clusters the engine pays $%.2f, more than Karpenter's $%.2f", nap, karp)
+	}
+	t.Logf("%d clusters in %s: %d pods, %d placed; %d failed, %d lose pods that Karpenter places, %d place fewer pods under limits than Karpenter; of %d with comparable cost %d dearer than Karpenter (worst %.1f%%), in sum $%.2f against $%.2f",
+		len(seeds), time.Since(start).Round(time.Millisecond), pods, placed, failed, lost, short, comparable, dearer, 100*worst, nap, karp)
 }
 
 func podName(key string) types.NamespacedName {
