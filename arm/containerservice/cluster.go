@@ -11,6 +11,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/nap-aks/nap/arm/authorization"
 	"github.com/nap-aks/nap/arm/intent"
@@ -760,8 +761,28 @@ func (p *Provider) credential(name string) func(context.Context, *rp.Request) (*
 		if !ok || cfg == "" {
 			return nil, rp.Conflict("OperationNotAllowed", "The cluster '%s' (state %s) has no credentials yet: its control plane has not come up. Wait for it: az aks wait --created.", q.ID.Name(), r.State)
 		}
-		return &rp.Response{Body: map[string]any{"kubeconfigs": []any{map[string]any{"name": name, "value": []byte(cfg)}}}}, nil
+		value, err := nameContext([]byte(cfg), r.ParsedID().Name())
+		if err != nil {
+			return nil, fmt.Errorf("credentials of cluster '%s': %w", q.ID.Name(), err)
+		}
+		return &rp.Response{Body: map[string]any{"kubeconfigs": []any{map[string]any{"name": name, "value": value}}}}, nil
 	}
+}
+
+// nameContext gives the kubeconfig's context the cluster's name. AKS does so
+// for the admin's too: it is az that adds "-admin" when it merges that one.
+func nameContext(kubeconfig []byte, name string) ([]byte, error) {
+	c, err := clientcmd.Load(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	if c.CurrentContext == name || c.Contexts[c.CurrentContext] == nil {
+		return kubeconfig, nil
+	}
+	c.Contexts[name] = c.Contexts[c.CurrentContext]
+	delete(c.Contexts, c.CurrentContext)
+	c.CurrentContext = name
+	return clientcmd.Write(*c)
 }
 
 // power begins to stop or start a cluster.

@@ -451,9 +451,9 @@ func FuzzExpression(f *testing.F) {
 
 func FuzzTemplate(f *testing.F) {
 	f.Add(wrap(vnetAndCluster))
-	files, err := filepath.Glob("testdata/*.json")
-	if err != nil {
-		f.Fatal(err)
+	files, err := filepath.Glob("../../test/docs/templates/*.json")
+	if err != nil || len(files) == 0 {
+		f.Fatal("no templates to begin with", err)
 	}
 	for _, name := range files {
 		b, err := os.ReadFile(name)

@@ -22,7 +22,7 @@ exits 3 az aks nodepool show -g "$RG" --cluster-name ops -n extra
 section "Credentials"
 az aks get-credentials -g "$RG" -n ops
 az aks get-credentials -g "$RG" -n ops --admin --overwrite-existing
-has "the contexts" ops-admin "$(kubectl config get-contexts -o name)"
+equal "the contexts" "ops ops-admin" "$(kubectl config get-contexts -o name | sort | xargs)"
 kubectl get nodes
 
 section "Machines"
@@ -30,7 +30,7 @@ kubectl create deployment inflate --image=registry.k8s.io/pause:3.9 --replicas=0
 kubectl set resources deployment inflate --requests=cpu=2
 kubectl scale deployment inflate --replicas=4
 eventually 120 some_nap_nodes
-has "the machines" aks "$(az aks machine list -g "$RG" --cluster-name ops --nodepool-name aksmanagedap --query '[].name' -o tsv)"
+has "the machines" default- "$(az aks machine list -g "$RG" --cluster-name ops --nodepool-name aksmanagedap --query '[].name' -o tsv)"
 
 section "Run a command inside"
 has "the output" default "$(az aks command invoke -g "$RG" -n ops --command 'kubectl get nodepools' --query logs -o tsv)"
