@@ -91,6 +91,7 @@ buys the cheapest machines for pods that do not fit and gives them back.`,
 	cmd.PersistentFlags().StringVar(&homeFlag, "home", "", "folder of the instance (default $NAP_HOME, else ./.nap)")
 	cmd.AddCommand(upCommand(), downCommand(), statusCommand(), logsCommand(), envCommand(), kubectlCommand(), resetCommand(), versionCommand(), componentCommand())
 	cmd.AddCommand(planCommands()...)
+	cmd.AddCommand(provisioningCommands()...)
 	// Libraries of Kubernetes register flags of their own for every program.
 	pflag.CommandLine.VisitAll(func(f *pflag.Flag) { f.Hidden = true })
 	cmd.CompletionOptions.HiddenDefaultCmd = true
