@@ -271,10 +271,44 @@ func (tr *stageTrace) miss(ps *pass, pc *passClass, reason Reason, detail string
 	if best < 0 {
 		return
 	}
-	if reason == ReasonResources {
-		detail = ps.shortText(pc.vec, ps.cat.kinds[ps.cat.cols[best].kind].alloc)
+	switch k := &ps.cat.kinds[ps.cat.cols[best].kind]; reason {
+	case ReasonResources:
+		detail = ps.shortText(pc.vec, k.alloc)
+	case ReasonLimits:
+		detail = ps.limitText(k)
+	case ReasonQuota:
+		detail = ps.quotaText(best)
+	case ReasonReservation:
+		detail = "reservation " + ps.cat.cols[best].off.ReservationID + " is used up"
+	case ReasonMinValues:
+		for _, mv := range ps.cat.pools[k.pool].minValues {
+			detail = fmt.Sprintf("the NodePool asks for %d values of %s", mv.min, ps.c.sym.tab[mv.key].name)
+		}
 	}
 	tr.misses = append(tr.misses, Miss{What: ps.describe(best), Reason: reason, Detail: detail})
+}
+
+// limitText says which limit of its pool keeps a kind out, and by how much.
+func (ps *pass) limitText(k *kind) string {
+	for _, l := range ps.limits[k.pool] {
+		need := k.capacity[l.name]
+		if l.name == ResourceNodes {
+			need = 1
+		}
+		if need > l.left {
+			return fmt.Sprintf("needs %s, the NodePool's limit leaves %s", amount(l.name, need), strings.TrimPrefix(amount(l.name, l.left), l.name+" "))
+		}
+	}
+	return ""
+}
+
+func (ps *pass) quotaText(col int32) string {
+	for _, q := range ps.cat.cols[col].off.Charges {
+		if ps.quotaLeft[q.Quota] < q.Amount {
+			return fmt.Sprintf("needs %d of quota %s, %d left", q.Amount, ps.c.quotas[q.Quota].Name, ps.quotaLeft[q.Quota])
+		}
+	}
+	return ""
 }
 
 func (tr *stageTrace) missNode(ps *pass, pc *passClass, reason Reason, detail string, nodes []int32) {
