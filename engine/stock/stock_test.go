@@ -389,3 +389,112 @@ func bestFilling(md *model, b int32, val []float64) float64 {
 	rec(0, 0)
 	return best
 }
+
+// genCluster draws a problem of the size and the proportions of a cluster.
+func genCluster(t *rapid.T) *Problem {
+	p := &Problem{}
+	nb := rapid.IntRange(3, 40).Draw(t, "bins")
+	for range nb {
+		cores := int64(1) << rapid.IntRange(1, 7).Draw(t, "cores")
+		per := rapid.SampledFrom([]int64{2, 4, 8}).Draw(t, "GiB per core")
+		gpus := int64(0)
+		price := float64(cores) * (0.03 + 0.004*float64(per)) * rapid.Float64Range(0.8, 1.3).Draw(t, "dear")
+		if rapid.IntRange(0, 5).Draw(t, "gpu bin") == 0 {
+			gpus = max(cores/16, 1)
+			price += float64(gpus)
+		}
+		p.Bins = append(p.Bins, Bin{Capacity: []int64{cores*1000 - 100, (cores*per*9/10 - 1) << 30, 110, gpus}, Price: price})
+	}
+	words := (nb + 63) / 64
+	ni := rapid.IntRange(5, 60).Draw(t, "items")
+	for range ni {
+		it := Item{
+			Size: []int64{
+				rapid.Int64Range(1, 160).Draw(t, "cpu") * 50,
+				rapid.Int64Range(1, 60).Draw(t, "mem") << 28,
+				1, 0,
+			},
+			Count: rapid.IntRange(1, 60).Draw(t, "count"),
+		}
+		if rapid.IntRange(0, 9).Draw(t, "gpu") == 0 {
+			it.Size[3] = 1
+		}
+		if rapid.IntRange(0, 4).Draw(t, "capped") == 0 {
+			it.MaxPerBin = rapid.IntRange(1, 3).Draw(t, "cap")
+		}
+		p.Items = append(p.Items, it)
+		row := make([]uint64, words)
+		some := rapid.IntRange(0, 2).Draw(t, "restricted") == 0
+		for b := range nb {
+			if !some || rapid.Bool().Draw(t, "allowed") {
+				row[b>>6] |= 1 << (b & 63)
+			}
+		}
+		p.Allowed = append(p.Allowed, row)
+	}
+	if rapid.Bool().Draw(t, "conflicts") {
+		p.Conflict = make([][]uint64, ni)
+		for i := range p.Conflict {
+			p.Conflict[i] = make([]uint64, (ni+63)/64)
+		}
+		for range rapid.IntRange(1, 10).Draw(t, "pairs") {
+			i := rapid.IntRange(0, ni-1).Draw(t, "i")
+			j := rapid.IntRange(0, ni-1).Draw(t, "j")
+			p.Conflict[i][j>>6] |= 1 << (j & 63)
+			p.Conflict[j][i>>6] |= 1 << (i & 63)
+		}
+	}
+	return p
+}
+
+func TestClusters(t *testing.T) {
+	plain, gaps := 0, 0.0
+	rapid.Check(t, func(t *rapid.T) {
+		p := genCluster(t)
+		q := Quick(p)
+		work := int64(rapid.SampledFrom([]int{500, 5000, 30000}).Draw(t, "work"))
+		s := Solve(p, Options{Work: work})
+		for _, x := range []*Solution{q, s} {
+			if err := x.Check(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s.Cost > q.Cost*(1+1e-12) || s.Bound < q.Bound || max(s.Bound, q.Bound) > s.Cost*(1+1e-9) {
+			t.Fatalf("costs %v quick, %v; bounds %v, %v", q.Cost, s.Cost, q.Bound, s.Bound)
+		}
+		if s.Work > q.Work+work+work/2+5000 {
+			t.Fatalf("work %d, quick %d, budget %d", s.Work, q.Work, work)
+		}
+		a, _ := json.Marshal(s)
+		b, _ := json.Marshal(Solve(p, Options{Work: work}))
+		if string(a) != string(b) {
+			t.Fatalf("two answers:\n%s\n%s", a, b)
+		}
+		if work == 30000 && p.Conflict == nil && s.Bound > 0 {
+			plain++
+			gaps += s.Cost/s.Bound - 1
+		}
+	})
+	if plain > 0 {
+		t.Logf("mean gap %.2f%% of %d without conflicts", 100*gaps/float64(plain), plain)
+	}
+}
+
+func TestTheLPFindsTheOptimumAndFollowsTheDemand(t *testing.T) {
+	// Two rows; alone 1 each, together cheaper.
+	c := newCover([]float64{4, 6}, []float64{1, 1}, []float64{2, 3})
+	c.add(3.5, []int32{0, 1}, []float64{1, 1})
+	if !c.primal(100) || math.Abs(c.objective()-(4*3.5+2*3)) > 1e-9 {
+		t.Errorf("objective %v, want 20", c.objective())
+	}
+	if math.Abs(c.pi[0]-0.5) > 1e-9 || math.Abs(c.pi[1]-3) > 1e-9 {
+		t.Errorf("prices %v, want 0.5 and 3", c.pi)
+	}
+	c.demand([]float64{6, 1})
+	if !c.dual(100) || !c.primal(100) || math.Abs(c.objective()-(3.5+5*2)) > 1e-9 {
+		t.Errorf("objective %v after the demand changed, want 13.5", c.objective())
+	}
+	if !c.refresh() {
+		t.Error("the basis is said to be singular")
+	}
+}
