@@ -47,10 +47,7 @@ func runController(ctx context.Context, i local.Instance, s local.ControllerSett
 		// The supervisor sees to it that there is one; with a lease, a killed
 		// controller's successor would wait for it to run out.
 		DisableLeaderElection: true,
-		// Boot times are short here, so a pass may start sooner.
-		BatchIdle: 500 * time.Millisecond,
-		BatchMax:  5 * time.Second,
-		KubeQPS:   400, KubeBurst: 800,
+		KubeQPS:               400, KubeBurst: 800,
 		CPUMillicores: 2000,
 	})
 }

@@ -52,7 +52,7 @@ of examples/shop.yaml, about 200 pods for which machines are bought.`,
 	cmd.Flags().BoolVar(&f.noExample, "no-example", false, "do not create the example cluster")
 	cmd.Flags().StringVar(&f.location, "location", "", "region of the examples (default eastus, or that of the last run)")
 	cmd.Flags().DurationVar(&f.bootTime, "boot-time", 0, "mean time a machine takes to boot (default 1.5s)")
-	cmd.Flags().StringVar(&f.engine, "engine", "", "what decides which machines to buy: nap or karpenter (default: karpenter)")
+	cmd.Flags().StringVar(&f.engine, "engine", "", "what decides which machines to buy: nap or karpenter (default: nap)")
 	return cmd
 }
 
@@ -63,9 +63,7 @@ func runUp(parent context.Context, f upFlags) error {
 	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	switch f.engine {
-	case "":
-		f.engine = controllers.EngineKarpenter
-	case controllers.EngineNAP, controllers.EngineKarpenter:
+	case "", controllers.EngineNAP, controllers.EngineKarpenter:
 	default:
 		return fmt.Errorf("--engine %s is not known: there are %s and %s", f.engine, controllers.EngineNAP, controllers.EngineKarpenter)
 	}
