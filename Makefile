@@ -8,8 +8,8 @@ LDFLAGS := -s -w \
   -X $(VERSION_PKG).gitMajor=1 -X $(VERSION_PKG).gitMinor=36 \
   -X $(VERSION_PKG).gitTreeState=clean
 GO ?= go
-GOLANGCI_VERSION := v2.12.2
 AZURE_CLI_VERSION := 2.91.0
+GOLANGCI_VERSION := v2.15.0
 
 .PHONY: help up build unit e2e test test-az lint bench generate
 
