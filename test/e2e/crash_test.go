@@ -145,8 +145,8 @@ func TestThousandPods(t *testing.T) {
 	c := in.open(t, "napcluster")
 	eventually(t, "the instance is quiet", 2*time.Minute, func() error { return c.readyNodes(3) })
 	// Warm: one pod has been through the whole path.
-	c.apply(t, deployment("warm", 6, "1", "1Gi"))
-	eventually(t, "warm-up pods Running", time.Minute, func() error { return c.running("default", "warm", 6) })
+	c.apply(t, deployment("warm", 30, "1", "1Gi"))
+	eventually(t, "warm-up pods Running", time.Minute, func() error { return c.running("default", "warm", 30) })
 	c.scale(t, "warm", 0)
 	eventually(t, "warm-up machines gone", 3*time.Minute, c.noMachines)
 

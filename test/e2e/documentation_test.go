@@ -114,7 +114,7 @@ func TestDocumentation(t *testing.T) {
 			t.Errorf("the controller's log holds no JSON line:\n%.500s", out)
 		}
 		metrics := c.controllerMetrics(t)
-		for _, name := range []string{"karpenter_nodeclaims_created_total", "karpenter_nodes_allocatable", "karpenter_scheduler_scheduling_duration_seconds", "karpenter_nodepools_limit", "karpenter_cluster_state_synced"} {
+		for _, name := range []string{"karpenter_nodeclaims_created_total", "karpenter_nodes_allocatable", "karpenter_scheduler_scheduling_duration_seconds", "karpenter_nodepools_usage", "karpenter_cluster_state_synced"} {
 			if !strings.Contains(metrics, name) {
 				t.Errorf("/metrics has no %s", name)
 			}
