@@ -326,15 +326,15 @@ func TestIntentsBecomeACluster(t *testing.T) {
 	}
 	eventually(t, "the machine to be gone", time.Minute, func() error {
 		if _, found, err := intent.Get[intent.MachineStatus](ctx, r.etcd, intent.MachineStatusKey("c1", "nodepool1", "0")); err != nil || found {
-			return fmt.Errorf("status found: %t, %v", found, err)
+			return fmt.Errorf("status found: %t, %w", found, err)
 		}
 		pods, err := k.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
 		if err != nil || len(pods.Items) > 0 {
-			return fmt.Errorf("%d pods left (%v)", len(pods.Items), err)
+			return fmt.Errorf("%d pods left (%w)", len(pods.Items), err)
 		}
 		nodes, err := k.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		if err != nil || len(nodes.Items) > 0 {
-			return fmt.Errorf("%d nodes left (%v)", len(nodes.Items), err)
+			return fmt.Errorf("%d nodes left (%w)", len(nodes.Items), err)
 		}
 		return nil
 	})
@@ -345,7 +345,7 @@ func TestIntentsBecomeACluster(t *testing.T) {
 	}
 	eventually(t, "the cluster to be gone", time.Minute, func() error {
 		if _, found, err := intent.Get[intent.ClusterStatus](ctx, r.etcd, intent.ClusterStatusKey("c1")); err != nil || found {
-			return fmt.Errorf("status found: %t, %v", found, err)
+			return fmt.Errorf("status found: %t, %w", found, err)
 		}
 		resp, err := r.etcd.Get(ctx, etcdPrefix("c1"), clientv3.WithPrefix(), clientv3.WithCountOnly())
 		if err != nil || resp.Count > 0 {

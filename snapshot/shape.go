@@ -509,33 +509,3 @@ func (s *shapes) namespaces(ctx context.Context, sel *metav1.LabelSelector) ([]s
 	}
 	return out, nil
 }
-
-// usesNamespaceSelector tells whether the pod's class depends on namespaces.
-func usesNamespaceSelector(p *corev1.Pod) bool {
-	a := p.Spec.Affinity
-	if a == nil {
-		return false
-	}
-	found := false
-	eachTerm(a, func(t *corev1.PodAffinityTerm) { found = found || t.NamespaceSelector != nil })
-	return found
-}
-
-func eachTerm(a *corev1.Affinity, f func(*corev1.PodAffinityTerm)) {
-	if a.PodAffinity != nil {
-		for i := range a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
-			f(&a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution[i])
-		}
-		for i := range a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
-			f(&a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution[i].PodAffinityTerm)
-		}
-	}
-	if a.PodAntiAffinity != nil {
-		for i := range a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
-			f(&a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[i])
-		}
-		for i := range a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
-			f(&a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution[i].PodAffinityTerm)
-		}
-	}
-}

@@ -242,5 +242,3 @@ func atoi(s string) int {
 	}
 	return n
 }
-
-func lowerASCII(s string) string { return strings.ToLower(s) }

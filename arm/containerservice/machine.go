@@ -39,10 +39,6 @@ func vmName(r *rp.Record) string {
 	return "aks-" + id.Names[1] + "-" + id.Name() + "-" + letters(r.UID, 8) + "-vm"
 }
 
-func (p *Provider) vmID(cluster, r *rp.Record) string {
-	return "/subscriptions/" + p.env.SubscriptionID + "/resourceGroups/" + cluster.Doc.Str("properties", "nodeResourceGroup") + "/providers/Microsoft.Compute/virtualMachines/" + vmName(r)
-}
-
 // batch is the header BatchPutMachine: many machines with one body.
 type batch struct {
 	BatchMachines []struct {

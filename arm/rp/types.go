@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -172,8 +171,3 @@ type Change struct {
 
 // Creating tells whether the resource is new.
 func (c *Change) Creating() bool { return c.Old == nil }
-
-// IDs of the types' collections are matched folded.
-func typeKey(namespace string, path []string) string {
-	return strings.ToLower(namespace + "/" + strings.Join(path, "/"))
-}

@@ -118,7 +118,7 @@ func (t *Template) public(what, root string, err error) error {
 		ee = &evalError{msg: err.Error(), off: -1, err: err}
 	}
 	out := t.invalid(ee.off, root+ee.path, "Unable to process template language expressions for %s: %s", what, ee.msg)
-	if ee.err != nil && ee.err != errDeferred && ee.err != errTooMuch {
+	if ee.err != nil && !errors.Is(ee.err, errDeferred) && !errors.Is(ee.err, errTooMuch) {
 		return &wrapped{out, ee.err}
 	}
 	return out

@@ -326,7 +326,7 @@ func (f *frame) references(e *expr) (any, error) {
 	if err != nil {
 		return nil, prefixFunction("references", err)
 	}
-	if f.graph == nil || len(f.graph.bySymbolLoop[strings.ToLower(name)]) == 0 && f.graph.emptyLoops[strings.ToLower(name)] == false {
+	if f.graph == nil || len(f.graph.bySymbolLoop[strings.ToLower(name)]) == 0 && !f.graph.emptyLoops[strings.ToLower(name)] {
 		return nil, failf("no resource loop of the template has the symbolic name '%s'", name)
 	}
 	if f.rt == nil {

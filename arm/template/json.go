@@ -1,6 +1,7 @@
 package template
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -68,6 +69,15 @@ type syntaxError struct {
 }
 
 func (e *syntaxError) Error() string { return e.msg }
+
+// offsetOf gives the place of a syntax error in what was read; 0 for others.
+func offsetOf(err error) int {
+	var se *syntaxError
+	if errors.As(err, &se) {
+		return se.off
+	}
+	return 0
+}
 
 // reader is a JSON parser that also accepts what ARM accepts: comments, raw
 // line breaks in strings, a byte order mark and, where asked, unquoted keys.

@@ -74,7 +74,7 @@ func DecodeDeploymentBody(body []byte) (*DeploymentBody, error) {
 	}
 	root, err := readJSON(body, true)
 	if err != nil {
-		return nil, bad(err.(*syntaxError).off, err.Error())
+		return nil, bad(offsetOf(err), err.Error())
 	}
 	if root.kind != kindObject {
 		return nil, bad(root.off, "the content must be an object")
@@ -152,10 +152,9 @@ func Parse(src []byte) (*Template, error) {
 	}
 	root, err := readJSON(src, false)
 	if err != nil {
-		se := err.(*syntaxError)
-		line, col := position(src, se.off)
+		line, col := position(src, offsetOf(err))
 		return nil, &Error{Code: CodeInvalidRequestContent, Line: line, Column: col,
-			Message: "The request content was invalid and could not be deserialized: '" + se.msg + ", line " + strconv.Itoa(line) + ", position " + strconv.Itoa(col) + "'."}
+			Message: "The request content was invalid and could not be deserialized: '" + err.Error() + ", line " + strconv.Itoa(line) + ", position " + strconv.Itoa(col) + "'."}
 	}
 	if root.kind != kindObject {
 		return nil, t.invalid(root.off, "", "The template must be an object, not %s", root.kind)

@@ -42,16 +42,6 @@ func (o *object) get(k string) (any, bool) {
 	return nil, false
 }
 
-func (o *object) delete(k string) {
-	delete(o.m, k)
-	for i, have := range o.keys {
-		if have == k {
-			o.keys = append(o.keys[:i:i], o.keys[i+1:]...)
-			return
-		}
-	}
-}
-
 func obj(kv ...any) *object {
 	o := newObject()
 	for i := 0; i+1 < len(kv); i += 2 {

@@ -100,7 +100,7 @@ func runUp(parent context.Context, f upFlags) error {
 		defer func() {
 			fmt.Println("\nstopping: everything is kept for the next `nap up`")
 			cancel()
-			<-ended
+			_ = <-ended
 		}()
 	}
 	err = waitClusters(ctx, inst, p)
@@ -168,7 +168,7 @@ func startHere(ctx, supCtx context.Context, h local.Home, f upFlags, p *progress
 		return local.Instance{}, nil, err
 	case <-ctx.Done():
 		cancel()
-		<-done
+		_ = <-done
 		return local.Instance{}, nil, errors.New("interrupted before it was up")
 	}
 }
@@ -237,7 +237,7 @@ func startDetached(ctx context.Context, h local.Home, f upFlags, p *progress) (l
 		case err := <-exited:
 			b := make([]byte, 2000)
 			n, _ := out.ReadAt(b, from)
-			return local.Instance{}, fmt.Errorf("the instance ended while starting (%v):\n%s", err, strings.TrimSpace(string(b[:n])))
+			return local.Instance{}, fmt.Errorf("the instance ended while starting (%w):\n%s", err, strings.TrimSpace(string(b[:n])))
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 			return local.Instance{}, errors.New("interrupted before it was up; it is stopping")

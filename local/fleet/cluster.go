@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -188,13 +187,4 @@ func (c *clusterFleet) drop(m *machine) {
 
 func sameMachine(a, b *intent.MachineIntent) bool {
 	return a != nil && b != nil && reflect.DeepEqual(*a, *b)
-}
-
-func ready(n *corev1.Node) bool {
-	for _, cond := range n.Status.Conditions {
-		if cond.Type == corev1.NodeReady {
-			return cond.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }

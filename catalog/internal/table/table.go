@@ -19,6 +19,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -265,7 +266,7 @@ func Decode(r io.Reader) (*File, error) {
 	}
 	f := &File{}
 	for {
-		if err := next(); err == io.EOF {
+		if err := next(); errors.Is(err, io.EOF) {
 			return f, nil
 		} else if err != nil {
 			return nil, fmt.Errorf("catalogue: reading: %w", err)
