@@ -191,3 +191,19 @@ func (p *Provider) regenerateKeys(ctx context.Context, q *rp.Request) (*rp.Respo
 	}
 	return keysOf(r), nil
 }
+
+// workspace finds a workspace by its customer ID; nil when there is none.
+func (p *Provider) workspace(ctx context.Context, guid string) (*rp.Record, error) {
+	resp, err := p.env.Store.KV.Get(ctx, guidKey(guid))
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.Kvs) == 0 {
+		return nil, nil
+	}
+	id, err := rp.ParseID(string(resp.Kvs[0].Value))
+	if err != nil {
+		return nil, rp.Errorf(http.StatusInternalServerError, "InternalServerError", "the record of workspace %s: %v", guid, err)
+	}
+	return p.env.Store.Get(ctx, id)
+}
