@@ -953,8 +953,8 @@ func (v *variant) bootstrap() bool {
 	return true
 }
 
-// bestTuple picks the domains for the next pods: allowed, least crowded, and
-// among equals those with room on existing nodes, then the first.
+// bestTuple picks the domains for the next pods: of those allowed the ones with
+// nodes that have room, then the least crowded, then the first.
 func (ps *pass) bestTuple(v *variant, tuples []*tuple) (*tuple, int64) {
 	boot := v.bootstrap()
 	mins := make([]int64, len(v.domain))
@@ -963,6 +963,7 @@ func (ps *pass) bestTuple(v *variant, tuples []*tuple) (*tuple, int64) {
 	}
 	var best *tuple
 	var bestCrowd, bestRoom int64
+	bestFree := false
 	for _, t := range tuples {
 		if t.dead {
 			continue
@@ -997,8 +998,11 @@ func (ps *pass) bestTuple(v *variant, tuples []*tuple) (*tuple, int64) {
 		if room == 0 {
 			continue
 		}
-		if best == nil || crowd < bestCrowd {
-			best, bestCrowd, bestRoom = t, crowd, room
+		// A domain whose nodes have room costs nothing, so it goes before a less
+		// crowded one where a machine would have to be bought.
+		free := t.nodeCur < len(t.nodes)
+		if best == nil || free && !bestFree || free == bestFree && crowd < bestCrowd {
+			best, bestCrowd, bestRoom, bestFree = t, crowd, room, free
 		}
 	}
 	return best, bestRoom
