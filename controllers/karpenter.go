@@ -51,7 +51,6 @@ import (
 	"sigs.k8s.io/karpenter/pkg/state/virtualpods"
 
 	napprovisioning "github.com/nap-aks/nap/controllers/provisioning"
-	"github.com/nap-aks/nap/engine"
 )
 
 // karpenterParts are what Karpenter's controllers share.
@@ -116,7 +115,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	if o.Engine == EngineNAP {
 		list = append(list, napprovisioning.New(ctx, napprovisioning.Config{
 			Kube: kube, Provider: p.provider, Cluster: p.cluster, Recorder: p.recorder, Clock: p.clock,
-			Place: engine.Place, Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir,
+			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir,
 		}))
 	} else {
 		list = append(list, provisioner,

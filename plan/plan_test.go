@@ -51,7 +51,7 @@ func run(t *testing.T, args ...string) (string, error) {
 
 func planJSON(t *testing.T, args ...string) *Report {
 	t.Helper()
-	out, err := run(t, append([]string{"plan", "-o", "json"}, args...)...)
+	out, err := run(t, append([]string{"plan", "-o", "json", "--quick"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestNodesThatAreThereAreUsedFirst(t *testing.T) {
 }
 
 func TestCompareShowsBoth(t *testing.T) {
-	out, err := run(t, "plan", "-f", "testdata/shop.yaml", "--compare")
+	out, err := run(t, "plan", "--quick", "-f", "testdata/shop.yaml", "--compare")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ func TestCompareShowsBoth(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
 	}
-	out, err = run(t, "plan", "-f", "testdata/shop.yaml", "--compare", "-o", "json")
+	out, err = run(t, "plan", "--quick", "-f", "testdata/shop.yaml", "--compare", "-o", "json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestExplain(t *testing.T) {
 		"train-0": {"no place", "nvidia.com/gpu", "CONSTRAINT", "NEAREST MISS"},
 		"db-1":    {"new machine", "Standard_D", "CONSTRAINT", "3 pods of the same shape"},
 	} {
-		out, err := run(t, "explain", "pod", name, "-n", "shop", "-f", "testdata/shop.yaml")
+		out, err := run(t, "explain", "pod", name, "-n", "shop", "-f", "testdata/shop.yaml", "--quick")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,7 +60,9 @@ type Config struct {
 	Cluster  *state.Cluster
 	Recorder events.Recorder
 	Clock    clock.Clock
-	Place    Placer
+	// Place overrides who plans; nil is the engine, on the mirror's warm, compiled
+	// cluster.
+	Place Placer
 	// Karpenter is asked for pods that the engine does not compile.
 	Karpenter *karpprovisioning.Provisioner
 	// Informers feed the mirror of the cluster.
@@ -169,6 +171,13 @@ func (p *Provisioner) pause() time.Duration {
 	return lookAgain
 }
 
+func (p *Provisioner) plan(in *snapshot.Input, o engine.Options) (*engine.Plan, error) {
+	if p.Place != nil {
+		return p.Place(in.Snapshot, o)
+	}
+	return p.mirror.Place(in, o)
+}
+
 // Pass makes one pass.
 func (p *Provisioner) Pass(ctx context.Context) error {
 	defer measure("all", p.Clock)()
@@ -196,7 +205,7 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 	options := in.Options
 	options.SkipBound, options.Trace = true, engine.TraceRefused
 	start := p.Clock.Now()
-	plan, err := p.Place(in.Snapshot, options)
+	plan, err := p.plan(in, options)
 	if err != nil {
 		return fmt.Errorf("placing %d pods: %w", len(in.Pods), err)
 	}

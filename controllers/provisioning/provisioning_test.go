@@ -133,7 +133,7 @@ func newWorld(t *testing.T, pools ...*karpv1.NodePool) *world {
 	w.provider = &sizes{list: list}
 	w.cluster = state.NewCluster(w.clock, w.kube, w.provider)
 	w.p = New(w.ctx, Config{
-		Kube: w.kube, Provider: w.provider, Cluster: w.cluster, Recorder: w.events, Clock: w.clock, Place: engine.Place,
+		Kube: w.kube, Provider: w.provider, Cluster: w.cluster, Recorder: w.events, Clock: w.clock,
 		Karpenter: karpprovisioning.NewProvisioner(w.kube, w.events, w.provider, w.cluster, w.clock, nil, nil),
 	})
 	if len(pools) == 0 {
