@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"sort"
 	"strings"
@@ -122,6 +123,7 @@ type pass struct {
 	rowIDs    map[uint64][]rowEntry
 	rowCount  int32
 	strictAny bool
+	scratch   [2][]int64
 	quickCost float64
 	bound     *Bound
 	work      int64
@@ -602,12 +604,17 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 		row.and(ctr.colRow)
 	}
 	for _, vm := range cat.valueMasks(ctr.key) {
-		if vm.val != valAbsent && row.meets(vm.mask) {
+		if vm.val != valAbsent && !seen[vm.val] && ps.anyUsable(row, vm.mask) {
 			seen[vm.val] = true
 		}
 	}
 	for val := range ps.extra[ctr.ck] {
 		seen[val] = true
+	}
+	for _, m := range ps.machines {
+		if val := cat.vals[ctr.key][m.col]; val != valAbsent && len(m.pods) > 0 && (ctr.filter == nil || ctr.colRow.has(m.col)) {
+			seen[val] = true
+		}
 	}
 	out := make([]int32, 0, len(seen))
 	for val := range seen {
@@ -616,6 +623,30 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 	// By name, as numbers depend on what was seen first.
 	sort.Slice(out, func(i, j int) bool { return c.sym.valueName(ctr.key, out[i]) < c.sym.valueName(ctr.key, out[j]) })
 	return out
+}
+
+// anyUsable says whether a column in both sets can be bought now.
+func (ps *pass) anyUsable(row, mask bitset) bool {
+	if !row.meets(mask) {
+		return false
+	}
+	free := len(ps.quotaLeft) == 0 && len(ps.resLeft) == 0
+	for i := range ps.limits {
+		free = free && len(ps.limits[i]) == 0
+	}
+	if free {
+		return true
+	}
+	hit := ps.limitHit
+	defer func() { ps.limitHit = hit }()
+	for i, w := range row {
+		for w &= mask[i]; w != 0; w &= w - 1 {
+			if ps.usable(int32(i*64 + bits.TrailingZeros64(w))) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // run places all classes.
@@ -1639,6 +1670,16 @@ func (ps *pass) open(v *variant, t *tuple, n int64) int64 {
 	}
 	for try := 0; try < 3; try++ {
 		col := ps.choose(v, t, n)
+		score := 0.0
+		if col >= 0 {
+			score = t.choice.score
+		}
+		if k := ps.grow(v, t, n, score); k > 0 {
+			if col >= 0 {
+				ps.unpromise(&t.choice)
+			}
+			return k
+		}
 		if col < 0 {
 			return 0
 		}
@@ -1650,6 +1691,94 @@ func (ps *pass) open(v *variant, t *tuple, n int64) int64 {
 		t.choice = choice{}
 	}
 	return 0
+}
+
+// Limits of the search for a machine to grow.
+const (
+	growMachines = 64 // the latest machines looked at
+	growColumns  = 40 // larger offerings looked at for each
+)
+
+// grow puts pods onto a planned machine by making it larger, where that buys
+// more value per added dollar than the new machine with the given score would.
+func (ps *pass) grow(v *variant, t *tuple, n int64, score float64) int64 {
+	cl := v.pc.cl
+	if len(cl.pc.SharedVolumes) > 0 || v.pc.value <= 0 {
+		return 0
+	}
+	var best *mach
+	bestCol, bestFit, bestRatio := int32(-1), int64(0), score
+	used, free := ps.scratch[0], ps.scratch[1]
+	for i := len(ps.machines) - 1; i >= 0 && i >= len(ps.machines)-growMachines; i-- {
+		m := ps.machines[i]
+		if len(m.pods) == 0 || len(ps.cat.pools[m.pool].minValues) > 0 {
+			continue
+		}
+		k := n
+		if len(cl.pc.HostPorts) > 0 {
+			if conflictAny(cl.pc.HostPorts, m.ports) {
+				continue
+			}
+			k = 1
+		}
+		if len(v.host) > 0 {
+			if k = min(k, hostRoom(v, func(ctr *counter) int64 { return m.count(ctr) })); k == 0 {
+				continue
+			}
+		}
+		price := ps.cat.cols[m.col].price
+		ord := ps.byPrice(m.pool)
+		at := sort.Search(len(ord), func(j int) bool { return ps.cat.cols[ord[j]].price > price })
+		used = ps.used(m, used)
+		looked := 0
+	columns:
+		for _, col := range ord[at:] {
+			cc := &ps.cat.cols[col]
+			if looked++; looked > growColumns {
+				break
+			}
+			delta := math.Max(cc.price-price, 1e-9)
+			if float64(k)*v.pc.value <= bestRatio*delta {
+				break // dearer ones cannot be better
+			}
+			if !t.mask.has(col) || cc.reserve >= 0 || cc.kind == m.kind || !ps.pinned(m, col) {
+				continue
+			}
+			kd := &ps.cat.kinds[cc.kind]
+			if !fits(used, kd.alloc) || !ps.portsFit(m, kd) {
+				continue
+			}
+			for j := range m.pods {
+				if !m.pods[j].v.row.has(col) {
+					continue columns
+				}
+			}
+			free = append(free[:0], kd.alloc...)
+			sub(free, used)
+			f := fitCount(cl.vec, free, k)
+			if f == 0 {
+				continue
+			}
+			if r := float64(f) * v.pc.value / delta; r > bestRatio && ps.swapAllowed(m.col, col) {
+				best, bestCol, bestFit, bestRatio = m, col, f, r
+			}
+			if f == k {
+				break
+			}
+		}
+	}
+	ps.scratch[0], ps.scratch[1] = used, free
+	if best == nil {
+		return 0
+	}
+	from := best.col
+	used = ps.used(best, used)
+	ps.move(best, bestCol, used)
+	got := ps.addToMachine(v, best, bestFit)
+	if got == 0 {
+		ps.move(best, from, used)
+	}
+	return got
 }
 
 func (ps *pass) describe(col int32) string {

@@ -166,9 +166,10 @@ func (ps *pass) shapeOf(pc *passClass) {
 // shapes expected to share them, and how often it can be repeated before the
 // expectation must be looked at again.
 type choice struct {
-	col  int32
-	reps int64
-	fill []fillItem
+	col   int32
+	reps  int64
+	fill  []fillItem
+	score float64 // value per dollar, filled as expected
 }
 
 type fillItem struct {
@@ -232,6 +233,14 @@ func (ps *pass) promise(fill []fillItem, times int64) {
 	for _, f := range fill {
 		f.s.look = max(0, f.s.look-f.n*times)
 	}
+}
+
+// unpromise takes back one use of a choice.
+func (ps *pass) unpromise(ch *choice) {
+	for _, f := range ch.fill {
+		f.s.look += f.n
+	}
+	ch.reps++
 }
 
 func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool) {
@@ -303,6 +312,7 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 		if score > bestScore*(1+1e-12) {
 			bestScore = score
 			best.col = col
+			best.score = score
 			best.fill = append(best.fill[:0], fill...)
 		}
 	}
