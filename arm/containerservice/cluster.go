@@ -39,6 +39,7 @@ func (p *Provider) addClusters() {
 	}
 	p.env.Add(t)
 	p.env.Engine.Register("PutCluster", rp.Kind{Step: p.stepPutCluster, Failed: p.clusterFailed})
+	p.env.Engine.Register("Abort", rp.Kind{Step: p.stepAbort})
 	p.env.Engine.Register("DeleteCluster", rp.Kind{Step: p.stepDeleteCluster, Failed: p.clusterFailed})
 }
 
@@ -842,5 +843,21 @@ func (p *Provider) abort(ctx context.Context, q *rp.Request) (*rp.Response, erro
 	if _, err := p.env.Engine.RequestCancel(ctx, op.ID); err != nil {
 		return nil, err
 	}
-	return &rp.Response{Status: http.StatusAccepted, Op: op, WithLocation: true}, nil
+	// Aborting is an operation of its own, which succeeds when the other is over.
+	c := &rp.Change{Env: p.env, Caller: q.Caller, ID: clusterOf(q.ID), Type: q.Type, Op: &rp.Operation{Kind: "Abort", Verb: "Canceling", Data: rp.Doc{"operation": op.ID}}}
+	if err := p.env.StartOperation(ctx, c); err != nil {
+		return nil, err
+	}
+	return &rp.Response{Status: http.StatusAccepted, Op: c.Op, WithLocation: true}, nil
+}
+
+func (p *Provider) stepAbort(ctx context.Context, op *rp.Operation) (rp.Step, error) {
+	other, err := p.env.Engine.Get(ctx, op.Data.Str("operation"))
+	if err != nil {
+		return rp.Step{}, err
+	}
+	if other == nil || other.Done() {
+		return rp.Step{Done: true}, nil
+	}
+	return rp.Step{Watch: []string{rp.OperationPrefix + other.ID}, After: time.Second}, nil
 }
