@@ -263,7 +263,7 @@ func Run(ctx context.Context, o Options) error {
 		if err != nil {
 			return fmt.Errorf("connecting to etcd: %w", err)
 		}
-		defer cli.Close()
+		defer func() { _ = cli.Close() }()
 		o.Etcd = cli
 	}
 	cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)

@@ -60,7 +60,7 @@ func Etcd(t testing.TB) *clientv3.Client {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer func() { _ = l.Close() }()
 		return url.URL{Scheme: "http", Host: l.Addr().String()}
 	}
 	c, p := free(), free()
@@ -80,7 +80,11 @@ func Etcd(t testing.TB) *clientv3.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cli.Close(); e.Close(); os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		_ = cli.Close()
+		e.Close()
+		_ = os.RemoveAll(dir)
+	})
 	return cli
 }
 
@@ -305,7 +309,7 @@ func (a *Azure) Token(clientID, secret string) string {
 	if err != nil {
 		a.T.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	var body struct {
 		AccessToken string `json:"access_token"`
 		Description string `json:"error_description"`
@@ -402,7 +406,7 @@ func (a *Azure) Try(method, path string, body any, extra ...string) (Reply, erro
 	if err != nil {
 		return Reply{}, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return Reply{}, err

@@ -716,7 +716,7 @@ func (p *Provider) renderClusters(ctx context.Context, rs []*rp.Record, ds []rp.
 			if pr.ParsedID().Name() == intent.MachinesPool {
 				continue
 			}
-			d := rp.Doc(pr.Doc.Clone().Map("properties"))
+			d := pr.Doc.Clone().Map("properties")
 			d["name"], d["provisioningState"], d["eTag"] = pr.ParsedID().Name(), pr.State, pr.ETag
 			profiles = append(profiles, map[string]any(d))
 		}

@@ -173,7 +173,7 @@ func (p *Provider) kubectl(ctx context.Context, kubeconfig, line, contextZip str
 	if err != nil {
 		return 1, err.Error() + "\n"
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	work := filepath.Join(dir, "files")
 	if err := errors.Join(os.Mkdir(work, 0o700), os.WriteFile(filepath.Join(dir, "kubeconfig"), []byte(kubeconfig), 0o600), unzip(contextZip, work)); err != nil {
 		return 1, err.Error() + "\n"
