@@ -23,6 +23,7 @@
 //     offering to the provider: its machines count with the cheapest one that
 //     their requirements allow.
 //   - left out: pods that got no place.
+//   - Both engines run up to five times within two seconds; the best run counts.
 //   - allocations and peak: of the planning alone.
 package main
 
@@ -166,9 +167,15 @@ func nap(o *snapshot.Objects) (*figures, int, error) {
 	opt.Trace = engine.TraceNone
 
 	var p *engine.Plan
-	f.plan, f.allocs, f.peak, err = cost(func() error {
-		p, err = engine.Place(in.Snapshot, opt)
-		return err
+	err = best(func() (time.Duration, error) {
+		took, allocs, peak, err := cost(func() error {
+			p, err = engine.Place(in.Snapshot, opt)
+			return err
+		})
+		if f.plan == 0 || took < f.plan {
+			f.plan, f.allocs, f.peak = took, allocs, peak
+		}
+		return took, err
 	})
 	if err != nil {
 		return nil, 0, err
@@ -188,9 +195,15 @@ func nap(o *snapshot.Objects) (*figures, int, error) {
 	}
 	quick := opt
 	quick.Work, quick.SkipBound = engine.WorkQuick, true
-	if f.quick, _, _, err = cost(func() error {
-		_, err := engine.Place(in.Snapshot, quick)
-		return err
+	if err := best(func() (time.Duration, error) {
+		took, _, _, err := cost(func() error {
+			_, err := engine.Place(in.Snapshot, quick)
+			return err
+		})
+		if f.quick == 0 || took < f.quick {
+			f.quick = took
+		}
+		return took, err
 	}); err != nil {
 		return nil, 0, err
 	}
@@ -245,11 +258,18 @@ func karpenter(o *snapshot.Objects, timeout time.Duration) (*figures, error) {
 	f := &figures{}
 	var res *peer.Result
 	var err error
-	_, f.allocs, f.peak, _ = cost(func() error {
-		// As many candidates side by side as there are processors, as Karpenter
-		// does by its CPU request.
-		res, err = peer.Schedule(context.Background(), o, peer.Options{Timeout: timeout, Threads: runtime.NumCPU()})
-		return nil
+	best(func() (time.Duration, error) {
+		var got *peer.Result
+		took, allocs, peak, _ := cost(func() error {
+			// As many candidates side by side as there are processors, as Karpenter
+			// does by its CPU request.
+			got, err = peer.Schedule(context.Background(), o, peer.Options{Timeout: timeout, Threads: runtime.NumCPU()})
+			return nil
+		})
+		if got != nil && (res == nil || got.Solve < res.Solve) {
+			res, f.allocs, f.peak = got, allocs, peak
+		}
+		return took, err
 	})
 	if err != nil && !errors.Is(err, peer.ErrTimeout) {
 		return nil, err
@@ -269,6 +289,20 @@ func karpenter(o *snapshot.Objects, timeout time.Duration) (*figures, error) {
 	}
 	f.leftOut = res.Pods - placed
 	return f, nil
+}
+
+// best runs f, which keeps its best figures, up to five times within two seconds:
+// what is short is easily disturbed by what else the machine does.
+func best(f func() (time.Duration, error)) error {
+	var sum time.Duration
+	for i := 0; i < 5 && sum < 2*time.Second; i++ {
+		took, err := f()
+		if err != nil {
+			return err
+		}
+		sum += took
+	}
+	return nil
 }
 
 // cost runs f and returns the time it took, what it allocated (count), and the

@@ -358,6 +358,24 @@ func TestOracles(t *testing.T) {
 		len(seeds), time.Since(start).Round(time.Millisecond), pods, placed, failed, lost, short, comparable, dearer, 100*worst, nap, karp)
 }
 
+// FuzzClusters lets the fuzzer look for seeds and sizes that break a contract:
+//
+//	go test ./internal/oracle -run FuzzClusters -fuzz FuzzClusters -fuzztime 5m
+func FuzzClusters(f *testing.F) {
+	ctx, cancel := context.WithCancel(peer.Context(context.Background(), snapshot.Settings{}))
+	f.Cleanup(cancel)
+	k := newKube(f, ctx, clustergen.Generate(0, clustergen.Options{}).Namespaces)
+	for seed := range uint64(8) {
+		f.Add(seed, uint8(6), uint8(8), uint8(5))
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, workloads, replicas, nodes uint8) {
+		opt := clustergen.Options{Workloads: 1 + int(workloads)%10, Replicas: 1 + int(replicas)%12, Nodes: 1 + int(nodes)%8}
+		if r := checkSeed(t, ctx, k, seed, opt); len(r.problems) > 0 {
+			t.Errorf("seed %d, %+v:\n  %s", seed, opt, strings.Join(r.problems, "\n  "))
+		}
+	})
+}
+
 func podName(key string) types.NamespacedName {
 	ns, name, _ := strings.Cut(key, "/")
 	return types.NamespacedName{Namespace: ns, Name: name}
