@@ -154,6 +154,16 @@ func (c *clusterFleet) alive() bool {
 	return c.intent != nil
 }
 
+// currentIntent is what is known of the cluster, or nothing once it is gone.
+func (c *clusterFleet) currentIntent() intent.ClusterIntent {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.intent == nil {
+		return intent.ClusterIntent{UID: c.uid}
+	}
+	return *c.intent
+}
+
 func (c *clusterFleet) podCIDR() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

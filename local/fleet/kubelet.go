@@ -155,6 +155,7 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 	if err := ctr.Start(ctx); err != nil {
 		return fmt.Errorf("kubelets: %w", err)
 	}
+	go playVolumes(ctx, client, c.currentIntent, ctr.GetNodeCache().Get, log)
 	go watchCilium(ctx, client, func(name string) bool {
 		n, ok := ctr.GetNodeCache().Get(name)
 		return ok && hasTaint(n, ciliumTaint)
