@@ -87,6 +87,9 @@ func start(t *testing.T) *instance {
 		home = t.TempDir()
 	} else {
 		home = filepath.Join(home, t.Name())
+		if err := os.RemoveAll(home); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.MkdirAll(home, 0o755); err != nil {
 			t.Fatal(err)
 		}
