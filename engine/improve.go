@@ -17,8 +17,10 @@ import (
 // Limits of the improving path under WorkDefault.
 const (
 	improveMinPods  = 32  // fewer pods: the quick path is as good
-	improveMaxItems = 120 // more kinds of demand: greedy fills well, and columns are many
+	improveFewItems = 120 // up to here the whole budget is worth its time
+	improveMaxItems = 800 // above, or with conflicts: only the quick path
 	improveWork     = 600_000
+	improveManyWork = 50_000 // for more than a few items
 )
 
 // item is demand of the improving path: pods that are alike to the packer and
@@ -210,6 +212,20 @@ func distinctRows(items []*item) []bitset {
 	return out
 }
 
+// anyConflict says whether some items share a cap of one pod per machine.
+func anyConflict(items []*item) bool {
+	seen := map[int]bool{}
+	for _, it := range items {
+		if it.cap == 1 && it.ctr >= 0 {
+			if seen[it.ctr] {
+				return true
+			}
+			seen[it.ctr] = true
+		}
+	}
+	return false
+}
+
 // conflicts marks items of which only one pod in all may be on a machine.
 func (ps *pass) conflicts(p *stock.Problem, items []*item) {
 	words := (len(items) + 63) / 64
@@ -254,10 +270,17 @@ func (ps *pass) improve() {
 	}
 	all := ps.items(append(slices.Clone(old), keep...))
 	work := ps.opt.Work
-	if work == WorkDefault && (pods < improveMinPods || len(all) > improveMaxItems) {
-		work = WorkQuick
-	} else if work == WorkDefault {
-		work = min(improveWork, 100*int64(pods))
+	if work == WorkDefault {
+		switch {
+		case pods < improveMinPods || len(all) > improveMaxItems:
+			work = WorkQuick
+		case len(all) > improveFewItems && anyConflict(all):
+			work = WorkQuick
+		case len(all) > improveFewItems:
+			work = min(improveManyWork, 100*int64(pods))
+		default:
+			work = min(improveWork, 100*int64(pods))
+		}
 	}
 	same := len(keep) == 0 && len(ps.cat.tiers) == 1 && !slices.ContainsFunc(all, func(it *item) bool { return len(it.pins) > 0 }) && len(ps.quotaLeft) == 0
 	for i := range ps.limits {
@@ -288,14 +311,23 @@ func (ps *pass) improve() {
 			ps.setBound(sol)
 		}
 	}
-	if ps.bound == nil && !ps.opt.SkipBound {
-		if work >= 0 {
+	if !ps.opt.SkipBound {
+		if ps.bound == nil && work >= 0 && len(all) <= improveFewItems {
 			prob, _ := ps.problem(all, true)
 			sol := stock.Solve(prob, stock.Options{Work: max(1, work/3)})
 			ps.work += sol.Work
 			ps.setBound(sol)
-		} else {
-			ps.bound = ps.resourceBound(all)
+		}
+		b := ps.resourceBound(all)
+		switch {
+		case ps.bound == nil:
+			ps.bound = b
+		case b.Resource > ps.bound.Resource:
+			ps.bound.Resource = b.Resource
+			ps.bound.USDPerHour = max(ps.bound.Resource, ps.bound.Pattern)
+			if ps.bound.Resource > ps.bound.Pattern {
+				ps.bound.Kind = "resource"
+			}
 		}
 	}
 	if ps.opt.SkipBound {
@@ -457,27 +489,84 @@ func (ps *pass) build(items []*item, sol *stock.Solution, bins []int32) bool {
 	return true
 }
 
+// boundGroups is how many groups of items the resource bound tells apart.
+const boundGroups = 12
+
 // resourceBound values what the items take at prices at which no machine they
-// may be on holds more than it costs.
+// may be on holds more than it costs. Items that may use the same offerings
+// have prices of their own: a pod that must be on-demand is worth more than one
+// that may be on spot. A machine that several groups may use is held to the
+// highest of their prices in each dimension, and all prices are scaled down
+// until none holds more than it costs, so the sum is a bound whatever the
+// groups are.
 func (ps *pass) resourceBound(items []*item) *Bound {
-	demand := make([]float64, len(ps.c.dims.names))
-	rows := newBitset(len(ps.cat.cols))
+	nd := len(ps.c.dims.names)
+	type group struct {
+		rows   bitset
+		demand []float64
+		w      []float64
+	}
+	var groups []*group
+	index := map[baseKey]*group{}
 	for _, it := range items {
-		rows.or(it.row)
+		cl := it.runs[0].v.pc.cl
+		key := baseKey{cl.affSig(), cl.tolSig(), cl.volSig(), false}
+		g := index[key]
+		if g == nil {
+			if len(groups) < boundGroups {
+				g = &group{rows: newBitset(len(ps.cat.cols)), demand: make([]float64, nd)}
+				groups = append(groups, g)
+			} else {
+				g = groups[boundGroups-1]
+			}
+			index[key] = g
+		}
+		g.rows.or(it.row)
 		for d, r := range it.vec {
-			demand[d] += float64(r) * float64(it.n)
+			g.demand[d] += float64(r) * float64(it.n)
 		}
 	}
-	pi := ps.pi
-	outside := rows.clone()
-	outside.andNot(ps.piRows)
-	if !outside.empty() {
-		pi = ps.resourcePrices(demand, rows) // preferences were given up
+	for _, g := range groups {
+		if len(groups) == 1 {
+			outside := g.rows.clone()
+			outside.andNot(ps.piRows)
+			if outside.empty() {
+				g.w = ps.pi
+				break
+			}
+		}
+		g.w = ps.resourcePrices(g.demand, g.rows)
 	}
-	sum := 0.0
-	for d, w := range pi {
-		sum += w * demand[d]
+	worst := 1.0
+	if len(groups) > 1 {
+		for ki := range ps.cat.kinds {
+			k := &ps.cat.kinds[ki]
+			for col := k.lo; col < k.hi; col++ {
+				held := 0.0
+				for d := range nd {
+					top := 0.0
+					for _, g := range groups {
+						if g.w[d] > top && g.rows.has(col) {
+							top = g.w[d]
+						}
+					}
+					if top > 0 && k.alloc[d] > 0 {
+						held += top * math.Min(float64(k.alloc[d]), unlimited)
+					}
+				}
+				worst = math.Max(worst, held/math.Max(ps.cat.cols[col].price, 1e-9))
+			}
+		}
 	}
-	sum *= 1 - 1e-9 // rounding
+	sum, one := 0.0, 0.0
+	for _, g := range groups {
+		own := 0.0
+		for d, w := range g.w {
+			own += w * g.demand[d]
+		}
+		sum += own
+		one = math.Max(one, own) // any group alone is a bound, too
+	}
+	sum = math.Max(sum/worst, one) * (1 - 1e-9) // rounding
 	return &Bound{USDPerHour: sum, Resource: sum, Kind: "resource"}
 }

@@ -1674,7 +1674,9 @@ func (ps *pass) open(v *variant, t *tuple, n int64) int64 {
 		if col >= 0 {
 			score = t.choice.score
 		}
-		if k := ps.grow(v, t, n, score); k > 0 {
+		if col >= 0 && !t.choice.fresh && len(v.pc.pods)-v.pc.used > 8 {
+			// The same choice again, for many pods: what could grow was asked.
+		} else if k := ps.grow(v, t, n, score); k > 0 {
 			if col >= 0 {
 				ps.unpromise(&t.choice)
 			}

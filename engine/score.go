@@ -170,6 +170,7 @@ type choice struct {
 	reps  int64
 	fill  []fillItem
 	score float64 // value per dollar, filled as expected
+	fresh bool    // not used before
 }
 
 type fillItem struct {
@@ -183,6 +184,7 @@ type fillItem struct {
 func (ps *pass) choose(v *variant, t *tuple, n int64) int32 {
 	if t.choice.reps > 0 && ps.usable(t.choice.col) {
 		t.choice.reps--
+		t.choice.fresh = false
 		ps.promise(t.choice.fill, 1)
 		return t.choice.col
 	}
@@ -207,7 +209,7 @@ func (ps *pass) choose(v *variant, t *tuple, n int64) int32 {
 			}
 			reps = max(reps, 1)
 		}
-		ch.reps = reps - 1
+		ch.reps, ch.fresh = reps-1, true
 		ps.promise(ch.fill, 1)
 		t.choice = ch
 		return ch.col
