@@ -11,7 +11,7 @@ GO ?= go
 AZURE_CLI_VERSION := 2.91.0
 GOLANGCI_VERSION := v2.15.0
 
-.PHONY: help up build unit e2e test test-az lint bench generate
+.PHONY: help up build unit e2e test test-az fuzz lint bench generate
 
 help: ## list what can be done here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,6 +33,12 @@ test: unit e2e ## all tests
 
 test-az: build .venv/bin/az ## every how-to page, driven by Microsoft's own Azure CLI (PAGES="01-enable ..." for some)
 	test/docs/run $(PAGES)
+
+FUZZTIME ?= 30s
+fuzz: ## every fuzz target for FUZZTIME (30s; nightly: make fuzz FUZZTIME=10m)
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -ho --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
+	    echo "$$dir $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$dir; done; done
 
 .venv/bin/az:
 	python3 -m venv .venv
