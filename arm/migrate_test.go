@@ -43,6 +43,11 @@ func TestDisableInOneCall(t *testing.T) {
 	if r := a.Do("POST", clusterID+"/disableNodeProvisioning", nil); r.Status != 400 {
 		t.Errorf("disabling it again: %d %s", r.Status, r.Body)
 	}
+	// Switched on again, the NodePools are what they were.
+	a.MustSucceed(a.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"nodeProvisioningProfile": map[string]any{"mode": "Auto"}}}))
+	if o := a.Live.Object(0); o != nodePoolJSON {
+		t.Errorf("enabled again, the NodePool is %s", o)
+	}
 }
 
 // Aborting puts everything back, and so does giving up.

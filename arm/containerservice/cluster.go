@@ -590,6 +590,11 @@ func (p *Provider) stepPutCluster(ctx context.Context, op *rp.Operation) (rp.Ste
 	if !ok || !allDone {
 		return rp.Step{Watch: watch, After: 2 * time.Second}, timedOut(p.env, op, "waiting for "+waiting)
 	}
+	if mode(r.Doc) == modeAuto && r.Internal.Bool("closedPools") {
+		if err := p.reopen(ctx, r); err != nil {
+			return rp.Step{}, err
+		}
+	}
 	k := r.Internal.Map("kubelet")
 	if k != nil && r.Doc.Map("properties", "identityProfile") == nil {
 		ng := r.Doc.Str("properties", "nodeResourceGroup")

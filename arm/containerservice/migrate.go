@@ -368,6 +368,22 @@ func notYet(err error, op *rp.Operation, env *rp.Env) error {
 	return err
 }
 
+// reopen undoes, when the mode is Auto again, what disabling in one call did to
+// the NodePools. Those closed by hand stay as they are.
+func (p *Provider) reopen(ctx context.Context, r *rp.Record) error {
+	live, err := p.dial(ctx, r.UID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	if err := live.EditNodePools(ctx, reopenPool); err != nil {
+		return fmt.Errorf("opening the NodePools of %s again: %w", r.ID, err)
+	}
+	r.Internal.Drop("closedPools")
+	return nil
+}
+
 // becomeManual switches the mode once no node is left.
 func (p *Provider) becomeManual(ctx context.Context, op *rp.Operation, r *rp.Record, live Live, callCtx context.Context) (rp.Step, error) {
 	open, err := live.OpenNodePools(callCtx)
@@ -393,6 +409,7 @@ func (p *Provider) becomeManual(ctx context.Context, op *rp.Operation, r *rp.Rec
 		return rp.Step{}, rp.NotFound(r.ParsedID())
 	}
 	r.Doc.Set(modeManual, "properties", "nodeProvisioningProfile", "mode")
+	r.Internal.Set(true, "closedPools")
 	c := &rp.Change{Env: p.env, ID: r.ParsedID(), Rec: r, Doc: r.Doc}
 	ci := p.clusterIntent(r, &prev)
 	p.withdrawController(c, &ci)
