@@ -49,7 +49,7 @@ func TestUnsupportedWithNodeAutoProvisioning(t *testing.T) {
 		{"Windows pool", map[string]any{"properties.agentPoolProfiles": []any{system, pool("win", map[string]any{"osType": "Windows"})}}, ".properties.osType set to one of [Linux]"},
 		{"service principal", map[string]any{"identity": nil, "properties.servicePrincipalProfile": map[string]any{"clientId": "44444444-4444-4444-8444-444444444444", "secret": "s"}}, ".properties.servicePrincipalProfile.clientId set to one of [msi]"},
 		{"basic load balancer", map[string]any{"properties.networkProfile": map[string]any{"networkPlugin": "azure", "networkPluginMode": "overlay", "loadBalancerSku": "Basic"}}, ".properties.networkProfile.loadBalancerSku set to one of [standard]"},
-		{"dynamic pod IPs", map[string]any{"properties.networkProfile": map[string]any{"networkPlugin": "azure"}, "properties.agentPoolProfiles": []any{system, pool("pods", map[string]any{"vnetSubnetID": group + "/providers/Microsoft.Network/virtualNetworks/v/subnets/s", "podSubnetID": group + "/providers/Microsoft.Network/virtualNetworks/v/subnets/p"})}}, "podSubnetID is specified"},
+		{"dynamic pod IPs", map[string]any{"properties.networkProfile": map[string]any{"networkPlugin": "azure"}, "properties.agentPoolProfiles": []any{system, pool("pods", map[string]any{"vnetSubnetID": group + "/providers/Microsoft.Network/virtualNetworks/vnet/subnets/s", "podSubnetID": group + "/providers/Microsoft.Network/virtualNetworks/vnet/subnets/p"})}}, "podSubnetID is specified"},
 		{"node public IP", map[string]any{"properties.agentPoolProfiles": []any{system, pool("ip", map[string]any{"enableNodePublicIP": true})}}, ".properties.enableNodePublicIP set to one of [false]"},
 		{"Flatcar", map[string]any{"properties.agentPoolProfiles": []any{system, pool("flat", map[string]any{"osSKU": "Flatcar"})}}, ".properties.osSKU set to one of"},
 		{"stopped pool", map[string]any{"properties.agentPoolProfiles": []any{system, pool("off", map[string]any{"powerState": map[string]any{"code": "Stopped"}})}}, ".properties.powerState.code set to one of [Running]"},
@@ -57,7 +57,7 @@ func TestUnsupportedWithNodeAutoProvisioning(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newGroup(a)
-	a.MustSucceed(a.Do("PUT", group+"/providers/Microsoft.Network/virtualNetworks/v", map[string]any{"location": "eastus", "properties": map[string]any{"addressSpace": map[string]any{"addressPrefixes": []string{"10.0.0.0/8"}},
+	a.MustSucceed(a.Do("PUT", group+"/providers/Microsoft.Network/virtualNetworks/vnet", map[string]any{"location": "eastus", "properties": map[string]any{"addressSpace": map[string]any{"addressPrefixes": []string{"10.0.0.0/8"}},
 		"subnets": []any{map[string]any{"name": "s", "properties": map[string]any{"addressPrefix": "10.1.0.0/16"}}, map[string]any{"name": "p", "properties": map[string]any{"addressPrefix": "10.2.0.0/16"}}}}}))
 	for i, x := range rows {
 		t.Run(x.name, func(t *testing.T) {

@@ -46,7 +46,7 @@ func (e *Env) ServeARM(w http.ResponseWriter, r *http.Request, caller Principal)
 			err = &flat
 		}
 	}
-	if AsError(err).Status >= 500 {
+	if s := AsError(err).Status; s >= 500 && s != http.StatusNotImplemented {
 		e.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	WriteError(w, err)
