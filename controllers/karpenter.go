@@ -61,6 +61,8 @@ type karpenterParts struct {
 	undecorated cloudprovider.CloudProvider
 	cluster     *state.Cluster
 	overlays    *nodeoverlay.InstanceTypeStore
+	// nominate tells that the cluster's scheduler heeds nominated nodes.
+	nominate bool
 }
 
 // karpenterControllers are the controllers taken from Karpenter: bookkeeping,
@@ -115,7 +117,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	if o.Engine == EngineNAP {
 		list = append(list, napprovisioning.New(ctx, napprovisioning.Config{
 			Kube: kube, Provider: p.provider, Cluster: p.cluster, Recorder: p.recorder, Clock: p.clock,
-			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir,
+			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Nominate: p.nominate,
 		}))
 	} else {
 		list = append(list, provisioner,

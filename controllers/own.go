@@ -1,12 +1,9 @@
 package controllers
 
 import (
-	"fmt"
-
 	"github.com/awslabs/operatorpkg/controller"
 	"github.com/awslabs/operatorpkg/status"
 	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/karpenter/pkg/events"
@@ -18,11 +15,7 @@ import (
 )
 
 // ownControllers are those of AKSNodeClasses and machines.
-func ownControllers(o Options, mgr manager.Manager, config *rest.Config, provider *azure.Provider, recorder events.Recorder) ([]controller.Controller, error) {
-	api, err := discovery.NewDiscoveryClientForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("making a discovery client: %w", err)
-	}
+func ownControllers(o Options, mgr manager.Manager, api discovery.DiscoveryInterface, provider *azure.Provider, recorder events.Recorder) []controller.Controller {
 	kube := mgr.GetClient()
 	eventRecorder := mgr.GetEventRecorderFor(EventSource) //nolint:staticcheck // operatorpkg speaks core/v1 events
 	return []controller.Controller{
@@ -35,5 +28,5 @@ func ownControllers(o Options, mgr manager.Manager, config *rest.Config, provide
 		machines.NewRefresh("quota", machines.QuotaInterval, provider.RefreshQuota),
 		machines.NewRefresh("prices", machines.PricesInterval, provider.RefreshPrices),
 		status.NewController[*v1beta1.AKSNodeClass](kube, eventRecorder, status.EmitDeprecatedMetrics),
-	}, nil
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"strings"
 
 	"github.com/awslabs/operatorpkg/controller"
 	"github.com/awslabs/operatorpkg/serrors"
@@ -16,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -41,6 +43,7 @@ import (
 
 	"github.com/nap-aks/nap/apis/v1beta1"
 	"github.com/nap-aks/nap/azure"
+	"github.com/nap-aks/nap/controllers/provisioning"
 )
 
 // Run is the controller of one cluster. It returns when the context ends (nil)
@@ -235,12 +238,30 @@ func build(ctx context.Context, o Options, mgr manager.Manager, config *rest.Con
 	cluster := state.NewCluster(realClock, mgr.GetClient(), decorated, state.WithRepairPolicyMatcher(repair))
 	recorder := events.NewRecorder(mgr.GetEventRecorderFor(EventSource)) //nolint:staticcheck // Karpenter's recorder speaks core/v1 events
 
-	all := karpenterControllers(ctx, o, mgr, karpenterParts{
-		clock: realClock, recorder: recorder, provider: decorated, undecorated: provider, cluster: cluster, overlays: overlays,
-	})
-	own, err := ownControllers(o, mgr, config, provider, recorder)
+	api, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making a discovery client: %w", err)
+	}
+	nominate, err := heedsNominations(api)
 	if err != nil {
 		return nil, err
 	}
-	return append(all, own...), nil
+	all := karpenterControllers(ctx, o, mgr, karpenterParts{
+		clock: realClock, recorder: recorder, provider: decorated, undecorated: provider, cluster: cluster, overlays: overlays, nominate: nominate,
+	})
+	return append(all, ownControllers(o, mgr, api, provider, recorder)...), nil
+}
+
+// heedsNominations tells whether the cluster's scheduler follows nominated
+// nodes that the provisioner writes.
+func heedsNominations(api discovery.ServerVersionInterface) (bool, error) {
+	info, err := api.ServerVersion()
+	if err != nil {
+		return false, fmt.Errorf("asking the API server for its version: %w", err)
+	}
+	minor, err := strconv.Atoi(strings.TrimRight(info.Minor, "+"))
+	if err != nil {
+		return false, nil // a build without a version: leave the scheduler alone
+	}
+	return info.Major == "1" && minor >= provisioning.NominationVersion, nil
 }

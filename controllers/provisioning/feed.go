@@ -42,17 +42,22 @@ func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error
 			logger.Error(err, "following the cluster")
 		}
 	}
+	upsert := func(o client.Object) {
+		if pod, ok := o.(*corev1.Pod); ok && p.Nominate {
+			o = p.nominations.seen(pod, p.Clock.Now())
+		}
+		note(p.mirror.Upsert(o))
+		p.wake(o)
+	}
 	handler := toolscache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
 			if o, ok := obj.(client.Object); ok {
-				note(p.mirror.Upsert(o))
-				p.wake(o)
+				upsert(o)
 			}
 		},
 		UpdateFunc: func(_, obj any) {
 			if o, ok := obj.(client.Object); ok {
-				note(p.mirror.Upsert(o))
-				p.wake(o)
+				upsert(o)
 			}
 		},
 		DeleteFunc: func(obj any) {
@@ -61,6 +66,9 @@ func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error
 			}
 			if o, ok := obj.(client.Object); ok {
 				note(p.mirror.Delete(o))
+				if pod, ok := o.(*corev1.Pod); ok {
+					p.nominations.gone(snapshot.PodKey(pod))
+				}
 			}
 		},
 	}
@@ -94,6 +102,7 @@ func (p *Provisioner) wake(o client.Object) {
 			p.batch.trigger()
 		}
 	case *corev1.Node:
+		p.nominations.signal() // pods may be waiting to be told of it
 		for _, t := range o.Spec.Taints {
 			if t.MatchTaint(&karpv1.DisruptedNoScheduleTaint) {
 				p.batch.trigger()

@@ -70,6 +70,8 @@ type Config struct {
 	// Buffers are the placeholder pods of CapacityBuffers, read when Karpenter's
 	// gate of that name is on.
 	Buffers *virtualpods.Cache
+	// Nominate tells the scheduler where pods are to go; see NominationVersion.
+	Nominate bool
 	// Decisions is a folder for snapshots of what passes decided on, the newest
 	// ones; "" for none. Each can be replayed with nap plan.
 	Decisions string
@@ -90,6 +92,8 @@ type Provisioner struct {
 	since map[string]promise
 	// eventRate limits events about refused pods: their number has no limit.
 	eventRate flowcontrol.RateLimiter
+
+	nominations *nominations
 
 	mu   sync.Mutex
 	last *engine.Plan
@@ -121,6 +125,7 @@ func New(ctx context.Context, c Config) *Provisioner {
 		features:      o.FeatureGates,
 		told:          map[types.UID]string{},
 		since:         map[string]promise{},
+		nominations:   newNominations(),
 		eventRate:     flowcontrol.NewTokenBucketRateLimiter(50, 500),
 	}
 }
@@ -151,6 +156,9 @@ func (p *Provisioner) Start(ctx context.Context) error {
 			return nil
 		}
 		return err
+	}
+	if p.Nominate {
+		go p.nominator(ctx)
 	}
 	for p.batch.wait(ctx, p.pause()) {
 		if !p.cluster.Synced(ctx) {
@@ -184,7 +192,7 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 	if err := p.refresh(ctx); err != nil {
 		return err
 	}
-	p.reviewPromises()
+	p.reviewPromises(ctx)
 
 	end := measure("snapshot", p.Clock)
 	in, err := p.mirror.Snapshot(p.Clock.Now())
@@ -382,13 +390,24 @@ func (p *Provisioner) promise(groups []engine.PodGroup, to string, in *snapshot.
 			}
 			p.mirror.Promise(key, to)
 			p.since[key] = promise{to: to, made: now}
+			if p.Nominate {
+				p.nominations.want(key, to)
+			}
 		}
 	}
+	p.nominations.signal()
 }
 
 // reviewPromises takes back what is not being kept: the node is ready, yet the
 // scheduler has not put the pod there.
-func (p *Provisioner) reviewPromises() {
+func (p *Provisioner) reviewPromises(ctx context.Context) {
+	clearing := map[string]string{}
+	if p.Nominate {
+		for _, key := range p.nominations.stale(p.Clock.Now()) {
+			clearing[key] = ""
+		}
+		defer func() { p.patchAll(ctx, clearing) }()
+	}
 	if len(p.since) == 0 {
 		return
 	}
@@ -418,6 +437,9 @@ func (p *Provisioner) reviewPromises() {
 		case now.Sub(pr.ready) >= bindWait:
 			p.mirror.Release(key)
 			delete(p.since, key)
+			if p.nominations.takeBack(key) {
+				clearing[key] = ""
+			}
 			promisesBroken.WithLabelValues("NotBound").Inc()
 		}
 	}

@@ -413,6 +413,84 @@ func TestPodsOfNodesBeingDeletedArePlacedBeforeTheyGo(t *testing.T) {
 	}
 }
 
+func TestTheSchedulerIsToldWherePodsAreToGo(t *testing.T) {
+	w := newWorld(t)
+	w.p.Nominate = true
+	w.apply(pod("a", "900m"))
+	w.pass()
+	nominated := func() *corev1.Pod {
+		t.Helper()
+		if err := w.p.nominate(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		got := &corev1.Pod{}
+		if err := w.kube.Get(w.ctx, client.ObjectKey{Namespace: "shop", Name: "a"}, got); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := nominated(); got.Status.NominatedNodeName != "" {
+		t.Fatalf("nominated %q before there is a node", got.Status.NominatedNodeName)
+	}
+	claim := w.claims()[0].DeepCopy()
+	claim.Status.ProviderID = "azure:///x"
+	claim.StatusConditions().SetTrue(karpv1.ConditionTypeLaunched)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{
+		karpv1.NodePoolLabelKey: "default", corev1.LabelInstanceTypeStable: "Standard_D2s_v5", corev1.LabelArchStable: "amd64", corev1.LabelOSStable: "linux", corev1.LabelHostname: "n",
+		karpv1.NodeRegisteredLabelKey: "true", karpv1.NodeInitializedLabelKey: "true"}}, Spec: corev1.NodeSpec{ProviderID: "azure:///x"}}
+	node.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1900m"), corev1.ResourceMemory: resource.MustParse("6Gi"), corev1.ResourcePods: resource.MustParse("30")}
+	node.Status.Capacity = node.Status.Allocatable
+	w.apply(claim, node)
+	got := nominated()
+	if got.Status.NominatedNodeName != "n" {
+		t.Fatalf("nominated %q, want the node that came up", got.Status.NominatedNodeName)
+	}
+	// Our own nomination does not make the pod somebody else's: its place stays
+	// taken, and no second machine is bought.
+	if err := w.p.mirror.Upsert(w.p.nominations.seen(got, w.clock.Now())); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(pod("b", "1100m"))
+	w.pass()
+	if n := len(w.claims()); n != 2 {
+		t.Errorf("%d NodeClaims, want another for b, because a's place is taken", n)
+	}
+	// When the scheduler does not follow, the nomination is cleared.
+	w.clock.Step(bindWait)
+	w.pass()
+	w.clock.Step(bindWait)
+	w.pass()
+	if err := w.kube.Get(w.ctx, client.ObjectKey{Namespace: "shop", Name: "a"}, got); err != nil {
+		t.Fatal(err)
+	}
+	if _, standing := w.p.nominations.ours["shop/a"]; standing || got.Status.NominatedNodeName != "" {
+		t.Errorf("nomination %q still stands", got.Status.NominatedNodeName)
+	}
+}
+
+func TestNominationsOfOthersDoNotStandForEver(t *testing.T) {
+	w := newWorld(t)
+	w.p.Nominate = true
+	left := pod("left", "900m", func(p *corev1.Pod) { p.Status.NominatedNodeName = "gone" })
+	w.apply(left)
+	if err := w.p.mirror.Upsert(w.p.nominations.seen(left, w.clock.Now())); err != nil {
+		t.Fatal(err)
+	}
+	w.pass()
+	if n := len(w.claims()); n != 0 {
+		t.Fatalf("%d NodeClaims for a pod that another has a place for", n)
+	}
+	w.clock.Step(foreignWait + time.Second)
+	w.pass()
+	got := &corev1.Pod{}
+	if err := w.kube.Get(w.ctx, client.ObjectKeyFromObject(left), got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Status.NominatedNodeName != "" {
+		t.Errorf("nomination %q stands after %s", got.Status.NominatedNodeName, foreignWait)
+	}
+}
+
 func TestDecisionsCanBeReplayed(t *testing.T) {
 	w := newWorld(t)
 	w.p.Decisions = t.TempDir()

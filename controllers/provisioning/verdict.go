@@ -133,10 +133,16 @@ func (p *Provisioner) forgetTold(known map[types.UID]bool) {
 }
 
 func (p *Provisioner) podByKey(ctx context.Context, key string) *corev1.Pod {
-	namespace, name, _ := strings.Cut(key, "/")
+	namespace, name := splitKey(key)
 	pod := &corev1.Pod{}
 	if err := p.Kube.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, pod); err != nil {
 		return nil // gone meanwhile
 	}
 	return pod
+}
+
+// splitKey is the inverse of snapshot.PodKey.
+func splitKey(key string) (namespace, name string) {
+	namespace, name, _ = strings.Cut(key, "/")
+	return namespace, name
 }

@@ -1,0 +1,223 @@
+package provisioning
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+
+	"github.com/nap-aks/nap/snapshot"
+)
+
+// From Kubernetes 1.35 on, the scheduler heeds a nominated node that others
+// write into a pod's status: it tries that node first and keeps its room from
+// other pods. So the plan is told to it, pod by pod, as soon as the node is
+// there; without that it spreads pods as it likes, and some find their room
+// taken.
+
+// NominationVersion is the first minor version of Kubernetes 1 whose scheduler
+// heeds nominations.
+const NominationVersion = 35
+
+const (
+	// foreignWait is how long a nomination that is not of this process may
+	// stand: one of before a restart, or a preemption that came to nothing.
+	foreignWait = 2 * time.Minute
+	// patchers is how many pods are written at once.
+	patchers = 16
+	// gather is how long nominations are gathered before they are written.
+	gather = 20 * time.Millisecond
+)
+
+// nominations remembers which pods were nominated for which node.
+type nominations struct {
+	mu      sync.Mutex
+	wanted  map[string]string    // pod key to node or claim, not written yet
+	ours    map[string]string    // pod key to node, written by us
+	foreign map[string]time.Time // pod key to when a nomination of others was first seen
+	wake    chan struct{}
+}
+
+func newNominations() *nominations {
+	return &nominations{wanted: map[string]string{}, ours: map[string]string{}, foreign: map[string]time.Time{}, wake: make(chan struct{}, 1)}
+}
+
+func (n *nominations) signal() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// want asks for a nomination, as soon as the node is there.
+func (n *nominations) want(key, to string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.wanted[key] = to
+}
+
+// seen is told of every pod. It returns the pod as the mirror is to see it: one
+// that we nominated ourselves is still ours to place.
+func (n *nominations) seen(pod *corev1.Pod, now time.Time) *corev1.Pod {
+	key := snapshot.PodKey(pod)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if pod.Spec.NodeName != "" {
+		n.forget(key)
+		return pod
+	}
+	switch node := pod.Status.NominatedNodeName; {
+	case node == "":
+		delete(n.foreign, key)
+	case n.ours[key] == node:
+		copied := *pod
+		copied.Status.NominatedNodeName = ""
+		return &copied
+	case n.foreign[key].IsZero():
+		n.foreign[key] = now
+	}
+	return pod
+}
+
+func (n *nominations) gone(key string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.forget(key)
+}
+
+func (n *nominations) forget(key string) {
+	delete(n.wanted, key)
+	delete(n.ours, key)
+	delete(n.foreign, key)
+}
+
+// takeBack drops a nomination and tells whether it has to be cleared.
+func (n *nominations) takeBack(key string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, written := n.ours[key]
+	n.forget(key)
+	return written
+}
+
+// stale are the pods whose nomination by others stands for too long.
+func (n *nominations) stale(now time.Time) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []string
+	for key, since := range n.foreign {
+		if now.Sub(since) > foreignWait {
+			out = append(out, key)
+			n.foreign[key] = now // once is enough for now
+		}
+	}
+	return out
+}
+
+// nominator writes nominations until the context ends.
+func (p *Provisioner) nominator(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.nominations.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(gather):
+		}
+		if err := p.nominate(ctx); err != nil && ctx.Err() == nil {
+			log.FromContext(ctx).Error(err, "nominating nodes")
+		}
+	}
+}
+
+// nominate writes the nominations whose nodes are there.
+func (p *Provisioner) nominate(ctx context.Context) error {
+	n := p.nominations
+	n.mu.Lock()
+	empty := len(n.wanted) == 0
+	n.mu.Unlock()
+	if empty {
+		return nil
+	}
+	nodeOf, err := p.nodesByName(ctx)
+	if err != nil {
+		return err
+	}
+	due := map[string]string{}
+	n.mu.Lock()
+	for key, to := range n.wanted {
+		if node := nodeOf[to]; node != "" {
+			due[key] = node
+			n.ours[key] = node // before the watch can tell of it
+			delete(n.wanted, key)
+		}
+	}
+	n.mu.Unlock()
+	p.patchAll(ctx, due)
+	return nil
+}
+
+// nodesByName maps names of nodes, and of claims that have one, to nodes.
+func (p *Provisioner) nodesByName(ctx context.Context) (map[string]string, error) {
+	nodes, claims := &corev1.NodeList{}, &karpv1.NodeClaimList{}
+	if err := p.Kube.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing nodes: %w", err)
+	}
+	if err := p.Kube.List(ctx, claims, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing NodeClaims: %w", err)
+	}
+	out := make(map[string]string, len(nodes.Items)+len(claims.Items))
+	byID := make(map[string]string, len(nodes.Items))
+	for i := range nodes.Items {
+		node := &nodes.Items[i]
+		if node.DeletionTimestamp.IsZero() {
+			out[node.Name] = node.Name
+			byID[node.Spec.ProviderID] = node.Name
+		}
+	}
+	for i := range claims.Items {
+		if id := claims.Items[i].Status.ProviderID; id != "" && byID[id] != "" {
+			out[claims.Items[i].Name] = byID[id]
+		}
+	}
+	return out, nil
+}
+
+// patchAll writes nominated nodes, "" to clear, several at once. A pod that is
+// gone or bound meanwhile needs none; other failures leave the pod to the
+// scheduler's own choice.
+func (p *Provisioner) patchAll(ctx context.Context, nodes map[string]string) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, patchers)
+	for key, node := range nodes {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := p.patchNomination(ctx, key, node); err != nil {
+				p.nominations.gone(key)
+				log.FromContext(ctx).V(1).Info("could not nominate a node", "pod", key, "node", node, "error", err.Error())
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (p *Provisioner) patchNomination(ctx context.Context, key, node string) error {
+	value := "null"
+	if node != "" {
+		value = fmt.Sprintf("%q", node)
+	}
+	pod := &corev1.Pod{}
+	pod.Namespace, pod.Name = splitKey(key)
+	err := p.Kube.Status().Patch(ctx, pod, client.RawPatch(types.MergePatchType, []byte(`{"status":{"nominatedNodeName":`+value+`}}`)))
+	return client.IgnoreNotFound(err)
+}
