@@ -43,9 +43,12 @@ const (
 	// promised to run.
 	lookSoon = 3 * time.Second
 	// bindWait is how long a pod may stay pending although its promised node is
-	// ready. The scheduler puts pods where it likes, so the room may be taken by
-	// another: then the pod is placed anew, on what room there is.
-	bindWait = 5 * time.Second
+	// ready; then it is placed anew, on what room there is. A scheduler that is
+	// not told of the plan puts pods where it likes, and the room may soon be
+	// taken by another. One that is told keeps the room, but may have to wait for
+	// nodes of other zones before a spread constraint lets it go on.
+	bindWait          = 5 * time.Second
+	bindWaitNominated = 20 * time.Second
 	// writers is how many NodeClaims are written at once.
 	writers = 64
 )
@@ -411,7 +414,10 @@ func (p *Provisioner) reviewPromises(ctx context.Context) {
 	if len(p.since) == 0 {
 		return
 	}
-	now := p.Clock.Now()
+	now, patience := p.Clock.Now(), bindWait
+	if p.Nominate {
+		patience = bindWaitNominated
+	}
 	standing := p.mirror.Promises()
 	ready := map[string]bool{}
 	for n := range p.cluster.Nodes() {
@@ -434,7 +440,7 @@ func (p *Provisioner) reviewPromises(ctx context.Context) {
 		case pr.ready.IsZero():
 			pr.ready = now
 			p.since[key] = pr
-		case now.Sub(pr.ready) >= bindWait:
+		case now.Sub(pr.ready) >= patience:
 			p.mirror.Release(key)
 			delete(p.since, key)
 			if p.nominations.takeBack(key) {

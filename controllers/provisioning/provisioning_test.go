@@ -456,9 +456,9 @@ func TestTheSchedulerIsToldWherePodsAreToGo(t *testing.T) {
 		t.Errorf("%d NodeClaims, want another for b, because a's place is taken", n)
 	}
 	// When the scheduler does not follow, the nomination is cleared.
-	w.clock.Step(bindWait)
+	w.clock.Step(bindWaitNominated)
 	w.pass()
-	w.clock.Step(bindWait)
+	w.clock.Step(bindWaitNominated)
 	w.pass()
 	if err := w.kube.Get(w.ctx, client.ObjectKey{Namespace: "shop", Name: "a"}, got); err != nil {
 		t.Fatal(err)
