@@ -83,6 +83,20 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	provisioner := provisioning.NewProvisioner(kube, p.recorder, p.provider, p.cluster, p.clock, devices, virtualPods)
 	disruptions := disruption.NewQueue(kube, p.recorder, p.cluster, p.clock, provisioner)
 
+	var placement []controller.Controller
+	var hooks []cloudprovider.NodeLifecycleHook
+	if o.Engine == EngineNAP {
+		own := napprovisioning.New(ctx, napprovisioning.Config{
+			Kube: kube, Provider: p.provider, Cluster: p.cluster, Recorder: p.recorder, Clock: p.clock,
+			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Nominate: p.nominate,
+		})
+		placement, hooks = []controller.Controller{own}, []cloudprovider.NodeLifecycleHook{own.Hook()}
+	} else {
+		placement = []controller.Controller{
+			provisioner, provisioning.NewPodController(kube, provisioner, p.cluster), provisioning.NewNodeController(kube, provisioner),
+		}
+	}
+
 	list := []controller.Controller{
 		// Disruption and draining.
 		evictions, disruptions,
@@ -107,23 +121,13 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 		// NodeClaims and their nodes.
 		podevents.NewController(p.clock, kube, p.provider),
 		nodeclaimconsistency.NewController(p.clock, kube, p.provider, p.recorder),
-		lifecycle.NewController(p.clock, kube, p.provider, p.recorder, p.cluster, poolHealth, nil),
+		lifecycle.NewController(p.clock, kube, p.provider, p.recorder, p.cluster, poolHealth, hooks),
 		nodeclaimgc.NewController(p.clock, kube, p.provider),
 		nodeclaimdisruption.NewController(p.clock, kube, p.provider),
 		nodeclaimhydration.NewController(kube, p.provider),
 		nodehydration.NewController(kube, p.provider),
 	}
-	// Placement.
-	if o.Engine == EngineNAP {
-		list = append(list, napprovisioning.New(ctx, napprovisioning.Config{
-			Kube: kube, Provider: p.provider, Cluster: p.cluster, Recorder: p.recorder, Clock: p.clock,
-			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Nominate: p.nominate,
-		}))
-	} else {
-		list = append(list, provisioner,
-			provisioning.NewPodController(kube, provisioner, p.cluster),
-			provisioning.NewNodeController(kube, provisioner))
-	}
+	list = append(list, placement...)
 	if !options.IgnoreDRARequests {
 		list = append(list, devices)
 	}

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 
 	"github.com/nap-aks/nap/snapshot"
 )
@@ -37,6 +38,8 @@ const (
 
 // nominations remembers which pods were nominated for which node.
 type nominations struct {
+	writing sync.Mutex // held while nominations are written
+
 	mu      sync.Mutex
 	wanted  map[string]string    // pod key to node or claim, not written yet
 	ours    map[string]string    // pod key to node, written by us
@@ -139,9 +142,34 @@ func (p *Provisioner) nominator(ctx context.Context) {
 	}
 }
 
-// nominate writes the nominations whose nodes are there.
+// Hook holds back the registration of a node until the pods that it was bought
+// for are nominated for it: until then a taint keeps all pods away, so nobody
+// takes their room.
+func (p *Provisioner) Hook() cloudprovider.NodeLifecycleHook { return hook{p} }
+
+type hook struct{ p *Provisioner }
+
+// Name is the hook's name in logs.
+func (hook) Name() string { return "nomination" }
+
+// Registered writes what is due; a node whose pods cannot be nominated goes on
+// without.
+func (h hook) Registered(ctx context.Context, claim *karpv1.NodeClaim) (cloudprovider.NodeLifecycleHookResult, error) {
+	if !h.p.Nominate {
+		return cloudprovider.NodeLifecycleHookResult{}, nil
+	}
+	if err := h.p.nominate(ctx); err != nil {
+		log.FromContext(ctx).Error(err, "nominating a new node", "NodeClaim", claim.Name)
+	}
+	return cloudprovider.NodeLifecycleHookResult{}, nil
+}
+
+// nominate writes the nominations whose nodes are there. It returns when those
+// that were due are written, whoever writes them.
 func (p *Provisioner) nominate(ctx context.Context) error {
 	n := p.nominations
+	n.writing.Lock()
+	defer n.writing.Unlock()
 	n.mu.Lock()
 	empty := len(n.wanted) == 0
 	n.mu.Unlock()
