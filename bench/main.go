@@ -258,7 +258,7 @@ func karpenter(o *snapshot.Objects, timeout time.Duration) (*figures, error) {
 	f := &figures{}
 	var res *peer.Result
 	var err error
-	best(func() (time.Duration, error) {
+	_ = best(func() (time.Duration, error) { // the error is err
 		var got *peer.Result
 		took, allocs, peak, _ := cost(func() error {
 			// As many candidates side by side as there are processors, as Karpenter

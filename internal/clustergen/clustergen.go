@@ -76,7 +76,6 @@ type gen struct {
 	opt  Options
 	o    *snapshot.Objects
 	uids int
-	apps []string
 }
 
 // one tells yes once in n times.
