@@ -657,6 +657,20 @@ func (ps *pass) run() {
 	for _, pc := range order {
 		nodesOnly[pc] = pc.v.row.empty() && ps.relaxedRow(pc).empty()
 	}
+	// Then those that need most machines whatever their size: a rule that keeps
+	// them apart makes as many machines as it has pods, for others to fill up.
+	need := map[int]int64{}
+	for _, pc := range order {
+		if pc.v.hostCap < noCap && pc.v.hostCap > 0 {
+			need[pc.v.capCtr] += (int64(len(pc.pods)) + pc.v.hostCap - 1) / pc.v.hostCap
+		}
+	}
+	apart := make(map[*passClass]int64, len(order))
+	for _, pc := range order {
+		if pc.v.hostCap < noCap {
+			apart[pc] = need[pc.v.capCtr]
+		}
+	}
 	sort.SliceStable(order, func(i, j int) bool {
 		a, b := order[i], order[j]
 		if ps.byPriority && a.cl.pc.Priority != b.cl.pc.Priority {
@@ -665,8 +679,8 @@ func (ps *pass) run() {
 		if nodesOnly[a] != nodesOnly[b] {
 			return nodesOnly[a]
 		}
-		if ca, cb := a.v.hostCap < noCap, b.v.hostCap < noCap; ca != cb {
-			return ca
+		if na, nb := apart[a], apart[b]; na != nb {
+			return na > nb
 		}
 		if a.value != b.value {
 			return a.value > b.value
@@ -1697,9 +1711,20 @@ func (ps *pass) open(v *variant, t *tuple, n int64) int64 {
 
 // Limits of the search for a machine to grow.
 const (
-	growMachines = 64 // the latest machines looked at
-	growColumns  = 40 // larger offerings looked at for each
+	growMachines = 64   // the latest machines looked at …
+	growBack     = 1024 // … as far back as this, for those in the right domain
+	growColumns  = 40   // larger offerings looked at for each
 )
+
+// inDomain says whether a machine is in the tuple's domains, or can still be.
+func (ps *pass) inDomain(v *variant, t *tuple, m *mach) bool {
+	for i, key := range v.keys {
+		if ps.cat.vals[key][m.col] != t.vals[i] && slices.Contains(m.pins, key) {
+			return false
+		}
+	}
+	return true
+}
 
 // grow puts pods onto a planned machine by making it larger, where that buys
 // more value per added dollar than the new machine with the given score would.
@@ -1711,8 +1736,13 @@ func (ps *pass) grow(v *variant, t *tuple, n int64, score float64) int64 {
 	var best *mach
 	bestCol, bestFit, bestRatio := int32(-1), int64(0), score
 	used, free := ps.scratch[0], ps.scratch[1]
-	for i := len(ps.machines) - 1; i >= 0 && i >= len(ps.machines)-growMachines; i-- {
+	tried := 0
+	for i := len(ps.machines) - 1; i >= 0 && tried < growMachines && i >= len(ps.machines)-growBack; i-- {
 		m := ps.machines[i]
+		if !ps.inDomain(v, t, m) {
+			continue
+		}
+		tried++
 		if len(m.pods) == 0 || len(ps.cat.pools[m.pool].minValues) > 0 {
 			continue
 		}
