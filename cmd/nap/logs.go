@@ -21,17 +21,24 @@ import (
 func logsCommand() *cobra.Command {
 	var follow bool
 	var tail int
-	var cluster string
+	var cluster, query, format string
 	cmd := &cobra.Command{
 		Use:   "logs [COMPONENT]",
 		Short: "Print the log of a component, or list the logs there are",
 		Example: `  nap logs                       # which logs there are
   nap logs controller -f         # what node auto-provisioning does
   nap logs kube-apiserver --tail 50
-  nap logs controller --cluster-name napcluster`,
+  nap logs controller --cluster-name napcluster
+  nap logs --kql 'AKSControlPlane | where Category == "karpenter-events" | project TimeGenerated, Message | order by TimeGenerated asc'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			h := local.Home{Dir: homeDir()}
+			if query != "" {
+				if len(args) > 0 || follow {
+					return errors.New("--kql goes with neither a component nor --follow: the query says it all")
+				}
+				return queryLogs(cmd.Context(), cmd.OutOrStdout(), h, query, format)
+			}
 			files, err := logFiles(h, cluster)
 			if err != nil {
 				return err
@@ -61,6 +68,8 @@ func logsCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as lines are written")
 	cmd.Flags().IntVar(&tail, "tail", -1, "only the last lines (-1: all of the current file)")
+	cmd.Flags().StringVar(&query, "kql", "", "a query in the Kusto Query Language over the collected logs and events of all clusters\n(tables AzureDiagnostics, AKSControlPlane)")
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "of --kql: table or json")
 	cmd.Flags().StringVar(&cluster, "cluster-name", "", "only logs of this cluster")
 	return cmd
 }

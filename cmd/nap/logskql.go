@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/nap-aks/nap/arm/kql"
+	"github.com/nap-aks/nap/local"
+)
+
+// queryLogs answers a KQL query over all collected logs of the instance. It
+// works while the instance runs and after it was stopped.
+func queryLogs(ctx context.Context, out io.Writer, h local.Home, query, format string) error {
+	file := h.Path("logs", "logs.db")
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no collected logs in %s yet; they come with a running instance: nap up", h.Dir)
+	}
+	s, err := kql.Open(file, kql.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	res, err := s.Query(ctx, kql.Request{Query: query})
+	if err != nil {
+		return fmt.Errorf("query: %w", err)
+	}
+	switch format {
+	case "json":
+		rows := make([]map[string]any, 0, len(res.Rows))
+		for _, r := range res.Rows {
+			row := map[string]any{}
+			for i, c := range res.Columns {
+				row[c.Name] = r[i]
+			}
+			rows = append(rows, row)
+		}
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(rows); err != nil {
+			return err
+		}
+	case "table":
+		t := table.NewWriter()
+		t.SetOutputMirror(out)
+		t.SetStyle(table.StyleLight)
+		head := table.Row{}
+		for _, c := range res.Columns {
+			head = append(head, c.Name)
+		}
+		t.AppendHeader(head)
+		for _, r := range res.Rows {
+			row := table.Row{}
+			for _, v := range r {
+				switch v.(type) {
+				case map[string]any, []any:
+					b, err := json.Marshal(v)
+					if err != nil {
+						return err
+					}
+					v = string(b)
+				case nil:
+					v = ""
+				}
+				row = append(row, v)
+			}
+			t.AppendRow(row)
+		}
+		t.Render()
+	default:
+		return fmt.Errorf("--output %q is neither table nor json", format)
+	}
+	if res.Truncated {
+		fmt.Fprintf(out, "cut off after %d rows; narrow the query, or use take or summarize\n", kql.MaxRowsReturned)
+	}
+	return nil
+}
