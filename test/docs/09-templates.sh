@@ -27,6 +27,12 @@ equal "the default" none "$(out sym pool)"
 equal "an existing resource" 10.8.0.0/16 "$(out sym prefix)"
 equal "the loop" "$(az identity show -g "$RG" -n sym-1 --query principalId -o tsv)" "$(az deployment group show -g "$RG" -n sym --query 'properties.outputs.principals.value[1]' -o tsv)"
 
+section "At subscription scope: a group, and what is in it"
+az deployment sub create --location "$LOCATION" -n sub --template-file templates/subscription.json --parameters group="$RG-sub"
+equal "the output" "$(az identity show -g "$RG-sub" -n inside --query id -o tsv)" "$(az deployment sub show -n sub --query properties.outputs.id.value -o tsv)"
+az group delete --name "$RG-sub" --yes
+az deployment sub delete -n sub
+
 section "Without waiting"
 az deployment group create -g "$RG" -n later --template-file templates/language.json --parameters prefix=late withVnet=false identities=1 --no-wait
 az deployment group wait -g "$RG" -n later --created --interval 1 --timeout 60
