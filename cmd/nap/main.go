@@ -89,7 +89,7 @@ buys the cheapest machines for pods that do not fit and gives them back.`,
 		},
 	}
 	cmd.PersistentFlags().StringVar(&homeFlag, "home", "", "folder of the instance (default $NAP_HOME, else ./.nap)")
-	cmd.AddCommand(upCommand(), downCommand(), statusCommand(), logsCommand(), envCommand(), kubectlCommand(), resetCommand(), versionCommand(), componentCommand())
+	cmd.AddCommand(upCommand(), downCommand(), statusCommand(), logsCommand(), envCommand(), kubectlCommand(), faultCommand(), resetCommand(), versionCommand(), componentCommand())
 	cmd.AddCommand(planCommands()...)
 	cmd.AddCommand(provisioningCommands()...)
 	// Libraries of Kubernetes register flags of their own for every program.

@@ -1,3 +1,7 @@
+// Package example is the first thing a person sees: it uses a running local
+// Azure as any client would, through ARM and the Kubernetes API. It creates a
+// resource group, deploys the template of a cluster that provisions its own
+// nodes, runs a shop on it and shows the machines being bought.
 package example
 
 import (
@@ -29,8 +33,12 @@ import (
 
 	"github.com/nap-aks/nap/examples"
 	"github.com/nap-aks/nap/local"
+	"github.com/nap-aks/nap/local/azclient"
 	"github.com/nap-aks/nap/local/view"
 )
+
+// ResourceGroup is the group the example lives in.
+const ResourceGroup = "nap"
 
 // Reporter is told what happens, for a person to read.
 type Reporter interface {
@@ -59,7 +67,7 @@ func Done(h local.Home) bool {
 // Run takes the example as far as it goes: to all pods running. It can be run
 // again at any point of an earlier, interrupted run.
 func Run(ctx context.Context, h local.Home, i local.Instance, r Reporter) error {
-	az, err := connect(i)
+	az, err := azclient.Connect(i)
 	if err != nil {
 		return err
 	}
@@ -86,7 +94,7 @@ func Run(ctx context.Context, h local.Home, i local.Instance, r Reporter) error 
 
 // Resume waits until the example of an earlier run is up again.
 func Resume(ctx context.Context, i local.Instance, r Reporter) error {
-	az, err := connect(i)
+	az, err := azclient.Connect(i)
 	if err != nil {
 		return err
 	}
@@ -99,9 +107,9 @@ func Resume(ctx context.Context, i local.Instance, r Reporter) error {
 	return err
 }
 
-func deploy(ctx context.Context, az *azureClients, i local.Instance, r Reporter) error {
+func deploy(ctx context.Context, az *azclient.Clients, i local.Instance, r Reporter) error {
 	r.Step("resource group " + ResourceGroup)
-	if _, err := az.groups.CreateOrUpdate(ctx, ResourceGroup, armresources.ResourceGroup{Location: to.Ptr(i.Location)}, nil); err != nil {
+	if _, err := az.Groups.CreateOrUpdate(ctx, ResourceGroup, armresources.ResourceGroup{Location: to.Ptr(i.Location)}, nil); err != nil {
 		return fmt.Errorf("creating resource group %s: %w", ResourceGroup, err)
 	}
 	r.Step("template deployment examples/nap.json: cluster " + examples.ClusterName + ", mode Auto")
@@ -110,7 +118,7 @@ func deploy(ctx context.Context, az *azureClients, i local.Instance, r Reporter)
 		return fmt.Errorf("examples/nap.json: %w", err)
 	}
 	setLocation(template, i.Location)
-	poller, err := az.deployments.BeginCreateOrUpdate(ctx, ResourceGroup, "nap", armresources.Deployment{
+	poller, err := az.Deployments.BeginCreateOrUpdate(ctx, ResourceGroup, "nap", armresources.Deployment{
 		Properties: &armresources.DeploymentProperties{Mode: to.Ptr(armresources.DeploymentModeIncremental), Template: template},
 	}, nil)
 	if err != nil {
@@ -135,14 +143,14 @@ func setLocation(template map[string]any, location string) {
 	}
 }
 
-func watchProvisioning(ctx context.Context, az *azureClients, r Reporter) {
+func watchProvisioning(ctx context.Context, az *azclient.Clients, r Reporter) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(500 * time.Millisecond):
 		}
-		c, err := az.clusters.Get(ctx, ResourceGroup, examples.ClusterName, nil)
+		c, err := az.Clusters.Get(ctx, ResourceGroup, examples.ClusterName, nil)
 		if err == nil && c.Properties != nil && c.Properties.ProvisioningState != nil && ctx.Err() == nil {
 			r.Update("cluster " + *c.Properties.ProvisioningState)
 		}
@@ -151,10 +159,10 @@ func watchProvisioning(ctx context.Context, az *azureClients, r Reporter) {
 
 // kubeConfig fetches the cluster's credentials, as az aks get-credentials does,
 // and waits until its API answers.
-func kubeConfig(ctx context.Context, az *azureClients, i local.Instance, r Reporter) (*rest.Config, error) {
+func kubeConfig(ctx context.Context, az *azclient.Clients, i local.Instance, r Reporter) (*rest.Config, error) {
 	r.Step("credentials of cluster " + examples.ClusterName)
 	for {
-		creds, err := az.clusters.ListClusterAdminCredentials(ctx, ResourceGroup, examples.ClusterName, nil)
+		creds, err := az.Clusters.ListClusterAdminCredentials(ctx, ResourceGroup, examples.ClusterName, nil)
 		if err != nil {
 			return nil, fmt.Errorf("credentials of cluster %s: %w", examples.ClusterName, err)
 		}

@@ -186,6 +186,18 @@ func (c *clusterFleet) machine(pool, name string) *machine {
 	return m
 }
 
+// wakeAll has every machine look at its intent and the faults again.
+func (c *clusterFleet) wakeAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.machines {
+		select {
+		case m.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
 func (c *clusterFleet) drop(m *machine) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -49,8 +49,14 @@ func Run(ctx context.Context, o Options) error {
 	if o.BootTime <= 0 {
 		o.BootTime = DefaultBootTime
 	}
-	f := &fleet{Options: o, clusters: map[string]*clusterFleet{}}
+	f := &fleet{Options: o, clusters: map[string]*clusterFleet{}, faults: map[string]Fault{}}
 	var wg sync.WaitGroup
+	wg.Go(func() {
+		mirror.Follow(ctx, o.Etcd, FaultsPrefix, o.Logger, mirror.Handler[Fault]{
+			Set:  func(key string, fault Fault) { f.setFault(filepath.Base(key), &fault) },
+			Gone: func(key string) { f.setFault(filepath.Base(key), nil) },
+		})
+	})
 	wg.Go(func() {
 		mirror.Follow(ctx, o.Etcd, intent.ClusterIntentPrefix, o.Logger, mirror.Handler[intent.ClusterIntent]{
 			Set:  func(_ string, ci intent.ClusterIntent) { f.cluster(ctx, ci.UID).setIntent(&ci) },
@@ -84,6 +90,7 @@ type fleet struct {
 	Options
 	mu       sync.Mutex
 	clusters map[string]*clusterFleet
+	faults   map[string]Fault
 }
 
 func splitKey(key, prefix string) (uid, pool, machine string) {
@@ -122,6 +129,9 @@ func (f *fleet) sweep(ctx context.Context) {
 
 // bootDelay is how long a machine takes to boot.
 func (f *fleet) bootDelay(m intent.MachineIntent) time.Duration {
+	if slow, ok := f.fault(SlowBoot, m); ok {
+		return slow.BootTime
+	}
 	h := hash(fmt.Sprintf("%d/%s/%s", f.Seed, m.Pool, m.Name))
 	return time.Duration(float64(f.BootTime) * (0.6 + 0.8*float64(h%1000)/1000))
 }

@@ -39,6 +39,7 @@ type machine struct {
 	nodeName   string
 	applied    *intent.MachineIntent // what the Node was last made from
 	stopBeat   context.CancelFunc
+	silent     bool // a fault stopped the kubelet
 }
 
 // want leaves the newest intent.
@@ -126,6 +127,9 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 		if _, err := catalog.Lookup(mi.Location, mi.VMSize); err != nil {
 			return m.put(ctx, intent.MachineFailed, "SkuNotAvailable", err.Error())
 		}
+		if out, ok := m.c.f.fault(Stockout, mi); ok {
+			return m.put(ctx, intent.MachineFailed, out.Code, out.message(mi))
+		}
 		left := m.c.f.bootDelay(mi)
 		if !mi.CreatedAt.IsZero() {
 			left = min(left, max(0, time.Until(mi.CreatedAt.Add(left))))
@@ -138,13 +142,26 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 			return err
 		}
 	}
-	if m.registered && sameMachine(m.applied, &mi) {
+	_, silent := m.c.f.fault(Silent, mi)
+	if m.registered && sameMachine(m.applied, &mi) && silent == m.silent {
 		return nil
 	}
 	client, ci, err := m.api(ctx)
 	if err != nil || client == nil {
 		return err
 	}
+	if silent {
+		if m.stopBeat != nil {
+			m.stopBeat()
+			m.stopBeat = nil
+		}
+		if err := silence(ctx, client, mi.NodeName); err != nil {
+			return err
+		}
+		m.silent, m.nodeName = true, mi.NodeName
+		return nil
+	}
+	m.silent = false
 	if err := register(ctx, client, mi, ci, m.registered); err != nil {
 		return err
 	}
@@ -311,12 +328,8 @@ func (m *machine) deleteNode(ctx context.Context, client kubernetes.Interface) e
 	}
 	// The kubelet is dead: no more heartbeats, even if the Node stays a while
 	// because somebody's finalizer is on it.
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{managedAnnotation: nil}}})
-	if err != nil {
+	if err := silence(ctx, client, node.Name); err != nil {
 		return err
-	}
-	if _, err := client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("stopping the kubelet of %s: %w", node.Name, err)
 	}
 	uid := node.UID
 	if err := client.CoreV1().Nodes().Delete(ctx, node.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
@@ -340,6 +353,18 @@ func (m *machine) deleteNode(ctx context.Context, client kubernetes.Interface) e
 		})
 	}
 	return g.Wait()
+}
+
+// silence stops the kubelet of a node: kwok plays only nodes with the annotation.
+func silence(ctx context.Context, client kubernetes.Interface, node string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{managedAnnotation: nil}}})
+	if err != nil {
+		return err
+	}
+	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("stopping the kubelet of %s: %w", node, err)
+	}
+	return nil
 }
 
 // findNode finds the machine's Node: by name while that is known, else (after

@@ -1,8 +1,7 @@
-// Package example is the first thing a person sees: it uses a running local
-// Azure as any client would, through ARM and the Kubernetes API. It creates a
-// resource group, deploys the template of a cluster that provisions its own
-// nodes, runs a shop on it and shows the machines being bought.
-package example
+// Package azclient signs in to a running local Azure as its owner, with the
+// Azure SDK, as any program would. What nap itself does to an instance beyond
+// starting it goes through here: there is no way past the front door.
+package azclient
 
 import (
 	"crypto/tls"
@@ -22,18 +21,16 @@ import (
 	"github.com/nap-aks/nap/local"
 )
 
-// ResourceGroup is the group the example lives in.
-const ResourceGroup = "nap"
-
-// azureClients are the parts of the Azure SDK that the example uses.
-type azureClients struct {
-	groups      *armresources.ResourceGroupsClient
-	deployments *armresources.DeploymentsClient
-	clusters    *armcontainerservice.ManagedClustersClient
+// Clients are the parts of the Azure SDK in use.
+type Clients struct {
+	Groups      *armresources.ResourceGroupsClient
+	Deployments *armresources.DeploymentsClient
+	Clusters    *armcontainerservice.ManagedClustersClient
+	AgentPools  *armcontainerservice.AgentPoolsClient
 }
 
-// connect signs in to the instance as its owner.
-func connect(i local.Instance) (*azureClients, error) {
+// Connect signs in, lazily: at the first request.
+func Connect(i local.Instance) (*Clients, error) {
 	pem, err := os.ReadFile(i.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("authority of the local Azure: %w", err)
@@ -62,14 +59,17 @@ func connect(i local.Instance) (*azureClients, error) {
 		return nil, fmt.Errorf("signing in to the local Azure: %w", err)
 	}
 	opts := &arm.ClientOptions{ClientOptions: options}
-	a := &azureClients{}
-	if a.groups, err = armresources.NewResourceGroupsClient(i.SubscriptionID, cred, opts); err != nil {
+	a := &Clients{}
+	if a.Groups, err = armresources.NewResourceGroupsClient(i.SubscriptionID, cred, opts); err != nil {
 		return nil, err
 	}
-	if a.deployments, err = armresources.NewDeploymentsClient(i.SubscriptionID, cred, opts); err != nil {
+	if a.Deployments, err = armresources.NewDeploymentsClient(i.SubscriptionID, cred, opts); err != nil {
 		return nil, err
 	}
-	if a.clusters, err = armcontainerservice.NewManagedClustersClient(i.SubscriptionID, cred, opts); err != nil {
+	if a.Clusters, err = armcontainerservice.NewManagedClustersClient(i.SubscriptionID, cred, opts); err != nil {
+		return nil, err
+	}
+	if a.AgentPools, err = armcontainerservice.NewAgentPoolsClient(i.SubscriptionID, cred, opts); err != nil {
 		return nil, err
 	}
 	return a, nil
