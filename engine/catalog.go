@@ -22,6 +22,7 @@ type catalog struct {
 	avail      bitset         // available columns
 	reqRows    map[string]bitset
 	baseRows   map[baseKey]bitset // labels, taints, volumes, availability
+	fitRows    map[string]bitset  // room for one pod, by size
 	dims       int
 	tiers      []tier
 	resNames   []string // reservations, by index
@@ -614,16 +615,33 @@ func (c *Cluster) volumeRow(cat *catalog, row bitset, cl *class) {
 }
 
 // fitRow takes out the kinds that cannot hold one pod of the class.
-func (c *Cluster) fitRow(cat *catalog, row bitset, cl *class) {
+func (c *Cluster) fitRow(cat *catalog, row bitset, cl *class) { row.and(c.fitOf(cat, cl)) }
+
+// fitOf is the set of columns with room for one pod of the class; classes of
+// the same size share it.
+func (c *Cluster) fitOf(cat *catalog, cl *class) bitset {
+	plain := len(cl.pc.HostPorts) == 0 && len(cl.pc.SharedVolumes) == 0
+	key := ""
+	if plain {
+		key = vecSig(cl.vec)
+	} else {
+		key = fmt.Sprint("class ", cl.id)
+	}
+	if row, ok := cat.fitRows[key]; ok {
+		return row
+	}
+	row := newBitset(len(cat.cols))
 	for i := range cat.kinds {
 		k := &cat.kinds[i]
-		if !row.anyIn(k.lo, k.hi) {
-			continue
-		}
-		if !fits(cl.vec, k.alloc) || conflictAny(cl.pc.HostPorts, k.ports) || c.newShared(cl, k.shared, k.alloc) < 0 {
-			row.clearRange(k.lo, k.hi)
+		if fits(cl.vec, k.alloc) && (plain || !conflictAny(cl.pc.HostPorts, k.ports) && c.newShared(cl, k.shared, k.alloc) >= 0) {
+			row.setRange(k.lo, k.hi)
 		}
 	}
+	if cat.fitRows == nil {
+		cat.fitRows = map[string]bitset{}
+	}
+	cat.fitRows[key] = row
+	return row
 }
 
 // newShared returns how many shared volumes of the class are not in have, or

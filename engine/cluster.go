@@ -36,6 +36,8 @@ type Cluster struct {
 	mentioned map[int32]map[int32]bool
 	cat       *catalog // nil when it must be compiled again
 
+	scratchNodes []int32 // of candidates, kept between passes
+
 	matchers    map[string]*matcher
 	antiClasses []ClassID // classes with required anti-affinity terms
 }

@@ -47,16 +47,25 @@
 // but only for keys that some pending class looks at. Within a column every
 // label has one value, so no pair of pods can disagree about a machine.
 //
-// Topology is arithmetic on counters: a spread or affinity term is a group
-// with a count per domain. Zones are chosen before machines are filled;
-// hostname terms are a cap per machine.
+// Topology is arithmetic on counters: a spread or affinity term is a counter
+// with a number per domain, and a rule how many more pods a domain takes.
+// Hostname terms are a cap per machine.
 //
-// The quick path places onto existing nodes, then fills new machines greedily
-// by the value they hold per dollar. The improving path sees the rest as
-// cutting stock: an LP over patterns (machine type + pods per class) whose dual
-// prices generate better patterns, rounded, repaired, right-sized. It works
-// within a budget of work units, never seconds, and never returns a plan that
-// costs more than the quick one. The dual prices also prove the bound.
+// The quick path goes class by class, those with the tightest rules first:
+// onto existing nodes, onto machines planned already, which may grow where that
+// buys more per dollar than another machine, and onto new machines chosen by
+// the value they hold per dollar when filled with all that still waits. The
+// improving path then forgets the machines, keeps the domains, and buys again
+// as cutting stock (package stock): patterns generated against dual prices,
+// rounded, searched. It works within a budget of work units, never seconds, and
+// a plan never costs more than the quick one. The dual prices also prove the
+// bound.
+//
+// Where to read on: types.go is the glossary, cluster.go the warm form,
+// catalog.go columns and kinds, topology.go counters and rules, place.go the
+// quick path, score.go the choice of a machine, improve.go the second purchase
+// and the bound, finalize.go the ranked offerings, trace.go the explanations;
+// docs/designs/0002-engine.md says why it is so.
 //
 // # Rules that always hold
 //
@@ -68,6 +77,10 @@
 //   - A planned machine carries the offerings that hold its pods, by price.
 //
 // # Not compiled
+//
+// Pods with more than four different topology keys (the hostname aside) are
+// refused. For a spread over the hostname the least count is taken as zero, as
+// a machine that joins is an empty domain.
 //
 // Pods with PodClass.Unsupported set (dynamic resource claims, at present) are
 // given back with the outcome Deferred.

@@ -508,16 +508,23 @@ func (ps *pass) resourceBound(items []*item) *Bound {
 	}
 	var groups []*group
 	index := map[baseKey]*group{}
+	most, pods := boundGroups, 0
+	for _, it := range items {
+		pods += it.n
+	}
+	if pods < improveMinPods {
+		most = 1 // the prices the pass has already are good enough
+	}
 	for _, it := range items {
 		cl := it.runs[0].v.pc.cl
 		key := baseKey{cl.affSig(), cl.tolSig(), cl.volSig(), false}
 		g := index[key]
 		if g == nil {
-			if len(groups) < boundGroups {
+			if len(groups) < most {
 				g = &group{rows: newBitset(len(ps.cat.cols)), demand: make([]float64, nd)}
 				groups = append(groups, g)
 			} else {
-				g = groups[boundGroups-1]
+				g = groups[most-1]
 			}
 			index[key] = g
 		}

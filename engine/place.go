@@ -892,9 +892,10 @@ func (ps *pass) placeVariant(v *variant) {
 	}
 }
 
-// candidates are the nodes with room for one pod of the class.
+// candidates are the nodes with room for one pod of the class. The slice is
+// good until the next call.
 func (ps *pass) candidates(v *variant) []int32 {
-	var out []int32
+	out := ps.c.scratchNodes[:0]
 	c, cl := ps.c, v.pc.cl
 	for _, slot := range c.order {
 		if !v.nodeRow.has(slot) {
@@ -906,6 +907,7 @@ func (ps *pass) candidates(v *variant) []int32 {
 		}
 		out = append(out, slot)
 	}
+	ps.c.scratchNodes = out
 	return out
 }
 

@@ -73,3 +73,27 @@ func TestWarmIsCold(t *testing.T) {
 		}
 	})
 }
+
+// A pass over an unchanged cluster allocates by what is pending, not by what is
+// there.
+func TestAllocationsFollowThePending(t *testing.T) {
+	allocs := func(nodes int) float64 {
+		c, err := Compile(fullCluster(nodes, 10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pending []PodGroup
+		for i := 0; i < 10; i++ {
+			pending = append(pending, PodGroup{Class: ClassID(i * 3), Pods: []string{fmt.Sprintf("new-%d", i)}})
+		}
+		return testing.AllocsPerRun(5, func() {
+			if _, err := c.Place(pending, Options{}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	small, large := allocs(200), allocs(4000)
+	if large > 1.5*small+50 {
+		t.Errorf("%v allocations on 200 nodes, %v on 4,000", small, large)
+	}
+}
