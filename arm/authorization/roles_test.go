@@ -1,0 +1,41 @@
+package authorization
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWildcards(t *testing.T) {
+	for _, x := range []struct {
+		pattern, s string
+		want       bool
+	}{
+		{"*", "a/b/read", true}, {"*/read", "a/b/read", true}, {"*/read", "a/b/write", false}, {"a/*", "a/b/read", true}, {"a/*", "ab/c", false},
+		{"a/*/read", "a/b/c/read", true}, {"a/*/read", "a/read", false}, {"a/b", "a/b", true}, {"a/b", "a/b/c", false}, {"*a*a*", "aa", true}, {"a*a", "a", false},
+	} {
+		if got := wildcard(x.pattern, x.s); got != x.want {
+			t.Errorf("%s on %s: %v", x.pattern, x.s, got)
+		}
+	}
+	start := time.Now()
+	wildcard(strings.Repeat("*a", 2000)+"b", strings.Repeat("a", 20000))
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("a pattern of many stars took %v", d)
+	}
+}
+
+func TestContributorMayNotGiveRoles(t *testing.T) {
+	for _, r := range builtIn {
+		switch r.Name {
+		case "Contributor":
+			if r.Allows("Microsoft.Authorization/roleAssignments/write") || !r.Allows("Microsoft.ContainerService/managedClusters/write") {
+				t.Error("Contributor gives roles, or cannot change clusters")
+			}
+		case "Reader":
+			if r.Allows("Microsoft.ContainerService/managedClusters/write") || r.Allows("Microsoft.ContainerService/managedClusters/listClusterAdminCredential/action") {
+				t.Error("Reader writes, or gets credentials")
+			}
+		}
+	}
+}
