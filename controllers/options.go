@@ -22,6 +22,12 @@ const (
 	EngineKarpenter = "karpenter"
 )
 
+// What InstallDefaults of Options can ask for; see the function of that name.
+const (
+	InstallDefinitions = "definitions"
+	InstallPools       = "pools"
+)
+
 // Options configure Run. The zero value of everything but Azure is usable.
 type Options struct {
 	// Kubeconfig is a path; empty means in-cluster configuration, or the usual
@@ -78,6 +84,9 @@ type Options struct {
 	// at once. Zero means 1000.
 	CPUMillicores int64
 
+	// InstallDefaults prepares the cluster first: InstallDefinitions or
+	// InstallPools; empty leaves it as it is.
+	InstallDefaults string
 	// SystemNamespace holds the ConfigMap with the next maintenance window;
 	// empty means that node images may move at any time.
 	SystemNamespace string
@@ -117,6 +126,11 @@ func (o *Options) setDefaults() error {
 	}
 	if o.Engine != EngineNAP && o.Engine != EngineKarpenter {
 		return fmt.Errorf("engine %q is not known: use %s or %s", o.Engine, EngineNAP, EngineKarpenter)
+	}
+	switch o.InstallDefaults {
+	case "", InstallDefinitions, InstallPools:
+	default:
+		return fmt.Errorf("install-defaults %q is not known: use %s or %s", o.InstallDefaults, InstallDefinitions, InstallPools)
 	}
 	if o.Azure.ClusterResourceID == "" {
 		return errors.New("no cluster resource ID: say which managed cluster is served")

@@ -68,6 +68,11 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if o.InstallDefaults != "" {
+		if err := InstallDefaults(ctx, config, o.InstallDefaults == InstallPools); err != nil {
+			return err
+		}
+	}
 	if err := v1beta1.AddToScheme(scheme.Scheme); err != nil {
 		return fmt.Errorf("registering AKSNodeClass: %w", err)
 	}

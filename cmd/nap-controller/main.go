@@ -133,6 +133,7 @@ func parse(args []string, env func(string) (string, bool), out *os.File) (contro
 	num(&o.KubeQPS, "kube-client-qps", "KUBE_CLIENT_QPS", 200, "requests per second to the API server")
 	num(&o.KubeBurst, "kube-client-burst", "KUBE_CLIENT_BURST", 300, "requests at once to the API server")
 	str(&o.SystemNamespace, "system-namespace", "SYSTEM_NAMESPACE", "", "namespace of the maintenance window's ConfigMap; empty for none")
+	str(&o.InstallDefaults, "install-defaults", "INSTALL_DEFAULTS", "", "bring the cluster's definitions up to date first: definitions, or pools to create AKS's default NodePools too")
 	str(&memoryLimit, "memory-limit", "MEMORY_LIMIT", "", "memory limit of the container in bytes; the collector keeps to 90% of it")
 	cpu := 1000
 	num(&cpu, "cpu-requests", "CPU_REQUESTS", 1000, "CPU of the container in millicores")
