@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
+	"sigs.k8s.io/karpenter/pkg/controllers/node/health"
+	karpoptions "sigs.k8s.io/karpenter/pkg/operator/options"
 
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
@@ -486,5 +488,26 @@ func TestMachineNames(t *testing.T) {
 	_, p := setUp(t, readyClass())
 	if got, err := p.machineNameOf("azure:///subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/aks-aksmanagedap-" + a + "-12345678-vm"); err != nil || got != a {
 		t.Errorf("machine of the VM = %q, %v; want %q", got, err, a)
+	}
+}
+
+func TestRepairPoliciesAreWhatKarpenterAccepts(t *testing.T) {
+	_, p := setUp(t, readyClass())
+	ctx := karpoptions.ToContext(t.Context(), &karpoptions.Options{FeatureGates: karpoptions.FeatureGates{NodeRepair: true}})
+	matcher, err := health.NewRepairPolicyMatcher(ctx, p)
+	if err != nil || matcher == nil {
+		t.Fatalf("Karpenter refuses the policies: %v", err)
+	}
+	for condition, want := range map[corev1.NodeCondition]bool{
+		{Type: corev1.NodeReady, Status: corev1.ConditionFalse}:                        true,
+		{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}:                      true,
+		{Type: corev1.NodeReady, Status: corev1.ConditionTrue}:                         false,
+		{Type: "PreemptionScheduled", Status: corev1.ConditionTrue, Reason: "Preempt"}: true,
+		{Type: "kubernetes.azure.com/NodeHealthy", Status: corev1.ConditionTrue}:       false,
+		{Type: "kubernetes.azure.com/NodeHealthy", Status: corev1.ConditionFalse}:      true,
+	} {
+		if got := matcher.Matches(condition); got != want {
+			t.Errorf("%s=%s is repaired: %t, want %t", condition.Type, condition.Status, got, want)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nap-aks/nap/apis/v1beta1"
 	"github.com/nap-aks/nap/azure/instancetype"
+	"github.com/nap-aks/nap/catalog"
 )
 
 // sku writes a Resource SKU in one line: name, zones, then capabilities.
@@ -284,5 +285,37 @@ func TestSizeNames(t *testing.T) {
 	}
 	if _, err := instancetype.ParseName("Standard_D4s_v3_what?"); err == nil {
 		t.Error("an unknown part should be an error")
+	}
+}
+
+func TestEverySizeOfTheCatalogueHoldsPods(t *testing.T) {
+	for _, region := range catalog.Regions() {
+		table, err := instancetype.NewTable(region, catalog.SKUs(region))
+		if err != nil {
+			t.Fatal(err)
+		}
+		its := table.Build(settings(), price, nil)
+		if len(its) < 100 {
+			t.Errorf("%s: only %d sizes", region, len(its))
+		}
+		for _, it := range its {
+			if it.Allocatable().Cpu().MilliValue() < 1000 || it.Allocatable().Memory().Value() < 512<<20 {
+				t.Errorf("%s %s leaves %s of cpu and %s of memory", region, it.Name, it.Allocatable().Cpu(), it.Allocatable().Memory())
+			}
+			if len(it.Requirements.Get(v1beta1.LabelSKUHyperVGeneration).Values()) == 0 {
+				t.Errorf("%s %s boots no image: no hypervisor generation", region, it.Name)
+			}
+		}
+	}
+}
+
+func BenchmarkBuild(b *testing.B) {
+	table, err := instancetype.NewTable("eastus", catalog.SKUs("eastus"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		table.Build(settings(), price, nil)
 	}
 }
