@@ -299,8 +299,9 @@ func TestEverySizeOfTheCatalogueHoldsPods(t *testing.T) {
 			t.Errorf("%s: only %d sizes", region, len(its))
 		}
 		for _, it := range its {
-			if it.Allocatable().Cpu().MilliValue() < 1000 || it.Allocatable().Memory().Value() < 512<<20 {
-				t.Errorf("%s %s leaves %s of cpu and %s of memory", region, it.Name, it.Allocatable().Cpu(), it.Allocatable().Memory())
+			left := it.Allocatable()
+			if left.Cpu().MilliValue() < 1000 || left.Memory().Value() < 512<<20 {
+				t.Errorf("%s %s leaves %s of cpu and %s of memory", region, it.Name, left.Cpu(), left.Memory())
 			}
 			if len(it.Requirements.Get(v1beta1.LabelSKUHyperVGeneration).Values()) == 0 {
 				t.Errorf("%s %s boots no image: no hypervisor generation", region, it.Name)
