@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/nap-aks/nap/arm/kql"
 	"github.com/nap-aks/nap/local"
@@ -50,6 +51,7 @@ func queryLogs(ctx context.Context, out io.Writer, h local.Home, query, format s
 		t := table.NewWriter()
 		t.SetOutputMirror(out)
 		t.SetStyle(table.StyleLight)
+		t.Style().Format.Header = text.FormatDefault // column names are case-sensitive
 		head := table.Row{}
 		for _, c := range res.Columns {
 			head = append(head, c.Name)
