@@ -39,7 +39,7 @@ func shapes(trace string) []*shape {
 	var out []*shape
 	for _, n := range []int{1000, 5000, 10000, 20000} {
 		out = append(out, &shape{
-			name: fmt.Sprintf("mixed-%dk", n/1000), large: n > 1000,
+			name: fmt.Sprintf("mixed-%dk", n/1000), large: n > 5000,
 			what: fmt.Sprintf("Karpenter's own mixed benchmark: %d pods, a fifth each plain, spread over zones, spread over hostnames, with affinity to a zone and with anti-affinity over hostnames; 400 instance types", n),
 			make: func() (*snapshot.Objects, error) { return mixed(n), nil },
 		})
