@@ -84,6 +84,7 @@ func run() error {
 	pattern := flag.String("shapes", ".", "regular expression over shape names")
 	out := flag.String("out", "bench", "directory for RESULTS.md and results.txt; empty writes nothing")
 	peerTimeout := flag.Duration("peer-timeout", 2*time.Minute, "time after which Karpenter's scheduler is stopped")
+	note := flag.String("note", "", "a remark for RESULTS.md")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
 	noPeer := flag.Bool("no-peer", false, "leave Karpenter out")
 	flag.Parse()
@@ -121,7 +122,7 @@ func run() error {
 	if *out == "" {
 		return nil
 	}
-	return writeFiles(*out, rows, *full, *trace)
+	return writeFiles(*out, rows, *full, *trace, *note)
 }
 
 func measure(s *shape, full, noPeer bool, peerTimeout time.Duration) (row, error) {

@@ -80,11 +80,14 @@ func writeTable(w io.Writer, rows []row) {
 }
 
 // writeFiles writes RESULTS.md and the figures in the form benchstat reads.
-func writeFiles(dir string, rows []row, full bool, trace string) error {
+func writeFiles(dir string, rows []row, full bool, trace, note string) error {
 	var b bytes.Buffer
 	b.WriteString("# Benchmark results\n\n")
 	fmt.Fprintf(&b, "Written by `go run ./bench%s%s` on %s.\n\n", map[bool]string{true: " -full"}[full], map[bool]string{true: " -trace DIR"}[trace != ""], time.Now().UTC().Format(time.DateOnly))
 	fmt.Fprintf(&b, "Machine: %s.\n\n", machineName())
+	if note != "" {
+		fmt.Fprintf(&b, "Note: %s\n\n", note)
+	}
 	b.WriteString("Both engines in one process on the same objects; Karpenter is v1.15.0. What is measured, and how, is in the comment at the top of `bench/main.go`; the shapes are described in `bench/shapes.go` and below.\n\n")
 	fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
 	for i := range rows {
