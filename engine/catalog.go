@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -126,6 +127,18 @@ func (c *Cluster) catalog() *catalog {
 		return a.Name < b.Name
 	})
 	resIndex := map[string]int32{}
+	infos := map[int][]*typeInfo{}
+	info := func(catalogue int) []*typeInfo {
+		if _, ok := infos[catalogue]; !ok {
+			types := c.catalogues[catalogue].InstanceTypes
+			list := make([]*typeInfo, len(types))
+			for i := range types {
+				list[i] = c.intern(&types[i])
+			}
+			infos[catalogue] = list
+		}
+		return infos[catalogue]
+	}
 	for _, pi := range order {
 		p := &c.pools[pi]
 		if p.Blocked != "" {
@@ -142,7 +155,7 @@ func (c *Cluster) catalog() *catalog {
 		types := c.catalogues[p.Catalogue].InstanceTypes
 		for ti := range types {
 			it := &types[ti]
-			tmp := b.columns(it)
+			tmp := b.columns(it, info(p.Catalogue)[ti])
 			if len(tmp) == 0 {
 				continue
 			}
@@ -177,15 +190,17 @@ func (c *Cluster) catalog() *catalog {
 
 // addKinds appends the columns of one instance type, grouped into kinds.
 func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmpColumn, keys []int32, resIndex map[string]int32) {
-	sort.SliceStable(tmp, func(i, j int) bool {
-		a, b := &tmp[i], &tmp[j]
+	slices.SortStableFunc(tmp, func(a, b tmpColumn) int {
 		if oa, ob := overrides(a.off), overrides(b.off); oa != ob {
-			return !oa
+			if ob {
+				return -1
+			}
+			return 1
 		}
 		if a.daemons != b.daemons {
-			return a.daemons < b.daemons
+			return strings.Compare(a.daemons, b.daemons)
 		}
-		return a.off.PriceUSDPerHour < b.off.PriceUSDPerHour
+		return cmp.Compare(a.off.PriceUSDPerHour, b.off.PriceUSDPerHour)
 	})
 	for i := range tmp {
 		t := &tmp[i]
@@ -248,18 +263,22 @@ type poolBuilder struct {
 	c      *Cluster
 	cat    *catalog
 	p      *NodePool
-	keys   []int32 // in play
+	keys   []int32       // in play
+	index  map[int32]int // of keys
 	byKey  map[int32][]creq
 	labels map[int32]int32
 	extra  []int32 // keys of the pool's requirements and labels
 	zone   int32
 	ct     int32
 	pool   int32
-	typ    int32
 }
 
 func newPoolBuilder(c *Cluster, cat *catalog, p *NodePool, reqs []creq, keys []int32) *poolBuilder {
 	b := &poolBuilder{c: c, cat: cat, p: p, keys: keys, byKey: map[int32][]creq{}, labels: map[int32]int32{}}
+	b.index = make(map[int32]int, len(keys))
+	for i, k := range keys {
+		b.index[k] = i
+	}
 	add := func(k int32) {
 		if !slices.Contains(b.extra, k) {
 			b.extra = append(b.extra, k)
@@ -275,7 +294,7 @@ func newPoolBuilder(c *Cluster, cat *catalog, p *NodePool, reqs []creq, keys []i
 		add(id)
 	}
 	b.zone, b.ct = c.sym.key(LabelZone), c.sym.key(LabelCapacityType)
-	b.pool, b.typ = c.sym.key(LabelNodePool), c.sym.key(LabelInstanceType)
+	b.pool = c.sym.key(LabelNodePool)
 	return b
 }
 
@@ -286,19 +305,26 @@ func (b *poolBuilder) allowed(key int32, vs []int32) []int32 {
 	if !hasReq && !hasLabel {
 		return vs
 	}
-	var out []int32
-	for _, v := range vs {
+	holds := func(v int32) bool {
 		if hasLabel && v != lv {
-			continue
+			return false
 		}
-		ok := true
 		for i := range reqs {
 			if !b.c.sym.holds(&reqs[i], v) {
-				ok = false
-				break
+				return false
 			}
 		}
-		if ok {
+		return true
+	}
+	if len(vs) == 1 {
+		if holds(vs[0]) {
+			return vs
+		}
+		return nil
+	}
+	var out []int32
+	for _, v := range vs {
+		if holds(v) {
 			out = append(out, v)
 		}
 	}
@@ -339,71 +365,131 @@ func (b *poolBuilder) free(key int32) []int32 {
 	return vs
 }
 
+// typeInfo is an instance type with its labels interned: the same for every
+// pool that offers it.
+type typeInfo struct {
+	listed []typeLabel
+	offers []offerInfo
+}
+
+type typeLabel struct {
+	key int32
+	op  Operator
+	vs  []int32
+}
+
+type offerInfo struct {
+	zone, ct int32
+	labels   [][2]int32 // key and value
+}
+
+func (l *typeInfo) lists(key int32) bool {
+	for i := range l.listed {
+		if l.listed[i].key == key {
+			return true
+		}
+	}
+	return false
+}
+
+func (o *offerInfo) brings(key int32) bool {
+	for i := range o.labels {
+		if o.labels[i][0] == key {
+			return true
+		}
+	}
+	return false
+}
+
+// intern reads the labels of an instance type.
+func (c *Cluster) intern(it *InstanceType) *typeInfo {
+	zone, ct, typ, res := c.sym.key(LabelZone), c.sym.key(LabelCapacityType), c.sym.key(LabelInstanceType), c.sym.key(LabelReservationID)
+	ti := &typeInfo{listed: make([]typeLabel, 0, len(it.Requirements)+1), offers: make([]offerInfo, len(it.Offerings))}
+	for i := range it.Requirements {
+		r := &it.Requirements[i]
+		l := typeLabel{key: c.sym.key(r.Key), op: r.Operator}
+		if r.Operator == In {
+			l.vs = make([]int32, 0, len(r.Values))
+			for _, v := range r.Values {
+				l.vs = append(l.vs, c.sym.value(l.key, v))
+			}
+		}
+		ti.listed = append(ti.listed, l)
+	}
+	if !ti.lists(typ) {
+		ti.listed = append(ti.listed, typeLabel{typ, In, []int32{c.sym.value(typ, it.Name)}})
+	}
+	value := func(key int32, v string) int32 {
+		if v == "" {
+			return valAbsent
+		}
+		return c.sym.value(key, v)
+	}
+	for i := range it.Offerings {
+		o := &it.Offerings[i]
+		oi := &ti.offers[i]
+		oi.zone, oi.ct = value(zone, o.Zone), value(ct, o.CapacityType)
+		for _, k := range sortedKeys(o.Labels) {
+			if key := c.sym.key(k); key != zone && key != ct {
+				oi.labels = append(oi.labels, [2]int32{key, value(key, o.Labels[k])})
+			}
+		}
+		if o.ReservationID != "" && !oi.brings(res) {
+			oi.labels = append(oi.labels, [2]int32{res, c.sym.value(res, o.ReservationID)})
+		}
+	}
+	return ti
+}
+
 // columns lists the ways to get an instance type from the pool.
-func (b *poolBuilder) columns(it *InstanceType) []tmpColumn {
+func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
 	c := b.c
 	type decided struct {
 		key int32
 		vs  []int32
 	}
-	listed := map[int32]bool{}
-	var fixed []decided
-	for i := range it.Requirements {
-		r := &it.Requirements[i]
-		key := c.sym.key(r.Key)
-		listed[key] = true
-		if key == b.zone || key == b.ct {
+	fixed := make([]decided, 0, len(ti.listed)+len(b.extra))
+	absent := []int32{valAbsent}
+	for i := range ti.listed {
+		l := &ti.listed[i]
+		if l.key == b.zone || l.key == b.ct {
 			continue // the offering decides
 		}
 		var vs []int32
-		switch r.Operator {
+		switch l.op {
 		case In:
-			for _, v := range r.Values {
-				vs = append(vs, c.sym.value(key, v))
-			}
-			vs = b.allowed(key, vs)
+			vs = b.allowed(l.key, l.vs)
 		case Exists:
-			vs = b.free(key)
+			vs = b.free(l.key)
 		default:
-			vs = b.allowed(key, []int32{valAbsent})
+			vs = b.allowed(l.key, absent)
 		}
-		fixed = append(fixed, decided{key, vs})
+		if len(vs) == 0 && !slices.ContainsFunc(ti.offers, func(o offerInfo) bool { return o.brings(l.key) }) {
+			return nil
+		}
+		fixed = append(fixed, decided{l.key, vs})
 	}
-	typeName := c.sym.value(b.typ, it.Name)
-	if !listed[b.typ] {
-		listed[b.typ] = true
-		fixed = append(fixed, decided{b.typ, b.allowed(b.typ, []int32{typeName})})
-	}
-	for _, d := range fixed {
-		if len(d.vs) == 0 {
-			// The offering may still bring the label.
-			found := false
-			for i := range it.Offerings {
-				if _, ok := it.Offerings[i].Labels[c.sym.tab[d.key].name]; ok {
-					found = true
-				}
-			}
-			if !found {
-				return nil
-			}
+	for _, k := range b.extra {
+		if k != b.pool && k != b.zone && k != b.ct && !ti.lists(k) {
+			fixed = append(fixed, decided{k, b.free(k)})
 		}
 	}
-	index := make(map[int32]int, len(b.keys))
-	for i, k := range b.keys {
-		index[k] = i
-	}
-	var out []tmpColumn
-	for oi := range it.Offerings {
-		o := &it.Offerings[oi]
+	out := make([]tmpColumn, 0, len(ti.offers))
+	var multi []decided
+	arena := make([]int32, len(ti.offers)*len(b.keys))
+	var one [1]int32
+	for oi := range ti.offers {
+		o := &ti.offers[oi]
 		ok := true
-		base := make([]int32, len(b.keys))
-		var multi []decided
+		base := arena[:len(b.keys):len(b.keys)]
+		arena = arena[len(b.keys):]
+		multi = multi[:0]
 		settle := func(key int32, vs []int32) {
 			if len(vs) == 0 {
 				ok = false
 				return
 			}
-			i, play := index[key]
+			i, play := b.index[key]
 			if !play {
 				return
 			}
@@ -413,53 +499,41 @@ func (b *poolBuilder) columns(it *InstanceType) []tmpColumn {
 				b.cat.multi[key] = true
 			}
 		}
-		byOffering := map[int32]bool{}
-		fromOffering := func(key int32, v string) {
-			byOffering[key] = true
-			id := valAbsent
-			if v != "" {
-				id = c.sym.value(key, v)
-			}
-			settle(key, b.allowed(key, []int32{id}))
+		single := func(key, val int32) {
+			one[0] = val
+			settle(key, b.allowed(key, one[:]))
 		}
-		fromOffering(b.zone, o.Zone)
-		fromOffering(b.ct, o.CapacityType)
-		for _, k := range sortedKeys(o.Labels) {
-			if k == LabelZone || k == LabelCapacityType {
-				continue
-			}
-			fromOffering(c.sym.key(k), o.Labels[k])
-		}
-		if o.ReservationID != "" {
-			if k := c.sym.key(LabelReservationID); !byOffering[k] {
-				fromOffering(k, o.ReservationID)
-			}
+		single(b.zone, o.zone)
+		single(b.ct, o.ct)
+		for _, l := range o.labels {
+			single(l[0], l[1])
 		}
 		for _, d := range fixed {
-			if !byOffering[d.key] {
-				settle(d.key, d.vs)
+			if !ok {
+				break
 			}
-		}
-		for _, k := range b.extra {
-			if !byOffering[k] && !listed[k] {
-				if k == b.pool {
-					continue
-				}
-				settle(k, b.free(k))
+			if !o.brings(d.key) {
+				settle(d.key, d.vs)
 			}
 		}
 		if !ok {
 			continue
 		}
-		if i, play := index[b.pool]; play {
+		if i, play := b.index[b.pool]; play {
 			base[i] = c.sym.value(b.pool, b.p.Name)
 		}
-		if i, play := index[c.hostKey]; play {
+		if i, play := b.index[c.hostKey]; play {
 			base[i] = valOther
+		}
+		if len(multi) == 0 {
+			t := tmpColumn{off: &it.Offerings[oi], vals: base}
+			b.daemonsOf(&t, b.index)
+			out = append(out, t)
+			continue
 		}
 		expand := [][]int32{base}
 		for _, m := range multi {
-			i := index[m.key]
+			i := b.index[m.key]
 			var next [][]int32
 			for _, e := range expand {
 				for _, v := range m.vs {
@@ -471,8 +545,8 @@ func (b *poolBuilder) columns(it *InstanceType) []tmpColumn {
 			expand = next
 		}
 		for _, vals := range expand {
-			t := tmpColumn{off: o, vals: vals}
-			b.daemonsOf(&t, index)
+			t := tmpColumn{off: &it.Offerings[oi], vals: vals}
+			b.daemonsOf(&t, b.index)
 			out = append(out, t)
 		}
 	}
