@@ -349,7 +349,6 @@ func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, kee
 	savedMachines := ps.machines
 	uncount := func(ms []*mach, sign int32) {
 		for _, m := range ms {
-			host := m.host
 			for i := range m.pods {
 				for _, ctr := range m.pods[i].v.pc.contrib {
 					if sign < 0 || !ctr.host {
@@ -360,7 +359,6 @@ func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, kee
 					}
 				}
 			}
-			_ = host
 		}
 	}
 	uncount(old, -1)

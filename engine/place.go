@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"math/bits"
@@ -105,7 +104,6 @@ type pass struct {
 	counterIndex map[counterKey]*counter
 
 	machines   []*mach
-	firstOpen  int
 	touched    map[int32]*savedNode
 	onNode     []nodePlaced
 	limits     [][]limitLeft // per catalogue pool
@@ -213,9 +211,6 @@ func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
 		} else {
 			pc.pods = append(slices.Clip(pc.pods), g.Pods...)
 		}
-	}
-	if len(pending) > 0 && len(ps.classes) == 0 && len(pending[0].Pods) > 0 {
-		return nil, errors.New("no pods")
 	}
 	for i := range ps.cat.pools {
 		for _, t := range ps.cat.pools[i].p.Taints {
@@ -800,7 +795,6 @@ func (ps *pass) scarce() bool {
 func (ps *pass) restart() {
 	ps.undo()
 	ps.machines = nil
-	ps.firstOpen = 0
 	ps.onNode = nil
 	ps.limitHit = false
 	ps.resetAmounts()
@@ -862,7 +856,7 @@ func (ps *pass) placeVariant(v *variant) {
 		return
 	}
 	if len(v.domain) == 0 {
-		t := &tuple{mask: v.row, nodes: nodes, machCur: ps.firstOpen}
+		t := &tuple{mask: v.row, nodes: nodes}
 		if ps.growTogether(v, []*tuple{t}) {
 			return
 		}
@@ -919,7 +913,7 @@ func (ps *pass) tuples(v *variant, nodes []int32) []*tuple {
 	find := func(k key) *tuple {
 		t := index[k]
 		if t == nil {
-			t = &tuple{vals: append([]int32(nil), k[:min(len(v.keys), 4)]...), machCur: ps.firstOpen}
+			t = &tuple{vals: append([]int32(nil), k[:min(len(v.keys), 4)]...)}
 			index[k] = t
 			list = append(list, t)
 		}
