@@ -309,22 +309,66 @@ func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map
 		try := p.DeepCopy()
 		try.Spec.NodeName = ""
 		why := k.fits(ctx, try, p.Spec.NodeName, len(o.PVCs) > 0)
-		if strings.HasPrefix(why, names.PodTopologySpread) || strings.Contains(why, "didn't match pod affinity rules") {
-			// Pods that come later and have no constraint of their own may skew a
-			// spread, or be where the affinity would have led: it is enough that the
-			// class can go there before them.
-			earlier := slices.DeleteFunc(others, func(q *corev1.Pod) bool {
-				key := snapshot.PodKey(q)
-				return placed[key] && class[key] != at.class
-			})
-			k.lister.Snapshot = internalcache.NewSnapshot(earlier, w.nodes)
-			why = k.fits(ctx, try, p.Spec.NodeName, len(o.PVCs) > 0)
-		}
 		if why != "" {
 			out = append(out, fmt.Sprintf("pod %s on %s: %s", key, p.Spec.NodeName, why))
 		}
 	}
+	// A spread or an affinity looks at the pods that are there when a pod comes:
+	// those that come later may skew the one, or be where the other would have
+	// led. It is enough that there is an order in which all pods can come.
+	byOrder := func(why string) bool {
+		return strings.Contains(why, names.PodTopologySpread) || strings.Contains(why, "didn't match pod affinity rules")
+	}
+	if slices.ContainsFunc(out, byOrder) && k.comes(ctx, w, pods, placed, len(o.PVCs) > 0) {
+		out = slices.DeleteFunc(out, byOrder)
+	}
 	return out
+}
+
+// comes tells whether the placed pods can be bound one after the other, each to
+// its node, in some order: whoever can, goes.
+func (k *kube) comes(ctx context.Context, w *world, pods []*corev1.Pod, placed map[string]bool, patient bool) bool {
+	var there, left []*corev1.Pod
+	for _, p := range pods {
+		if placed[snapshot.PodKey(p)] {
+			left = append(left, p)
+		} else {
+			there = append(there, p)
+		}
+	}
+	// Those with a say first.
+	slices.SortStableFunc(left, func(a, b *corev1.Pod) int { return say(b) - say(a) })
+	for len(left) > 0 {
+		before := len(left)
+		left = slices.DeleteFunc(left, func(p *corev1.Pod) bool {
+			k.lister.Snapshot = internalcache.NewSnapshot(there, w.nodes)
+			try := p.DeepCopy()
+			try.Spec.NodeName = ""
+			if k.fits(ctx, try, p.Spec.NodeName, patient) != "" {
+				return false
+			}
+			there = append(there, p)
+			return true
+		})
+		if len(left) == before {
+			return false
+		}
+	}
+	return true
+}
+
+// say is larger for pods that look at others.
+func say(p *corev1.Pod) int {
+	n := 0
+	for _, t := range p.Spec.TopologySpreadConstraints {
+		if t.WhenUnsatisfiable == corev1.DoNotSchedule {
+			n += 2
+		}
+	}
+	if a := p.Spec.Affinity; a != nil && a.PodAffinity != nil {
+		n++
+	}
+	return n
 }
 
 func (k *kube) fits(ctx context.Context, p *corev1.Pod, node string, patient bool) string {
