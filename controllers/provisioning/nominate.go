@@ -76,6 +76,11 @@ func (n *nominations) seen(pod *corev1.Pod, now time.Time) *corev1.Pod {
 		return pod
 	}
 	switch node := pod.Status.NominatedNodeName; {
+	case node == "" && n.ours[key] != "":
+		// The scheduler looked too early, the node still having a taint, and gave
+		// the nomination up: the pod's place is the same.
+		n.wanted[key] = n.ours[key]
+		n.signal()
 	case node == "":
 		delete(n.foreign, key)
 	case n.ours[key] == node:

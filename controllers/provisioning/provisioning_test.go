@@ -445,6 +445,14 @@ func TestTheSchedulerIsToldWherePodsAreToGo(t *testing.T) {
 	if got.Status.NominatedNodeName != "n" {
 		t.Fatalf("nominated %q, want the node that came up", got.Status.NominatedNodeName)
 	}
+	// The scheduler gives nominations up when it looks too early.
+	cleared := got.DeepCopy()
+	cleared.Status.NominatedNodeName = ""
+	w.apply(cleared)
+	w.p.nominations.seen(cleared, w.clock.Now())
+	if got = nominated(); got.Status.NominatedNodeName != "n" {
+		t.Errorf("nominated %q after the scheduler gave it up, want the same node again", got.Status.NominatedNodeName)
+	}
 	// Our own nomination does not make the pod somebody else's: its place stays
 	// taken, and no second machine is bought.
 	if err := w.p.mirror.Upsert(w.p.nominations.seen(got, w.clock.Now())); err != nil {
