@@ -269,22 +269,22 @@ var defaultRules = []struct {
 	{"DenyAllOutBound", "Deny", "Outbound", "*", "*", "*", "Deny all outbound traffic", 65500},
 }
 
-func prepareSecurityGroup(_ context.Context, c *rp.Change) error {
+func prepareSecurityGroup(ctx context.Context, c *rp.Change) error {
 	for _, ro := range []string{"defaultSecurityRules", "subnets", "networkInterfaces"} {
 		c.Doc.Drop("properties", ro)
 	}
-	return inlineChildren(c, "securityRules", SecurityRuleType, checkRule)
+	return inlineChildren(ctx, c, "securityRules", checkRule)
 }
 
-func prepareRouteTable(_ context.Context, c *rp.Change) error {
+func prepareRouteTable(ctx context.Context, c *rp.Change) error {
 	c.Doc.Drop("properties", "subnets")
 	c.Doc.Default(false, "properties", "disableBgpRoutePropagation")
-	return inlineChildren(c, "routes", RouteType, checkRoute)
+	return inlineChildren(ctx, c, "routes", checkRoute)
 }
 
 // inlineChildren makes child resources of an array in the parent's body, which
 // then is all there are; without the array those there are stay.
-func inlineChildren(c *rp.Change, prop, typ string, check func(string, rp.Doc) error) error {
+func inlineChildren(ctx context.Context, c *rp.Change, prop string, check func(string, rp.Doc) error) error {
 	v, has := c.Doc.Lookup("properties", prop)
 	list := c.Doc.List("properties", prop)
 	c.Doc.Drop("properties", prop)
@@ -323,7 +323,7 @@ func inlineChildren(c *rp.Change, prop, typ string, check func(string, rp.Doc) e
 	if c.Old == nil {
 		return nil
 	}
-	old, err := childrenOf(context.Background(), c.Env.Store, c.ID, prop)
+	old, err := childrenOf(ctx, c.Env.Store, c.ID, prop)
 	if err != nil {
 		return err
 	}
