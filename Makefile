@@ -11,7 +11,7 @@ GO ?= go
 AZURE_CLI_VERSION := 2.91.0
 GOLANGCI_VERSION := v2.15.0
 
-.PHONY: help up build unit e2e test test-az fuzz lint bench generate
+.PHONY: help up build unit e2e e2e-karpenter test test-az fuzz lint bench generate
 
 help: ## list what can be done here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ unit: ## the fast tests: every package but the end-to-end ones (under 2 minutes 
 
 e2e: build ## the documentation as a test: a private instance driven by the Azure SDK and client-go
 	$(GO) test -count=1 -v -timeout 40m ./test/e2e
+
+e2e-karpenter: build ## Karpenter's own end-to-end suite against the local Azure (SUITE=regression FOCUS=… SKIP=…)
+	NAP_KARPENTER_SUITE=$(or $(SUITE),regression) NAP_KARPENTER_FOCUS='$(FOCUS)' NAP_KARPENTER_SKIP='$(SKIP)' \
+	$(GO) test -count=1 -v -timeout 70m -run TestKarpenterSuites ./test/e2e
 
 test: unit e2e ## all tests
 
