@@ -23,6 +23,9 @@ type input struct {
 	kubeconfig  string
 	kubecontext string
 	save        string
+	// defaultPools is Auto or None: whether manifests are planned for with the
+	// NodePool that AKS makes in every cluster.
+	defaultPools string
 }
 
 func (i *input) flags(cmd *cobra.Command) {
@@ -33,6 +36,7 @@ func (i *input) flags(cmd *cobra.Command) {
 	f.BoolVar(&i.fromCluster, "from-cluster", false, "plan for the cluster of the current kubeconfig (read only)")
 	f.StringVar(&i.kubeconfig, "kubeconfig", "", "kubeconfig file for --from-cluster (default: $KUBECONFIG, then ~/.kube/config)")
 	f.StringVar(&i.kubecontext, "context", "", "kubeconfig context for --from-cluster")
+	f.StringVar(&i.defaultPools, "default-node-pools", "Auto", "with manifests alone: Auto adds the NodePool that AKS creates, as its defaultNodePools does; None plans with the given ones only")
 	f.StringVar(&i.save, "save", "", "write the cluster to this snapshot file, for a replay or a bug report")
 }
 
@@ -66,6 +70,15 @@ func (i *input) load(ctx context.Context) (*Source, string, error) {
 			return nil, "", err
 		}
 		src.merge(more)
+	}
+	switch i.defaultPools {
+	case "Auto":
+		if i.snapshot == "" && !i.fromCluster {
+			src.addDefaultNodePool()
+		}
+	case "None":
+	default:
+		return nil, "", fmt.Errorf("--default-node-pools %s: use Auto or None", i.defaultPools)
 	}
 	region := strings.ToLower(strings.ReplaceAll(i.region, " ", ""))
 	if region == "" {
@@ -150,8 +163,8 @@ It needs no running instance: sizes and prices come from the embedded catalogue
 (` + strings.Join(catalog.Regions(), ", ") + `).
 Manifests may hold NodePools, AKSNodeClasses, Nodes, Pods, Deployments,
 StatefulSets, ReplicaSets, Jobs, DaemonSets, PodDisruptionBudgets, claims,
-volumes and storage classes in any mix. Without a NodePool, the one that AKS
-creates is assumed. Manifests beside --snapshot or --from-cluster are planned as
+volumes and storage classes in any mix. The NodePool "default" that AKS creates
+is assumed unless one of that name is given. Manifests beside --snapshot or --from-cluster are planned as
 if they were applied there.`,
 		Example: `  nap plan -f examples/shop.yaml
   nap plan -f examples/ --region westeurope --compare

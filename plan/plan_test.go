@@ -172,6 +172,22 @@ func TestPlanPlacesEveryPodOnce(t *testing.T) {
 	}
 }
 
+// The example brings one NodePool of its own, for spot. As in a cluster, the
+// one that AKS creates is there beside it.
+func TestTheExampleIsPlannedWithAKSsOwnNodePool(t *testing.T) {
+	r := planJSON(t, "-f", "../examples/shop.yaml")
+	if len(r.Refused) != 0 {
+		t.Errorf("refused: %+v", r.Refused)
+	}
+	pools := map[string]bool{}
+	for _, m := range r.Machines {
+		pools[m.NodePool] = true
+	}
+	if !pools["default"] || !pools["spot-batch"] {
+		t.Errorf("machines come from %v, want default and spot-batch", pools)
+	}
+}
+
 func TestAFamilyThatHasGPUsTakesTheGPUPods(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pool.yaml")
 	pool := `
@@ -189,7 +205,7 @@ spec:
 	if err := os.WriteFile(path, []byte(pool), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := planJSON(t, "-f", "testdata/shop.yaml", "-f", path, "--region", "westeurope")
+	r := planJSON(t, "-f", "testdata/shop.yaml", "-f", path, "--region", "westeurope", "--default-node-pools", "None")
 	for _, m := range r.Machines {
 		if m.CapacityType != "spot" || !strings.HasPrefix(m.Size, "Standard_N") || m.NodePool != "gpu" {
 			t.Errorf("machine %+v", m)

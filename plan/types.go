@@ -39,15 +39,22 @@ func defaultNodePool(now time.Time) *karpv1.NodePool {
 	return np
 }
 
+// addDefaultNodePool adds the NodePool that AKS makes, unless the source has
+// one of that name.
+func (s *Source) addDefaultNodePool() {
+	for _, np := range s.Objects.NodePools {
+		if np.Name == "default" {
+			return
+		}
+	}
+	s.note("planning with the NodePool default that AKS creates (on-demand D family, linux, amd64): --default-node-pools None leaves it out")
+	s.Objects.NodePools = append(s.Objects.NodePools, defaultNodePool(s.Objects.Now))
+}
+
 // addInstanceTypes gives each NodePool the instance types of its node class in
-// the region, from the embedded catalogue, and the default NodePool to a source
-// that has none.
+// the region, from the embedded catalogue.
 func (s *Source) addInstanceTypes(region string) error {
 	o := s.Objects
-	if len(o.NodePools) == 0 {
-		s.note("no NodePool given: planning with the one AKS creates (on-demand D family, linux, amd64)")
-		o.NodePools = append(o.NodePools, defaultNodePool(o.Now))
-	}
 	table, prices, err := offline(region)
 	if err != nil {
 		return err
