@@ -39,7 +39,15 @@ func someone(a *armtest.Azure, clientID, role, scope string) string {
 			a.T.Fatal(r.Body)
 		}
 	}
-	return "Bearer " + a.Token(clientID, "pw")
+	// It was put into etcd behind the server's back, which sees it soon.
+	for range 200 {
+		if tok, _ := a.TryToken(clientID, "pw"); tok != "" {
+			return "Bearer " + tok
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	a.T.Fatal("the new principal has no token")
+	return ""
 }
 
 const (

@@ -177,6 +177,8 @@ func TestMachinesFailAsAzuresDo(t *testing.T) {
 	if _, err := a.Etcd.Put(t.Context(), "/nap/arm/quota/eastus/standarddsv5family", "6"); err != nil {
 		t.Fatal(err)
 	}
+	usages := sub + "/providers/Microsoft.Compute/locations/eastus/usages"
+	eventually(t, func() bool { return strings.Contains(a.Do("GET", usages, nil).Body, `"limit":6`) })
 	a.MustSucceed(put("m2", "Standard_D4s_v5", nil))
 	r := put("m3", "Standard_D4s_v5", nil)
 	if r.Status != http.StatusCreated {

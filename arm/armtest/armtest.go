@@ -305,6 +305,17 @@ func (a *Azure) ClientOptions() *sdkarm.ClientOptions {
 // Token is a bearer token of the owner for ARM.
 func (a *Azure) Token(clientID, secret string) string {
 	a.T.Helper()
+	tok, why := a.TryToken(clientID, secret)
+	if tok == "" {
+		a.T.Fatalf("no token: %s", why)
+	}
+	return tok
+}
+
+// TryToken is Token without failing the test: without a token it gives the
+// reason.
+func (a *Azure) TryToken(clientID, secret string) (token, why string) {
+	a.T.Helper()
 	resp, err := a.HTTP.PostForm(a.URL+"/"+Tenant+"/oauth2/v2.0/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {clientID}, "client_secret": {secret}, "scope": {a.URL + "//.default"}})
 	if err != nil {
 		a.T.Fatal(err)
@@ -317,10 +328,7 @@ func (a *Azure) Token(clientID, secret string) string {
 	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
 		a.T.Fatal(err)
 	}
-	if body.AccessToken == "" {
-		a.T.Fatalf("no token: %s", body.Description)
-	}
-	return body.AccessToken
+	return body.AccessToken, body.Description
 }
 
 // Reply is an answer with its body read.
