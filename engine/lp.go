@@ -51,23 +51,6 @@ func (s *simplex) basicCost(i int) float64 {
 	return 0
 }
 
-// objective is the cost of the present solution.
-func (s *simplex) objective() float64 {
-	z := 0.0
-	for i := range s.x {
-		z += s.basicCost(i) * s.x[i]
-	}
-	return z
-}
-
-// reduced is the reduced cost of a column.
-func (s *simplex) reduced(cost float64, col []entry) float64 {
-	for _, e := range col {
-		cost -= s.pi[e.row] * e.val
-	}
-	return cost
-}
-
 // enter brings a column into the basis. It reports false if that would not
 // change anything (a degenerate or unbounded direction).
 func (s *simplex) enter(cost float64, col []entry) bool {

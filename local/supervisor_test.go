@@ -353,7 +353,7 @@ func TestIntentsBecomeACluster(t *testing.T) {
 		}
 		resp, err := r.etcd.Get(ctx, etcdPrefix("c1"), clientv3.WithPrefix(), clientv3.WithCountOnly())
 		if err != nil || resp.Count > 0 {
-			return fmt.Errorf("%d objects left in etcd (%v)", resp.Count, err)
+			return fmt.Errorf("%d objects left in etcd (%w)", resp.Count, err)
 		}
 		if _, err := os.Stat(r.home.ClusterPath("c1")); err == nil {
 			return fmt.Errorf("its folder is still there")

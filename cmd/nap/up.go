@@ -100,7 +100,9 @@ func runUp(parent context.Context, f upFlags) error {
 		defer func() {
 			fmt.Println("\nstopping: everything is kept for the next `nap up`")
 			cancel()
-			_ = <-ended
+			if err := <-ended; err != nil {
+				fmt.Fprintln(os.Stderr, "stopping:", err)
+			}
 		}()
 	}
 	err = waitClusters(ctx, inst, p)
@@ -168,8 +170,7 @@ func startHere(ctx, supCtx context.Context, h local.Home, f upFlags, p *progress
 		return local.Instance{}, nil, err
 	case <-ctx.Done():
 		cancel()
-		_ = <-done
-		return local.Instance{}, nil, errors.New("interrupted before it was up")
+		return local.Instance{}, nil, errors.Join(errors.New("interrupted before it was up"), <-done)
 	}
 }
 
