@@ -326,7 +326,13 @@ func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map
 }
 
 // comes tells whether the placed pods can be bound one after the other, each to
-// its node, in some order: whoever can, goes.
+// its node, in some order: whoever can, goes, and after each the first are asked
+// again. Pods without a say come only when no pod with one can move. They can
+// wait: what rules them out (room, taints, another pod's anti-affinity) does so
+// whenever they come, and that all is well with it when everybody is there has
+// been checked. But where a spread counts them, one that comes early takes the
+// place of a pod of that spread, and the kube-scheduler would accept the same
+// pods in the other order.
 func (k *kube) comes(ctx context.Context, w *world, pods []*corev1.Pod, placed map[string]bool, patient bool) bool {
 	var there, left []*corev1.Pod
 	for _, p := range pods {
@@ -339,20 +345,17 @@ func (k *kube) comes(ctx context.Context, w *world, pods []*corev1.Pod, placed m
 	// Those with a say first.
 	slices.SortStableFunc(left, func(a, b *corev1.Pod) int { return say(b) - say(a) })
 	for len(left) > 0 {
-		before := len(left)
-		left = slices.DeleteFunc(left, func(p *corev1.Pod) bool {
-			k.lister.Snapshot = internalcache.NewSnapshot(there, w.nodes)
+		k.lister.Snapshot = internalcache.NewSnapshot(there, w.nodes)
+		next := slices.IndexFunc(left, func(p *corev1.Pod) bool {
 			try := p.DeepCopy()
 			try.Spec.NodeName = ""
-			if k.fits(ctx, try, p.Spec.NodeName, patient) != "" {
-				return false
-			}
-			there = append(there, p)
-			return true
+			return k.fits(ctx, try, p.Spec.NodeName, patient) == ""
 		})
-		if len(left) == before {
+		if next < 0 {
 			return false
 		}
+		there = append(there, left[next])
+		left = slices.Delete(left, next, next+1)
 	}
 	return true
 }

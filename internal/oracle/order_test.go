@@ -1,0 +1,62 @@
+package oracle
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nap-aks/nap/snapshot"
+)
+
+// TestComes looks at the search for an order in which the kube-scheduler accepts
+// all pods. A pod is written as "spread@zone" or "plain@zone"; the spread ones
+// keep a skew of one over the zones and count the plain ones.
+func TestComes(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	k := newKube(t, ctx, nil)
+	w := &world{}
+	for _, zone := range []string{"a", "b"} {
+		room := corev1.ResourceList{corev1.ResourcePods: resource.MustParse("10")}
+		w.nodes = append(w.nodes, &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: zone, Labels: map[string]string{corev1.LabelTopologyZone: zone, corev1.LabelHostname: zone}},
+			Status:     corev1.NodeStatus{Allocatable: room, Capacity: room},
+		})
+	}
+	labels := map[string]string{"app": "web"}
+	for _, c := range []struct {
+		why, pods string
+		want      bool
+	}{
+		{"in turn", "spread@a spread@b spread@a", true},
+		{"written in a bad order", "spread@a spread@a spread@b", true},
+		{"a plain pod may come on top", "plain@a spread@a spread@a spread@b", true},
+		{"two may", "plain@a plain@a spread@a spread@a spread@b spread@b", true},
+		{"a plain pod evens out what the others skew", "spread@a spread@a plain@b", true},
+		{"too many in one zone", "spread@a spread@a spread@a spread@b", false},
+		{"a plain pod does not excuse that", "plain@a spread@a spread@a", false},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			var pods []*corev1.Pod
+			placed := map[string]bool{}
+			for i, f := range strings.Fields(c.pods) {
+				kind, zone, _ := strings.Cut(f, "@")
+				p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("p%d", i), Labels: labels}, Spec: corev1.PodSpec{NodeName: zone}}
+				if kind == "spread" {
+					p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelTopologyZone,
+						WhenUnsatisfiable: corev1.DoNotSchedule, LabelSelector: &metav1.LabelSelector{MatchLabels: labels}}}
+				}
+				pods = append(pods, p)
+				placed[snapshot.PodKey(p)] = true
+			}
+			if got := k.comes(ctx, w, pods, placed, false); got != c.want {
+				t.Errorf("%s: an order was found: %v, want %v", c.pods, got, c.want)
+			}
+		})
+	}
+}
