@@ -29,6 +29,7 @@ import (
 	karpoptions "sigs.k8s.io/karpenter/pkg/operator/options"
 	"sigs.k8s.io/karpenter/pkg/state/virtualpods"
 	nodepoolutils "sigs.k8s.io/karpenter/pkg/utils/nodepool"
+	"sigs.k8s.io/karpenter/pkg/utils/resources"
 
 	"github.com/nap-aks/nap/engine"
 	"github.com/nap-aks/nap/snapshot"
@@ -49,6 +50,9 @@ const (
 	// nodes of other zones before a spread constraint lets it go on.
 	bindWait          = 5 * time.Second
 	bindWaitNominated = 20 * time.Second
+	// roomWait is how long a pod may stay pending on a ready node that no longer
+	// has room for it: others took it, so there is nothing to wait for.
+	roomWait = 2 * time.Second
 	// writers is how many NodeClaims are written at once.
 	writers = 64
 )
@@ -419,36 +423,71 @@ func (p *Provisioner) reviewPromises(ctx context.Context) {
 		patience = bindWaitNominated
 	}
 	standing := p.mirror.Promises()
-	ready := map[string]bool{}
+	ready := map[string]*state.StateNode{}
 	for n := range p.cluster.Nodes() {
 		if !n.Initialized() {
 			continue
 		}
 		if n.Node != nil {
-			ready[n.Node.Name] = true
+			ready[n.Node.Name] = n
 		}
 		if n.NodeClaim != nil {
-			ready[n.NodeClaim.Name] = true
+			ready[n.NodeClaim.Name] = n
 		}
 	}
+	crowded := p.crowdedOut(ctx, standing, ready, now)
 	for key, pr := range p.since {
 		to, ok := standing[key]
 		switch {
 		case !ok || to != pr.to:
 			delete(p.since, key)
-		case !ready[pr.to]:
+		case ready[pr.to] == nil:
 		case pr.ready.IsZero():
 			pr.ready = now
 			p.since[key] = pr
-		case now.Sub(pr.ready) >= patience:
+		case crowded[key] || now.Sub(pr.ready) >= patience:
 			p.mirror.Release(key)
 			delete(p.since, key)
 			if p.nominations.takeBack(key) {
 				clearing[key] = ""
 			}
-			promisesBroken.WithLabelValues("NotBound").Inc()
+			reason := "NotBound"
+			if crowded[key] {
+				reason = "RoomTaken"
+			}
+			promisesBroken.WithLabelValues(reason).Inc()
 		}
 	}
+}
+
+// crowdedOut are the pods whose promised node is ready for roomWait and has no
+// room left for them: what is bound there and the promised pods before them, in
+// the order of their keys, take it.
+func (p *Provisioner) crowdedOut(ctx context.Context, standing map[string]string, ready map[string]*state.StateNode, now time.Time) map[string]bool {
+	waiting := map[*state.StateNode][]string{}
+	for key, pr := range p.since {
+		node := ready[pr.to]
+		if node != nil && standing[key] == pr.to && !pr.ready.IsZero() && now.Sub(pr.ready) >= roomWait {
+			waiting[node] = append(waiting[node], key)
+		}
+	}
+	out := map[string]bool{}
+	for node, keys := range waiting {
+		slices.Sort(keys)
+		room := node.Available()
+		for _, key := range keys {
+			pod := p.podByKey(ctx, key)
+			if pod == nil || pod.Spec.NodeName != "" {
+				continue
+			}
+			if requests := resources.RequestsForPods(pod); resources.Fits(requests, room) {
+				room = resources.Subtract(room, requests)
+			} else {
+				out[key] = true
+			}
+		}
+	}
+	return out
 }
 
 func count(groups []engine.PodGroup) int {

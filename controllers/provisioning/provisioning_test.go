@@ -292,7 +292,7 @@ func TestAPromiseOutlivesThePass(t *testing.T) {
 	}
 }
 
-func TestAPromiseThatIsNotKeptIsTakenBack(t *testing.T) {
+func TestAPromiseIsTakenBackWhenItsRoomIsGone(t *testing.T) {
 	w := newWorld(t)
 	w.apply(pod("stuck", "900m"))
 	w.pass()
@@ -308,15 +308,15 @@ func TestAPromiseThatIsNotKeptIsTakenBack(t *testing.T) {
 	node.Status.Capacity = node.Status.Allocatable
 	w.apply(claim, node) // it turned out too small for the pod
 	w.pass()
-	w.clock.Step(bindWait / 2)
+	w.clock.Step(roomWait / 2)
 	w.pass()
 	if n := len(w.claims()); n != 1 {
 		t.Fatalf("%d NodeClaims while the promise stands, want 1", n)
 	}
-	w.clock.Step(bindWait)
+	w.clock.Step(roomWait)
 	w.pass()
 	if n := len(w.claims()); n != 2 {
-		t.Errorf("%d NodeClaims after the promise was not kept for %s, want a second one", n, bindWait)
+		t.Errorf("%d NodeClaims although the node had no room for %s, want a second one", n, roomWait)
 	}
 }
 
