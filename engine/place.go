@@ -877,11 +877,13 @@ func (ps *pass) placeVariant(v *variant) {
 			return
 		}
 		left := int64(len(pc.pods) - pc.used)
-		if ps.placeIn(v, t, min(chunk, left)) == 0 {
-			t.dead = true
-			if pc.level == len(pc.ladder) {
-				ps.dropEmptyDomain(v, t, tuples)
-			}
+		if ps.placeIn(v, t, min(chunk, left)) > 0 {
+			v.countDomains(t)
+			continue
+		}
+		t.dead = true
+		if pc.level == len(pc.ladder) {
+			ps.dropEmptyDomain(v, t, tuples)
 		}
 	}
 }
@@ -1021,14 +1023,7 @@ func (ps *pass) bestTuple(v *variant, tuples []*tuple) (*tuple, int64) {
 				break
 			}
 			cnt := k.ctr.at(val)
-			if k.kind == checkSpread && !slices.Contains(k.universe, val) {
-				// Its pods are not counted here, so it cannot skew.
-				if k.ctr.filter != nil {
-					room = min(room, noCap)
-					continue
-				}
-			}
-			room = min(room, k.room(cnt, mins[i], boot))
+			room = min(room, k.room(cnt, k.withDomain(mins[i], val), boot))
 			if k.kind == checkSpread {
 				crowd += cnt
 				if k.self && room > 1 {
@@ -1047,6 +1042,30 @@ func (ps *pass) bestTuple(v *variant, tuples []*tuple) (*tuple, int64) {
 		}
 	}
 	return best, bestRoom
+}
+
+// withDomain is the least count over the domains of a spread constraint once val
+// is one of them. It may not be: nothing could be had there before (see
+// dropEmptyDomain). With a pod in it, it is a domain like the others.
+func (k *check) withDomain(least int64, val int32) int64 {
+	if k.kind == checkSpread && !slices.Contains(k.universe, val) {
+		return min(least, k.ctr.at(val))
+	}
+	return least
+}
+
+// countDomains makes a tuple's domains, where a pod of the class has come, ones
+// that its spread constraints count.
+func (v *variant) countDomains(t *tuple) {
+	for i := range v.domain {
+		k := &v.domain[i]
+		if k.kind != checkSpread {
+			continue
+		}
+		if val := t.vals[slices.Index(v.keys, k.ctr.key)]; val != valAbsent && !slices.Contains(k.universe, val) {
+			k.universe = append(slices.Clip(k.universe), val)
+		}
+	}
 }
 
 // dropEmptyDomain takes a domain out of the spread constraints' counts when it
@@ -1589,10 +1608,10 @@ func (ps *pass) crowdRoom(v *variant, t *tuple) int64 {
 	for i := range v.domain {
 		k := &v.domain[i]
 		val := t.vals[slices.Index(v.keys, k.ctr.key)]
-		if val == valAbsent || k.kind == checkSpread && !slices.Contains(k.universe, val) {
+		if val == valAbsent {
 			continue
 		}
-		room = min(room, k.room(k.ctr.at(val), k.min(), true))
+		room = min(room, k.room(k.ctr.at(val), k.withDomain(k.min(), val), true))
 	}
 	return max(room, 1)
 }
