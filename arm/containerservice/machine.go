@@ -353,19 +353,27 @@ func (p *Provider) completeMachine(r *rp.Record, d rp.Doc, nodeGroup string) {
 	d.Set(st, "properties", "status")
 }
 
+// clusterAndPool reads the cluster and the pool that an ID below the pool names;
+// a missing one is a 404.
+func (p *Provider) clusterAndPool(ctx context.Context, id rp.ID) (cluster, pool *rp.Record, err error) {
+	if cluster, err = p.cluster(ctx, clusterOf(id)); err != nil {
+		return nil, nil, err
+	}
+	if pool, err = p.env.Store.Get(ctx, poolOf(id)); err != nil {
+		return nil, nil, err
+	}
+	if pool == nil {
+		return nil, nil, rp.NotFound(poolOf(id))
+	}
+	return cluster, pool, nil
+}
+
 // listMachines lists the machines of the provisioned pool, or the instances of
 // another pool's scale set.
 func (p *Provider) listMachines(ctx context.Context, q *rp.Request) (*rp.Response, error) {
-	cluster, err := p.cluster(ctx, clusterOf(q.ID))
+	cluster, pool, err := p.clusterAndPool(ctx, q.ID)
 	if err != nil {
 		return nil, err
-	}
-	pool, err := p.env.Store.Get(ctx, poolOf(q.ID))
-	if err != nil {
-		return nil, err
-	}
-	if pool == nil {
-		return nil, rp.NotFound(poolOf(q.ID))
 	}
 	if pool.ParsedID().Name() != intent.MachinesPool {
 		return p.listInstances(ctx, q, cluster, pool)
@@ -442,16 +450,9 @@ func (p *Provider) deleteMachine(ctx context.Context, c *rp.Change) error {
 }
 
 func (p *Provider) deleteMachines(ctx context.Context, q *rp.Request) (*rp.Response, error) {
-	cluster, err := p.cluster(ctx, clusterOf(q.ID))
+	cluster, pool, err := p.clusterAndPool(ctx, q.ID)
 	if err != nil {
 		return nil, err
-	}
-	pool, err := p.env.Store.Get(ctx, poolOf(q.ID))
-	if err != nil {
-		return nil, err
-	}
-	if pool == nil {
-		return nil, rp.NotFound(poolOf(q.ID))
 	}
 	names := q.Body.Strings("machineNames")
 	if len(names) == 0 || len(names) > 100 {

@@ -126,16 +126,9 @@ func (p *Provider) poolUpgrades(from, controlPlane string) []string {
 }
 
 func (p *Provider) poolUpgradeProfile(ctx context.Context, q *rp.Request) (*rp.Response, error) {
-	cluster, err := p.cluster(ctx, clusterOf(q.ID))
+	cluster, pool, err := p.clusterAndPool(ctx, q.ID)
 	if err != nil {
 		return nil, err
-	}
-	pool, err := p.env.Store.Get(ctx, poolOf(q.ID))
-	if err != nil {
-		return nil, err
-	}
-	if pool == nil {
-		return nil, rp.NotFound(poolOf(q.ID))
 	}
 	v := pool.Doc.Str("properties", "currentOrchestratorVersion")
 	img := pool.Doc.Str("properties", "nodeImageVersion")
