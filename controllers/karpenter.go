@@ -84,6 +84,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	disruptions := disruption.NewQueue(kube, p.recorder, p.cluster, p.clock, provisioner)
 
 	var placement []controller.Controller
+	var wake capacitybuffer.ProvisionerTrigger = provisioner
 	var hooks []cloudprovider.NodeLifecycleHook
 	if o.Engine == EngineNAP {
 		own := napprovisioning.New(ctx, napprovisioning.Config{
@@ -91,6 +92,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Nominate: p.nominate,
 		})
 		placement, hooks = []controller.Controller{own}, []cloudprovider.NodeLifecycleHook{own.Hook()}
+		wake = own
 	} else {
 		placement = []controller.Controller{
 			provisioner, provisioning.NewPodController(kube, provisioner, p.cluster), provisioning.NewNodeController(kube, provisioner),
@@ -143,7 +145,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 		list = append(list, nodeoverlay.NewController(p.clock, kube, p.undecorated, p.overlays, p.cluster))
 	}
 	if gates.CapacityBuffer {
-		list = append(list, capacitybuffer.NewController(kube, provisioner, virtualPods))
+		list = append(list, capacitybuffer.NewController(kube, wake, virtualPods))
 	}
 	if gates.PodDeletionCostManagement {
 		queue := deletioncost.NewQueue(kube)

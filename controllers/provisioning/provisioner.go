@@ -211,7 +211,7 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 	if len(in.Snapshot.Pending) == 0 && len(in.Invalid) == 0 {
 		p.forgetTold(nil)
 		karpsched.UnschedulablePodsCount.Set(0, map[string]string{karpsched.ControllerLabel: name})
-		return nil
+		return p.keepBuffers(ctx, nil, nil)
 	}
 
 	if p.Decisions != "" {
@@ -238,6 +238,7 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 	defer end()
 	created, err := p.carryOut(ctx, in, plan)
 	p.tell(ctx, in, plan, created)
+	err = errors.Join(err, p.keepBuffers(ctx, in, plan))
 	if deferred := p.deferred(in, plan); len(deferred) > 0 {
 		err = errors.Join(err, p.fallBack(ctx, deferred))
 	}
@@ -337,24 +338,11 @@ func (p *Provisioner) carryOut(ctx context.Context, in *snapshot.Input, plan *en
 		log.FromContext(ctx).Info("created nodeclaim", "NodeClaim", claim.Name, "NodePool", m.NodePool,
 			"instance-type", m.Offerings[0].InstanceType, "alternatives", len(m.Offerings)-1, "requests", claim.Spec.Resources.Requests, "pods", count(m.Pods))
 	}
-	buffered := map[string]int{}
 	for _, placed := range plan.Placements {
 		p.promise(placed.Pods, placed.Node, in, now)
-		id := providerID(in.Nodes[placed.Node])
-		if id == "" {
-			continue
+		if id := providerID(in.Nodes[placed.Node]); id != "" && realPods(placed.Pods, in) {
+			p.cluster.NominateNodeForPod(ctx, id)
 		}
-		p.cluster.NominateNodeForPod(ctx, id)
-		for _, g := range placed.Pods {
-			for _, key := range g.Pods {
-				if karpprovisioning.IsVirtualPod(in.Pods[key]) {
-					buffered[id]++
-				}
-			}
-		}
-	}
-	if p.features.CapacityBuffer {
-		p.cluster.UpdateBufferPodCounts(buffered) // such nodes are not empty
 	}
 	return created, errors.Join(errs...)
 }
@@ -488,6 +476,20 @@ func (p *Provisioner) crowdedOut(ctx context.Context, standing map[string]string
 		}
 	}
 	return out
+}
+
+// realPods tells whether any of the pods is more than a buffer's placeholder.
+// Only those hold back the disruption of a node: placeholders are placed anew
+// in each pass and would hold it back for ever.
+func realPods(groups []engine.PodGroup, in *snapshot.Input) bool {
+	for _, g := range groups {
+		for _, key := range g.Pods {
+			if !karpprovisioning.IsVirtualPod(in.Pods[key]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func count(groups []engine.PodGroup) int {

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	autoscalingv1beta1 "sigs.k8s.io/karpenter/pkg/apis/autoscaling/v1beta1"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 	karpprovisioning "sigs.k8s.io/karpenter/pkg/controllers/provisioning"
@@ -90,7 +91,7 @@ func newWorld(t *testing.T, pools ...*karpv1.NodePool) *world {
 		}
 	}
 	named := 0
-	w.kube = fake.NewClientBuilder().WithScheme(scheme.Scheme).
+	w.kube = fake.NewClientBuilder().WithScheme(scheme.Scheme).WithStatusSubresource(&autoscalingv1beta1.CapacityBuffer{}).
 		WithIndex(&karpv1.NodePool{}, "spec.template.spec.nodeClassRef.group", class(func(r *karpv1.NodeClassReference) string { return r.Group })).
 		WithIndex(&karpv1.NodePool{}, "spec.template.spec.nodeClassRef.kind", class(func(r *karpv1.NodeClassReference) string { return r.Kind })).
 		WithIndex(&karpv1.NodePool{}, "spec.template.spec.nodeClassRef.name", class(func(r *karpv1.NodeClassReference) string { return r.Name })).

@@ -242,16 +242,25 @@ func (in *instance) open(t *testing.T, name string) *cluster {
 	if len(resp.Kubeconfigs) == 0 {
 		t.Fatalf("cluster %s: no kubeconfig in the reply", name)
 	}
-	cfg, err := clientcmd.RESTConfigFromKubeConfig(resp.Kubeconfigs[0].Value)
+	c, err := in.dial(name, resp.Kubeconfigs[0].Value)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return c
+}
+
+// dial makes the clients of a cluster from its credentials.
+func (in *instance) dial(name string, kubeconfig []byte) (*cluster, error) {
+	cfg, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("credentials of cluster %s: %w", name, err)
 	}
 	cfg.QPS, cfg.Burst = 200, 400
 	kube, err := ctrlclient.New(cfg, ctrlclient.Options{Scheme: scheme})
 	if err != nil {
-		t.Fatal(err)
+		return nil, fmt.Errorf("client to cluster %s: %w", name, err)
 	}
-	return &cluster{instance: in, name: name, kube: kube, rest: cfg}
+	return &cluster{instance: in, name: name, kube: kube, rest: cfg}, nil
 }
 
 var scheme = func() *runtime.Scheme {

@@ -1,10 +1,18 @@
 package e2e
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
@@ -40,17 +48,134 @@ spec:
 `
 )
 
+// karpenterGates are the feature gates that Karpenter's own CI tests with, and
+// those that the specs on at-limit static pools ask for.
+const karpenterGates = "NodeRepair=true,CapacityBuffer=true,StaticCapacity=true,TerminateFirstRepair=true,TerminateFirstDrift=true"
+
+// karpenterRepair is a condition that the provider repairs at once and that
+// nothing on a node resets: what the repair specs inject.
+const karpenterRepair = "kubernetes.azure.com/NodeHealthy=False"
+
+// karpenterPart is a piece of a suite that fits in an hour and in one cluster.
+type karpenterPart struct {
+	suite, focus string
+	// cores limits the pool's sizes, where the suite does it for kwok's.
+	cores string
+}
+
+// karpenterParts are the names that SUITE takes beside those of whole suites.
+var karpenterParts = map[string]karpenterPart{
+	"buffers":     {suite: "regression", focus: "CapacityBuffer", cores: "2"},
+	"static":      {suite: "regression", focus: "StaticCapacity"},
+	"integration": {suite: "regression", focus: "Integration|NodeClaim|DefaultTopologySpread"},
+	"chaos":       {suite: "regression", focus: "Chaos|Performance"},
+	"drift":       {suite: "disruption", focus: "Drift"},
+	"termination": {suite: "disruption", focus: "Termination|Expiration|TerminateFirst"},
+	"repair":      {suite: "disruption", focus: "Repair|Reboot"},
+}
+
 // TestKarpenterSuites runs Karpenter's own end-to-end suites, from its module
-// and unchanged, against a cluster of the local Azure. NAP_KARPENTER_SUITE
-// names the suite (regression, disruption, performance), NAP_KARPENTER_FOCUS
-// and NAP_KARPENTER_SKIP narrow the specs by regular expression.
+// and unchanged, against clusters of the local Azure, one per suite or part.
+// NAP_KARPENTER_SUITE names them, separated by spaces: regression, disruption,
+// performance, dra, or a part (karpenterParts). NAP_KARPENTER_PARALLEL says how
+// many run at once (1), NAP_KARPENTER_FOCUS and NAP_KARPENTER_SKIP narrow the
+// specs by regular expression, NAP_KARPENTER_LOGS is a folder for the logs.
 func TestKarpenterSuites(t *testing.T) {
-	suite := os.Getenv("NAP_KARPENTER_SUITE")
-	if suite == "" {
-		t.Skip("takes up to an hour: `make e2e-karpenter` runs it (NAP_KARPENTER_SUITE is not set)")
+	names := strings.Fields(os.Getenv("NAP_KARPENTER_SUITE"))
+	if len(names) == 0 {
+		t.Skip("takes up to an hour each: `make e2e-karpenter` runs them (NAP_KARPENTER_SUITE is not set)")
 	}
+	parallel := 1
+	if s := os.Getenv("NAP_KARPENTER_PARALLEL"); s != "" {
+		var err error
+		if parallel, err = strconv.Atoi(s); err != nil || parallel < 1 {
+			t.Fatalf("NAP_KARPENTER_PARALLEL=%q is not a number from 1", s)
+		}
+	}
+	logs := os.Getenv("NAP_KARPENTER_LOGS")
+	if logs == "" {
+		logs = t.TempDir()
+	} else if err := os.MkdirAll(logs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// The controllers inherit it; see Karpenter's options.
+	t.Setenv("FEATURE_GATES", karpenterGates)
 	in := start(t)
-	const name = "karpenter"
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, parallel)
+	for _, name := range names {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			in.karpenterSuite(t, name, logs)
+		})
+	}
+	wg.Wait()
+}
+
+// karpenterSuite runs one suite or part in a cluster of its own and reports
+// each spec that did not pass, with the reason.
+func (in *instance) karpenterSuite(t *testing.T, name, logs string) {
+	c, kubeconfig, err := in.karpenterCluster(t, name)
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return
+	}
+	part, ok := karpenterParts[name]
+	if !ok {
+		part.suite = name
+	}
+	dir := t.TempDir()
+	pool := karpenterNodePool
+	if part.cores != "" {
+		pool = strings.Replace(pool, "      nodeClassRef:", fmt.Sprintf("      - {key: karpenter.azure.com/sku-cpu, operator: In, values: [%q]}\n      nodeClassRef:", part.cores), 1)
+	}
+	files := map[string][]byte{"kubeconfig": kubeconfig, "class.yaml": []byte(karpenterNodeClass), "pool.yaml": []byte(pool)}
+	for f, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, f), content, 0o600); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+	report := filepath.Join(logs, name+".json")
+	args := []string{"test", "-count=1", "-timeout", "90m", "-v", "sigs.k8s.io/karpenter/test/suites/" + part.suite, "-args",
+		"--default-nodeclass=" + filepath.Join(dir, "class.yaml"), "--default-nodepool=" + filepath.Join(dir, "pool.yaml"),
+		"--repair-condition=" + karpenterRepair, "--ginkgo.json-report=" + report, "--ginkgo.timeout=85m", "--ginkgo.v"}
+	for _, f := range []string{part.focus, os.Getenv("NAP_KARPENTER_FOCUS")} {
+		if f != "" {
+			args = append(args, "--ginkgo.focus="+f)
+		}
+	}
+	if f := os.Getenv("NAP_KARPENTER_SKIP"); f != "" {
+		args = append(args, "--ginkgo.skip="+f)
+	}
+	out, err := os.Create(filepath.Join(logs, name+".log"))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer out.Close()
+	cmd := exec.CommandContext(c.ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(dir, "kubeconfig"))
+	cmd.Stdout, cmd.Stderr = out, out
+	began := time.Now()
+	fmt.Printf("%s: started in cluster %s, log in %s\n", name, c.name, out.Name())
+	runErr := cmd.Run()
+	specs, err := readGinkgoReport(report)
+	if err != nil {
+		t.Errorf("%s: the suite left no report (%v) and ended with %v: see %s", name, err, runErr, out.Name())
+		return
+	}
+	summary := summarize(specs)
+	fmt.Printf("%s after %s\n%s", name, time.Since(began).Round(time.Second), summary)
+	if runErr != nil {
+		t.Errorf("Karpenter's %s: %v: see %s", name, runErr, out.Name())
+	}
+}
+
+// karpenterCluster makes a cluster as the suites want it: with tainted system
+// nodes and without any node class or pool.
+func (in *instance) karpenterCluster(t *testing.T, name string) (*cluster, []byte, error) {
 	poller, err := in.clusters.BeginCreateOrUpdate(in.ctx, resourceGroup, name, armcontainerservice.ManagedCluster{
 		Location: to.Ptr(in.location()),
 		Identity: &armcontainerservice.ManagedClusterIdentity{Type: to.Ptr(armcontainerservice.ResourceIdentityTypeSystemAssigned)},
@@ -73,43 +198,83 @@ func TestKarpenterSuites(t *testing.T) {
 		},
 	}, nil)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	if _, err := poller.PollUntilDone(in.ctx, pollEvery); err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	c := in.open(t, name)
-	// The suites want a cluster without any node class or pool.
+	creds, err := in.clusters.ListClusterAdminCredentials(in.ctx, resourceGroup, name, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := in.dial(name, creds.Kubeconfigs[0].Value)
+	if err != nil {
+		return nil, nil, err
+	}
 	class := &unstructured.Unstructured{}
 	class.SetGroupVersionKind(schema.GroupVersionKind{Group: "karpenter.azure.com", Version: "v1beta1", Kind: "AKSNodeClass"})
 	class.SetName("default")
 	if err := ctrlclient.IgnoreNotFound(c.kube.Delete(c.ctx, class)); err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
+	kubeconfig, err := c.karpenterFront(t)
+	return c, kubeconfig, err
+}
 
-	creds, err := in.clusters.ListClusterAdminCredentials(in.ctx, resourceGroup, name, nil)
+// ginkgoSpec is what is read of a spec in Ginkgo's JSON report.
+type ginkgoSpec struct {
+	Containers []string `json:"ContainerHierarchyTexts"`
+	Leaf       string   `json:"LeafNodeText"`
+	LeafType   string   `json:"LeafNodeType"`
+	State      string
+	RunTime    time.Duration
+	Failure    struct{ Message string }
+}
+
+func (s ginkgoSpec) name() string {
+	return strings.Join(append(slices.Clone(s.Containers), s.Leaf), " / ")
+}
+
+func readGinkgoReport(file string) ([]ginkgoSpec, error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	dir := t.TempDir()
-	files := map[string][]byte{"kubeconfig": creds.Kubeconfigs[0].Value, "class.yaml": []byte(karpenterNodeClass), "pool.yaml": []byte(karpenterNodePool)}
-	for f, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, f), content, 0o600); err != nil {
-			t.Fatal(err)
+	var suites []struct{ SpecReports []ginkgoSpec }
+	if err := json.Unmarshal(b, &suites); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	var specs []ginkgoSpec
+	for _, s := range suites {
+		for _, r := range s.SpecReports {
+			if r.LeafType == "It" || r.State == "failed" {
+				specs = append(specs, r)
+			}
 		}
 	}
-	args := []string{"test", "-count=1", "-timeout", "60m", "-v", "sigs.k8s.io/karpenter/test/suites/" + suite, "-args",
-		"--default-nodeclass=" + filepath.Join(dir, "class.yaml"), "--default-nodepool=" + filepath.Join(dir, "pool.yaml"), "--ginkgo.v=false"}
-	if f := os.Getenv("NAP_KARPENTER_FOCUS"); f != "" {
-		args = append(args, "--ginkgo.focus="+f)
+	return specs, nil
+}
+
+var spaces = regexp.MustCompile(`\s+`)
+
+// summarize counts the specs by state and lists those that did not pass with
+// the first words of the reason. Specs that the focus left out are not counted.
+func summarize(specs []ginkgoSpec) string {
+	counts, lines := map[string]int{}, ""
+	for _, s := range specs {
+		why := spaces.ReplaceAllString(s.Failure.Message, " ")
+		if s.State == "skipped" && why == "" {
+			continue // not in focus
+		}
+		counts[s.State]++
+		if len(why) > 300 {
+			why = why[:300] + "…"
+		}
+		if s.State == "passed" {
+			lines += fmt.Sprintf("  passed   %5.0fs  %s\n", s.RunTime.Seconds(), s.name())
+		} else {
+			lines += fmt.Sprintf("  %-8s %5.0fs  %s: %s\n", s.State, s.RunTime.Seconds(), s.name(), why)
+		}
 	}
-	if f := os.Getenv("NAP_KARPENTER_SKIP"); f != "" {
-		args = append(args, "--ginkgo.skip="+f)
-	}
-	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(dir, "kubeconfig"))
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
-		t.Errorf("Karpenter's %s suite: %v", suite, err)
-	}
+	return fmt.Sprintf("  %v\n%s", counts, lines)
 }
