@@ -468,6 +468,9 @@ type Machinery struct {
 	Fail func(m intent.MachineIntent) (code, message string)
 	// Boot is how long machines take.
 	Boot time.Duration
+	// Blocked says what keeps the pods of a machine that is drained, if
+	// anything; such a drain fails at once.
+	Blocked func(m intent.MachineIntent) string
 	// Hold, while true, leaves everything as it is.
 	mu   sync.Mutex
 	hold bool
@@ -561,10 +564,21 @@ func (m *Machinery) round(ctx context.Context, kv *clientv3.Client) error {
 		key := intent.MachineStatusKey(x.ClusterUID, x.Pool, x.Name)
 		s, ok := mhave[key]
 		delete(mhave, key)
-		if ok && s.Phase != intent.MachineBooting || time.Since(x.CreatedAt) < m.Boot {
+		if x.Drain != nil && ok && (s.Drain == nil || !s.Drain.Since.Equal(x.Drain.Since)) {
+			s.Drain = &intent.DrainStatus{Since: x.Drain.Since, State: intent.Drained, At: time.Now()}
+			if m.Blocked != nil && !x.Drain.IgnorePDBs {
+				if why := m.Blocked(x); why != "" {
+					s.Drain.State, s.Drain.Message = intent.DrainFailed, why
+				}
+			}
+			if err := intent.Put(ctx, kv, key, s); err != nil {
+				return err
+			}
+		}
+		if ok && s.Phase != intent.MachineBooting && s.Image == x.Image() || time.Since(x.CreatedAt) < m.Boot {
 			continue
 		}
-		s = intent.MachineStatus{ClusterUID: x.ClusterUID, Pool: x.Pool, Name: x.Name, Phase: intent.MachineRunning, UpdatedAt: time.Now()}
+		s = intent.MachineStatus{ClusterUID: x.ClusterUID, Pool: x.Pool, Name: x.Name, Phase: intent.MachineRunning, Image: x.Image(), Registered: true, UpdatedAt: time.Now()}
 		if m.Fail != nil {
 			if code, msg := m.Fail(x); code != "" {
 				s.Phase, s.Code, s.Message = intent.MachineFailed, code, msg

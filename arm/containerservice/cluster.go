@@ -572,23 +572,30 @@ func (p *Provider) stepPutCluster(ctx context.Context, op *rp.Operation) (rp.Ste
 	if err != nil {
 		return rp.Step{}, err
 	}
-	allDone, waiting := true, "the control plane"
-	for _, pool := range pools {
-		done, w, err := p.reconcilePool(ctx, r, pool)
-		if err != nil {
-			return rp.Step{}, err
-		}
-		watch = append(watch, intent.MachineStatusPrefix+r.UID+"/"+pool.ParsedID().Name()+"/")
-		if !done {
-			allDone, waiting = false, w
-		}
-	}
 	ok, err := p.ready(ctx, r.UID)
 	if err != nil {
 		return rp.Step{}, err
 	}
-	if !ok || !allDone {
-		return rp.Step{Watch: watch, After: 2 * time.Second}, timedOut(p.env, op, "waiting for "+waiting)
+	at := progress{done: true, waiting: "the control plane", since: op.Start}
+	if !ok && op.Verb == "Upgrading" {
+		// Nodes must not be newer than their control plane: it goes first.
+		return rp.Step{Watch: watch, After: 2 * time.Second}, timedOut(p.env, at.since, "waiting for "+at.waiting)
+	}
+	for _, pool := range pools {
+		pa, err := p.reconcilePool(ctx, op, r, pool)
+		if err != nil {
+			return rp.Step{}, err
+		}
+		watch = append(watch, intent.MachineStatusPrefix+r.UID+"/"+pool.ParsedID().Name()+"/")
+		if !pa.done {
+			at.done, at.waiting = false, pa.waiting
+		}
+		if pa.since.After(at.since) {
+			at.since = pa.since
+		}
+	}
+	if !ok || !at.done {
+		return rp.Step{Watch: watch, After: 2 * time.Second}, timedOut(p.env, at.since, "waiting for "+at.waiting)
 	}
 	if mode(r.Doc) == modeAuto && r.Internal.Bool("closedPools") {
 		if err := p.reopen(ctx, r); err != nil {
@@ -616,6 +623,19 @@ func (p *Provider) clusterFailed(ctx context.Context, op *rp.Operation, e *rp.Er
 	r, err := p.env.Store.Get(ctx, clusterOf(rp.MustParseID(op.Resource)))
 	if err != nil || r == nil {
 		return nil, err
+	}
+	pools, err := p.pools(ctx, r.ParsedID(), false)
+	if err != nil {
+		return nil, err
+	}
+	for _, pool := range pools {
+		s, err := p.look(ctx, op, r, pool)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := s.settle(); err != nil {
+			return nil, err
+		}
 	}
 	state := rp.Failed
 	if e == rp.ErrCanceled {
@@ -657,7 +677,7 @@ func (p *Provider) stepDeleteCluster(ctx context.Context, op *rp.Operation) (rp.
 	}
 	if st.Count+ms.Count > 0 {
 		return rp.Step{Watch: []string{intent.ClusterStatusKey(r.UID), intent.MachineStatusPrefix + r.UID + "/"}, After: 2 * time.Second},
-			timedOut(p.env, op, fmt.Sprintf("waiting for the control plane and %d machines to go", ms.Count))
+			timedOut(p.env, op.Start, fmt.Sprintf("waiting for the control plane and %d machines to go", ms.Count))
 	}
 	ops := []clientv3.Op{rp.DeleteOp(id)}
 	// Children go first and may be many: not all fit into one transaction.
@@ -842,7 +862,7 @@ func (p *Provider) abort(ctx context.Context, q *rp.Request) (*rp.Response, erro
 	if err != nil {
 		return nil, err
 	}
-	if op == nil || op.Kind == "DeleteCluster" || op.Kind == "DeletePool" {
+	if op == nil || op.Kind == "DeleteCluster" {
 		return nil, rp.BadRequest("OperationNotAllowed", "There is no operation on '%s' that can be aborted.", q.ID.Name())
 	}
 	if _, err := p.env.Engine.RequestCancel(ctx, op.ID); err != nil {

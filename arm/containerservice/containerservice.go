@@ -209,8 +209,10 @@ func (p *Provider) ready(ctx context.Context, uid string) (bool, error) {
 	return st.NodeProvisioningMode != modeAuto, nil
 }
 
-func timedOut(env *rp.Env, op *rp.Operation, what string) error {
-	if env.Now().Sub(op.Start) < operationTimeout {
+// timedOut gives up what has been waited for since a time, which may be one to
+// come, for too long.
+func timedOut(env *rp.Env, since time.Time, what string) error {
+	if env.Now().Sub(since) < operationTimeout {
 		return nil
 	}
 	return rp.Errorf(409, "OperationTimeout", "Gave up after %s: %s. Look at the logs of the local Azure (nap logs) and repeat the request.", operationTimeout, what)

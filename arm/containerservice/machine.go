@@ -279,7 +279,7 @@ func (p *Provider) stepPutMachine(ctx context.Context, op *rp.Operation) (rp.Ste
 	if !there {
 		if reported {
 			// An earlier machine of this name is still going away.
-			return rp.Step{Watch: watch, After: 2 * time.Second}, timedOut(p.env, op, "waiting for the machine's predecessor to go")
+			return rp.Step{Watch: watch, After: 2 * time.Second}, timedOut(p.env, op.Start, "waiting for the machine's predecessor to go")
 		}
 		if err := p.machineSubnet(ctx, cluster, r); err != nil {
 			return rp.Step{}, err
@@ -305,7 +305,7 @@ func (p *Provider) stepPutMachine(ctx context.Context, op *rp.Operation) (rp.Ste
 		r.State = rp.Succeeded
 		return rp.Step{Done: true, Cmps: []clientv3.Cmp{rp.Unchanged(r)}, Ops: []clientv3.Op{rp.PutOp(r)}}, nil
 	}
-	return rp.Step{Watch: watch, After: 10 * time.Second}, timedOut(p.env, op, "waiting for the machine to boot")
+	return rp.Step{Watch: watch, After: 10 * time.Second}, timedOut(p.env, op.Start, "waiting for the machine to boot")
 }
 
 // machineFailed keeps why a machine did not come up, and gives it up.
@@ -487,10 +487,14 @@ func (p *Provider) deleteInstances(ctx context.Context, q *rp.Request, cluster, 
 	var ops []clientv3.Op
 	for _, n := range names {
 		key := intent.MachineIntentKey(cluster.UID, pool.ParsedID().Name(), strings.ToLower(n))
-		if _, ok, err := intent.Get[intent.MachineIntent](ctx, p.env.Store.KV, key); err != nil {
+		m, ok, err := intent.Get[intent.MachineIntent](ctx, p.env.Store.KV, key)
+		if err != nil {
 			return nil, err
-		} else if ok {
-			ops = append(ops, clientv3.OpDelete(key))
+		}
+		if ok { // a node that is being drained is the first to go
+			s := scaling{p: p, pool: pool}
+			m.Drain = s.newDrain(false)
+			ops = append(ops, rp.JSONOp(key, m))
 		}
 	}
 	if len(ops) == 0 {
@@ -547,5 +551,5 @@ func (p *Provider) stepDeleteMachines(ctx context.Context, op *rp.Operation) (rp
 	if left == 0 {
 		return rp.Step{Done: true}, nil
 	}
-	return rp.Step{Watch: watch, After: 500 * time.Millisecond}, timedOut(p.env, op, fmt.Sprintf("waiting for %d machines to go", left))
+	return rp.Step{Watch: watch, After: 500 * time.Millisecond}, timedOut(p.env, op.Start, fmt.Sprintf("waiting for %d machines to go", left))
 }

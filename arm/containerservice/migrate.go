@@ -304,12 +304,12 @@ func (p *Provider) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step, 
 			return rp.Step{}, err
 		}
 		if pool != nil {
-			done, waiting, err := p.reconcilePool(ctx, r, pool)
+			at, err := p.reconcilePool(ctx, op, r, pool)
 			if err != nil {
 				return rp.Step{}, err
 			}
-			if !done {
-				return rp.Step{Watch: []string{intent.MachineStatusPrefix + r.UID + "/" + name + "/"}, After: 2 * time.Second}, timedOut(p.env, op, "waiting for "+waiting)
+			if !at.done {
+				return p.waitForPool(op, r, name, at)
 			}
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"regexp"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -176,8 +175,9 @@ func (p *Provider) completePool(cluster, d, old rp.Doc, name string) error {
 	d.Default("Delete", pp("scaleDownMode")...)
 	d.Default("OS", pp("kubeletDiskType")...)
 	d.Default("Running", pp("powerState", "code")...)
-	d.Default("10%", pp("upgradeSettings", "maxSurge")...)
-	d.Default("0", pp("upgradeSettings", "maxUnavailable")...)
+	if err := completeUpgradeSettings(d, name); err != nil {
+		return err
+	}
 	for _, k := range []string{"enableAutoScaling", "enableNodePublicIP", "enableFIPS", "enableEncryptionAtHost", "enableUltraSSD"} {
 		if v, there := d.Lookup(pp(k)...); !there || v == nil {
 			d.Set(false, pp(k)...)
@@ -421,12 +421,12 @@ func (p *Provider) stepPutPool(ctx context.Context, op *rp.Operation) (rp.Step, 
 	if op.Cancel {
 		return rp.Step{}, rp.ErrCanceled
 	}
-	done, waiting, err := p.reconcilePool(ctx, cluster, pool)
+	at, err := p.reconcilePool(ctx, op, cluster, pool)
 	if err != nil {
 		return rp.Step{}, err
 	}
-	if !done {
-		return rp.Step{Watch: []string{intent.MachineStatusPrefix + cluster.UID + "/" + id.Name() + "/"}, After: 2 * time.Second}, timedOut(p.env, op, "waiting for "+waiting)
+	if !at.done {
+		return p.waitForPool(op, cluster, id.Name(), at)
 	}
 	if pool, err = p.env.Store.Get(ctx, id); err != nil || pool == nil {
 		return rp.Step{}, err
@@ -435,211 +435,38 @@ func (p *Provider) stepPutPool(ctx context.Context, op *rp.Operation) (rp.Step, 
 	return rp.Step{Done: true, Cmps: []clientv3.Cmp{rp.Unchanged(pool)}, Ops: []clientv3.Op{rp.PutOp(pool)}}, nil
 }
 
+// waitForPool waits for the machinery to get on with a pool.
+func (p *Provider) waitForPool(op *rp.Operation, cluster *rp.Record, pool string, at progress) (rp.Step, error) {
+	return rp.Step{Watch: []string{intent.MachineStatusPrefix + cluster.UID + "/" + pool + "/"}, After: 2 * time.Second}, timedOut(p.env, at.since, "waiting for "+at.waiting)
+}
+
 func (p *Provider) poolFailed(ctx context.Context, op *rp.Operation, e *rp.Error) ([]clientv3.Op, error) {
 	r, err := p.env.Store.Get(ctx, rp.MustParseID(op.Resource))
 	if err != nil || r == nil {
 		return nil, err
+	}
+	cluster, err := p.env.Store.Get(ctx, clusterOf(r.ParsedID()))
+	if err != nil {
+		return nil, err
+	}
+	if cluster != nil {
+		s, err := p.look(ctx, op, cluster, r)
+		if err != nil {
+			return nil, err
+		}
+		nodes, err := s.settle()
+		if err != nil {
+			return nil, err
+		}
+		if op.Verb == "Scaling" { // the count is what there is
+			r.Doc.Set(float64(nodes), "properties", "count")
+		}
 	}
 	r.State = rp.Failed
 	if e == rp.ErrCanceled {
 		r.State = rp.Canceled
 	}
 	return []clientv3.Op{rp.PutOp(r)}, nil
-}
-
-// scaleSet is the name of a pool's scale set.
-func scaleSet(cluster *rp.Record, pool string) string {
-	return "aks-" + pool + "-" + digits(cluster.UID, 8) + "-vmss"
-}
-
-// instanceNumber gives the number of a scale set's instance from its name.
-func instanceNumber(name string) int {
-	i := strings.LastIndex(name, "-vmss")
-	if i < 0 {
-		return -1
-	}
-	n, err := strconv.ParseInt(name[i+len("-vmss"):], 36, 64)
-	if err != nil {
-		return -1
-	}
-	return int(n)
-}
-
-// instance is the intent of a scale set's instance.
-func (p *Provider) instance(cluster, pool *rp.Record, n int) intent.MachineIntent {
-	d, id := pool.Doc, pool.ParsedID()
-	set := scaleSet(cluster, id.Name())
-	name := set + fmt.Sprintf("%06s", strconv.FormatInt(int64(n), 36))
-	ng := cluster.Doc.Str("properties", "nodeResourceGroup")
-	maxPods, _ := d.Int("properties", "maxPods")
-	disk, _ := d.Int("properties", "osDiskSizeGB")
-	m := intent.MachineIntent{
-		ClusterUID: cluster.UID, Pool: id.Name(), Name: name, NodeName: name,
-		ProviderID: "azure:///subscriptions/" + id.Subscription + "/resourceGroups/" + strings.ToLower(ng) + "/providers/Microsoft.Compute/virtualMachineScaleSets/" + set + "/virtualMachines/" + strconv.Itoa(n),
-		VMSize:     d.Str("properties", "vmSize"), Location: cluster.Doc.Str("location"), Spot: equal(d.Str("properties", "scaleSetPriority"), "Spot"), Mode: d.Str("properties", "mode"),
-		Labels: map[string]string{}, Taints: append(d.Strings("properties", "nodeTaints"), d.Strings("properties", "nodeInitializationTaints")...), MaxPods: maxPods, OSDiskSizeGB: disk,
-		OSSKU: d.Str("properties", "osSKU"), NodeImageVersion: d.Str("properties", "nodeImageVersion"), KubernetesVersion: d.Str("properties", "currentOrchestratorVersion"),
-		NodeResourceGroup: ng, CreatedAt: p.env.Now().UTC(),
-	}
-	for k, v := range d.Map("properties", "nodeLabels") {
-		if s, ok := v.(string); ok {
-			m.Labels[k] = s
-		}
-	}
-	if zones := d.Strings("properties", "availabilityZones"); len(zones) > 0 {
-		m.Zone = zones[n%len(zones)]
-	}
-	if m.Spot {
-		m.Taints = append(m.Taints, "kubernetes.azure.com/scalesetpriority=spot:NoSchedule")
-	}
-	return m
-}
-
-// reconcilePool brings the instances of a pool to what it asks for: it writes
-// and removes intents, a surge at a time when instances are replaced by newer
-// ones, and says whether all is done, or what it waits for.
-func (p *Provider) reconcilePool(ctx context.Context, cluster, pool *rp.Record) (bool, string, error) {
-	kv := p.env.Store.KV
-	name := pool.ParsedID().Name()
-	want, _ := pool.Doc.Int("properties", "count")
-	if equal(cluster.Doc.Str("properties", "powerState", "code"), "Stopped") || equal(pool.Doc.Str("properties", "powerState", "code"), "Stopped") {
-		want = 0
-	}
-	have, _, err := intent.List[intent.MachineIntent](ctx, kv, intent.MachineIntentPrefix+cluster.UID+"/"+name+"/")
-	if err != nil {
-		return false, "", err
-	}
-	sts, _, err := intent.List[intent.MachineStatus](ctx, kv, intent.MachineStatusPrefix+cluster.UID+"/"+name+"/")
-	if err != nil {
-		return false, "", err
-	}
-	status := map[string]intent.MachineStatus{}
-	for _, s := range sts {
-		status[s.Name] = s
-	}
-	sort.Slice(have, func(i, j int) bool { return instanceNumber(have[i].Name) < instanceNumber(have[j].Name) })
-	var current, old []intent.MachineIntent
-	running := 0
-	for _, m := range have {
-		s := status[m.Name]
-		delete(status, m.Name)
-		if s.Phase == intent.MachineFailed {
-			return false, "", rp.Errorf(409, s.Code, "Instance '%s' of agent pool '%s' could not be created: %s", m.Name, name, s.Message).At(name)
-		}
-		if m.KubernetesVersion != pool.Doc.Str("properties", "currentOrchestratorVersion") || m.NodeImageVersion != pool.Doc.Str("properties", "nodeImageVersion") {
-			old = append(old, m)
-			continue
-		}
-		current = append(current, m)
-		if s.Phase == intent.MachineRunning {
-			running++
-		}
-	}
-	surge := surgeOf(pool.Doc.Str("properties", "upgradeSettings", "maxSurge"), want)
-	// How many new ones there may be now: all, but while old ones are replaced
-	// only a surge more than are wanted.
-	target := want
-	if len(old) > 0 {
-		target = min(want, want+surge-len(old))
-	}
-	switch {
-	case len(current) < target:
-		if err := p.addInstances(ctx, cluster, pool, have, target-len(current)); err != nil {
-			return false, "", err
-		}
-		return false, fmt.Sprintf("%d nodes of pool %s to boot", target-running, name), nil
-	case len(current) > want:
-		if err := removeIntents(ctx, kv, current[want:]); err != nil {
-			return false, "", err
-		}
-		return false, "nodes of pool " + name + " to go", nil
-	case len(old) > 0 && running == len(current):
-		n := min(len(old), max(0, len(old)+len(current)-want))
-		if want == 0 {
-			n = len(old)
-		}
-		if n == 0 {
-			n = 1 // no surge possible: one at a time
-		}
-		if err := removeIntents(ctx, kv, old[:n]); err != nil {
-			return false, "", err
-		}
-		return false, "old nodes of pool " + name + " to go", nil
-	case len(old) > 0 || running < len(current):
-		return false, fmt.Sprintf("%d nodes of pool %s to boot", len(current)-running, name), nil
-	case len(status) > 0:
-		return false, fmt.Sprintf("%d nodes of pool %s to go", len(status), name), nil
-	}
-	return true, "", nil
-}
-
-// surgeOf reads maxSurge: a number, or a percentage of the nodes, rounded up.
-func surgeOf(s string, count int) int {
-	if pct, ok := strings.CutSuffix(s, "%"); ok {
-		return max(1, (count*atoi(pct)+99)/100)
-	}
-	return max(1, atoi(s))
-}
-
-// addInstances writes the intents of n new instances, with fresh numbers.
-func (p *Provider) addInstances(ctx context.Context, cluster, pool *rp.Record, have []intent.MachineIntent, n int) error {
-	kv := p.env.Store.KV
-	next, _ := pool.Internal.Int("next")
-	for _, m := range have {
-		next = max(next, instanceNumber(m.Name)+1)
-	}
-	for n > 0 {
-		chunk := min(n, 50)
-		var ops []clientv3.Op
-		var keys []string
-		for i := 0; i < chunk; i++ {
-			m := p.instance(cluster, pool, next+i)
-			key := intent.MachineIntentKey(m.ClusterUID, m.Pool, m.Name)
-			if err := p.quota.Reserve(ctx, key, m.Location, m.VMSize, m.Spot); err != nil {
-				for _, k := range keys {
-					p.quota.Release(k)
-				}
-				return err
-			}
-			keys = append(keys, key)
-			ops = append(ops, rp.JSONOp(key, m))
-		}
-		next += chunk
-		pool.Internal = pool.Internal.Clone()
-		pool.Internal.Set(float64(next), "next")
-		resp, err := kv.Txn(ctx).If(rp.Unchanged(pool), rp.Exists(cluster.ParsedID())).Then(append(ops, rp.PutOp(pool))...).Commit()
-		if err != nil || !resp.Succeeded {
-			for _, k := range keys {
-				p.quota.Release(k)
-			}
-			if err != nil {
-				return fmt.Errorf("adding nodes to pool %s: %w", pool.ID, err)
-			}
-			return nil // changed meanwhile: the next step looks again
-		}
-		fresh, err := p.env.Store.Get(ctx, pool.ParsedID())
-		if err != nil || fresh == nil {
-			return err
-		}
-		*pool = *fresh
-		n -= chunk
-	}
-	return nil
-}
-
-func removeIntents(ctx context.Context, kv clientv3.KV, ms []intent.MachineIntent) error {
-	for len(ms) > 0 {
-		n := min(len(ms), 100)
-		var ops []clientv3.Op
-		for _, m := range ms[:n] {
-			ops = append(ops, clientv3.OpDelete(intent.MachineIntentKey(m.ClusterUID, m.Pool, m.Name)))
-		}
-		if _, err := kv.Txn(ctx).Then(ops...).Commit(); err != nil {
-			return fmt.Errorf("removing nodes of pool %s: %w", ms[0].Pool, err)
-		}
-		ms = ms[n:]
-	}
-	return nil
 }
 
 func (p *Provider) deletePool(ctx context.Context, c *rp.Change) error {
@@ -665,8 +492,14 @@ func (p *Provider) deletePool(ctx context.Context, c *rp.Change) error {
 		return rp.BadRequest("OperationNotAllowed", "There has to be at least one system agent pool; '%s' is the last one and cannot be deleted.", name)
 	}
 	c.Lock, c.Busy = lockOf(clusterOf(c.ID)), busy
-	c.Ops = append(c.Ops, clientv3.OpDelete(intent.MachineIntentPrefix+cluster.UID+"/"+name+"/", clientv3.WithPrefix()))
-	c.Op = &rp.Operation{Kind: "DeletePool", Verb: "Deleting", Location: cluster.Doc.Str("location")}
+	c.Op = &rp.Operation{Kind: "DeletePool", Verb: "Deleting", Location: cluster.Doc.Str("location"), Data: rp.Doc{}}
+	if v := c.Query.Get("ignore-pod-disruption-budget"); v != "" {
+		ignore, err := strconv.ParseBool(v)
+		if err != nil {
+			return rp.BadRequest("InvalidParameter", "The value of query parameter ignore-pod-disruption-budget is invalid: '%s' is neither true nor false.", v).At("ignore-pod-disruption-budget")
+		}
+		c.Op.Data["ignorePDBs"] = ignore
+	}
 	return nil
 }
 
@@ -676,13 +509,27 @@ func (p *Provider) stepDeletePool(ctx context.Context, op *rp.Operation) (rp.Ste
 	if err != nil || cluster == nil {
 		return rp.Step{Done: err == nil}, err
 	}
-	prefix := intent.MachineStatusPrefix + cluster.UID + "/" + id.Name() + "/"
-	resp, err := p.env.Store.KV.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
-	if err != nil {
-		return rp.Step{}, fmt.Errorf("counting the nodes of %s: %w", id, err)
+	pool, err := p.env.Store.Get(ctx, id)
+	if err != nil || pool == nil {
+		return rp.Step{Done: err == nil}, err
 	}
-	if resp.Count > 0 {
-		return rp.Step{Watch: []string{prefix}, After: 2 * time.Second}, timedOut(p.env, op, fmt.Sprintf("waiting for %d nodes to go", resp.Count))
+	if op.Cancel {
+		return rp.Step{}, rp.ErrCanceled
+	}
+	var at progress
+	if equal(cluster.Doc.Str("properties", "powerState", "code"), "Stopped") {
+		at, err = p.reconcilePool(ctx, op, cluster, pool)
+	} else {
+		var s *scaling
+		if s, err = p.look(ctx, op, cluster, pool); err == nil {
+			at, err = s.empty(op.Data.Bool("ignorePDBs"))
+		}
+	}
+	if err != nil {
+		return rp.Step{}, err
+	}
+	if !at.done {
+		return p.waitForPool(op, cluster, id.Name(), at)
 	}
 	return rp.Step{Done: true, Ops: []clientv3.Op{rp.DeleteOp(id)}}, nil
 }

@@ -152,6 +152,48 @@ type MachineIntent struct {
 	// NodeResourceGroup of the cluster (AKS labels nodes with it).
 	NodeResourceGroup string    `json:"nodeResourceGroup"`
 	CreatedAt         time.Time `json:"createdAt"`
+	// ReimagedAt is when KubernetesVersion or NodeImageVersion were last
+	// changed: the machine boots again, and its Node is a new one.
+	ReimagedAt time.Time `json:"reimagedAt,omitzero"`
+	// Drain asks for the node to be cordoned and its pods to be evicted. Once it
+	// is nil (again) the node takes pods.
+	Drain *Drain `json:"drain,omitempty"`
+}
+
+// Image is what a machine boots from: the version of its kubelet and that of
+// its node image.
+func (m MachineIntent) Image() string { return m.KubernetesVersion + "/" + m.NodeImageVersion }
+
+// Drain is a request to empty a node.
+type Drain struct {
+	// Since is when it was asked for. It also tells one request from the next.
+	Since time.Time `json:"since"`
+	// Timeout is how long evictions and terminations may take, from Since.
+	Timeout time.Duration `json:"timeout"`
+	// IgnorePDBs has pods deleted rather than evicted, so that no
+	// PodDisruptionBudget keeps them.
+	IgnorePDBs bool `json:"ignorePDBs,omitempty"`
+}
+
+// DrainState is how far a drain is.
+type DrainState string
+
+// The states of a drain.
+const (
+	Draining    DrainState = "Draining"
+	Drained     DrainState = "Drained"
+	DrainFailed DrainState = "Failed" // the timeout is over, see Message
+)
+
+// DrainStatus is what local reports of a drain.
+type DrainStatus struct {
+	// Since is that of the request that this speaks of.
+	Since time.Time  `json:"since"`
+	State DrainState `json:"state"`
+	// Message says which pods are left and what keeps them.
+	Message string `json:"message,omitempty"`
+	// At is when State became what it is.
+	At time.Time `json:"at"`
 }
 
 // MachinePhase is where a machine is in its life.
@@ -173,8 +215,15 @@ type MachineStatus struct {
 	Phase      MachinePhase `json:"phase"`
 	// Code and Message are set when Phase is Failed: an Azure allocation error
 	// such as "ZonalAllocationFailed", and its text.
-	Code      string    `json:"code,omitempty"`
-	Message   string    `json:"message,omitempty"`
-	BootedAt  time.Time `json:"bootedAt"`
-	UpdatedAt time.Time `json:"updatedAt"`
+	Code     string    `json:"code,omitempty"`
+	Message  string    `json:"message,omitempty"`
+	BootedAt time.Time `json:"bootedAt"`
+	// Image is the MachineIntent.Image that the machine boots or runs.
+	Image string `json:"image,omitempty"`
+	// Registered tells that the kubelet has registered its Node since the last
+	// boot. It is told of the instances of scale sets only.
+	Registered bool `json:"registered,omitempty"`
+	// Drain is the state of the drain that was asked for last.
+	Drain     *DrainStatus `json:"drain,omitempty"`
+	UpdatedAt time.Time    `json:"updatedAt"`
 }

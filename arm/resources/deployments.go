@@ -808,7 +808,7 @@ func (p *Provider) removeOthers(ctx context.Context, op *rp.Operation, id rp.ID,
 		if err := p.env.Authorize(ctx, op.Caller, t.Name+"/delete", rid); err != nil {
 			return rp.Step{}, false, err
 		}
-		res, err := p.env.Delete(ctx, op.Caller, rid, deploymentVersions[0], nil)
+		res, err := p.env.Delete(ctx, op.Caller, rid, deploymentVersions[0], nil, nil)
 		if err != nil {
 			return rp.Step{}, false, err
 		}

@@ -146,7 +146,7 @@ func (p *Provider) stepDeleteGroup(ctx context.Context, op *rp.Operation) (rp.St
 		if r.State == "Deleting" {
 			continue
 		}
-		res, err := p.env.Delete(ctx, rp.System, r.ParsedID(), groupVersions[0], nil)
+		res, err := p.env.Delete(ctx, rp.System, r.ParsedID(), groupVersions[0], nil, nil)
 		switch {
 		case err != nil && rp.AsError(err).Status >= 500:
 			return rp.Step{}, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sort"
 	"strings"
 	"time"
@@ -504,7 +505,7 @@ type DeleteResult struct {
 }
 
 // Delete removes a resource.
-func (e *Env) Delete(ctx context.Context, caller Principal, id ID, apiVersion string, h http.Header) (*DeleteResult, error) {
+func (e *Env) Delete(ctx context.Context, caller Principal, id ID, apiVersion string, h http.Header, query url.Values) (*DeleteResult, error) {
 	t, err := e.TypeOf(id)
 	if err != nil {
 		return nil, err
@@ -528,7 +529,7 @@ func (e *Env) Delete(ctx context.Context, caller Principal, id ID, apiVersion st
 		if h == nil {
 			h = http.Header{}
 		}
-		c := &Change{Env: e, Caller: caller, ID: old.ParsedID(), Type: t, APIVersion: apiVersion, Header: h, Old: old, Doc: old.Doc, Rec: old.Clone()}
+		c := &Change{Env: e, Caller: caller, ID: old.ParsedID(), Type: t, APIVersion: apiVersion, Header: h, Query: query, Old: old, Doc: old.Doc, Rec: old.Clone()}
 		write := DeleteOp(c.ID)
 		if t.Delete != nil {
 			if err := t.Delete(ctx, c); err != nil {

@@ -215,7 +215,7 @@ func (e *Env) Dispatch(ctx context.Context, q *Request) (*Response, error) {
 				return nil, err
 			}
 		}
-		res, err := e.Delete(ctx, q.Caller, q.ID, q.APIVersion, q.Header)
+		res, err := e.Delete(ctx, q.Caller, q.ID, q.APIVersion, q.Header, q.Query)
 		if err != nil {
 			return nil, err
 		}

@@ -139,6 +139,8 @@ type Change struct {
 	Type       *Type
 	APIVersion string
 	Header     http.Header
+	// Query is that of a DELETE.
+	Query url.Values
 	// Old is the record as it is; nil for a new resource.
 	Old *Record
 	// Sent is the body without read-only properties; Doc what it means on top

@@ -39,7 +39,8 @@ type machine struct {
 	nodeName   string
 	applied    *intent.MachineIntent // what the Node was last made from
 	stopBeat   context.CancelFunc
-	silent     bool // a fault stopped the kubelet
+	silent     bool          // a fault stopped the kubelet
+	again      time.Duration // when to look again without being told; 0 for never
 }
 
 // want leaves the newest intent.
@@ -65,6 +66,7 @@ func (m *machine) loop(ctx context.Context) {
 	for {
 		var err error
 		done := false
+		m.again = 0
 		if mi, told := m.latest(); told {
 			if mi == nil {
 				done, err = m.remove(ctx)
@@ -90,6 +92,9 @@ func (m *machine) loop(ctx context.Context) {
 			delay = min(2*delay, 10*time.Second)
 		} else {
 			delay = 200 * time.Millisecond
+			if m.again > 0 {
+				again = time.After(m.again)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -116,7 +121,18 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 		}
 		if found {
 			m.status = st
-		} else if err := m.put(ctx, intent.MachineBooting, "", ""); err != nil {
+			if m.status.Image == "" { // told by an older fleet
+				m.status.Image = mi.Image()
+			}
+		} else {
+			m.status.Image = mi.Image()
+			if err := m.put(ctx, intent.MachineBooting, "", ""); err != nil {
+				return err
+			}
+		}
+	}
+	if m.status.Phase == intent.MachineRunning && m.status.Image != mi.Image() {
+		if err := m.reimage(ctx, mi); err != nil {
 			return err
 		}
 	}
@@ -127,12 +143,17 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 		if _, err := catalog.Lookup(mi.Location, mi.VMSize); err != nil {
 			return m.put(ctx, intent.MachineFailed, "SkuNotAvailable", err.Error())
 		}
-		if out, ok := m.c.f.fault(Stockout, mi); ok {
+		// A machine that is reimaged keeps its place.
+		if out, ok := m.c.f.fault(Stockout, mi); ok && mi.ReimagedAt.IsZero() {
 			return m.put(ctx, intent.MachineFailed, out.Code, out.message(mi))
 		}
 		left := m.c.f.bootDelay(mi)
-		if !mi.CreatedAt.IsZero() {
-			left = min(left, max(0, time.Until(mi.CreatedAt.Add(left))))
+		began := mi.CreatedAt
+		if mi.ReimagedAt.After(began) {
+			began = mi.ReimagedAt
+		}
+		if !began.IsZero() {
+			left = min(left, max(0, time.Until(began.Add(left))))
 		}
 		if !m.sleep(ctx, left) {
 			return nil // the intent went; loop looks again
@@ -143,7 +164,7 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 		}
 	}
 	_, silent := m.c.f.fault(Silent, mi)
-	if m.registered && sameMachine(m.applied, &mi) && silent == m.silent {
+	if m.registered && sameMachine(m.applied, &mi) && silent == m.silent && !m.drains(mi) {
 		return nil
 	}
 	client, ci, err := m.api(ctx)
@@ -161,17 +182,56 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 		m.silent, m.nodeName = true, mi.NodeName
 		return nil
 	}
-	m.silent = false
-	if err := register(ctx, client, mi, ci, m.registered); err != nil {
-		return err
+	if !m.registered || !sameMachine(m.applied, &mi) || m.silent {
+		m.silent = false
+		if err := register(ctx, client, mi, ci, m.applied); err != nil {
+			return err
+		}
 	}
 	m.registered, m.nodeName, m.applied = true, mi.NodeName, &mi
+	if !m.status.Registered && m.pool != intent.MachinesPool {
+		m.status.Registered = true
+		if err := m.put(ctx, m.status.Phase, "", ""); err != nil {
+			return err
+		}
+	}
 	if m.stopBeat == nil {
 		beatCtx, stop := context.WithCancel(ctx)
 		m.stopBeat = stop
 		go m.heartbeat(beatCtx, mi.NodeName)
 	}
-	return nil
+	m.again, err = m.drain(ctx, client, mi)
+	return err
+}
+
+// drains tells whether something is to be done about a drain of the node.
+func (m *machine) drains(mi intent.MachineIntent) bool {
+	d := m.status.Drain
+	if mi.Drain == nil {
+		return d != nil
+	}
+	return d == nil || !d.Since.Equal(mi.Drain.Since) || d.State == intent.Draining
+}
+
+// reimage takes a running machine down to boot what its intent says now. Its
+// Node goes, and with it what was said of a drain.
+func (m *machine) reimage(ctx context.Context, mi intent.MachineIntent) error {
+	client, _, err := m.api(ctx)
+	if err != nil || client == nil {
+		return err
+	}
+	m.nodeName = mi.NodeName
+	if m.stopBeat != nil {
+		m.stopBeat()
+		m.stopBeat = nil
+	}
+	if err := m.deleteNode(ctx, client); err != nil {
+		return err
+	}
+	m.event(ctx, client, corev1.EventTypeNormal, "Reimaging node: "+mi.NodeName)
+	m.status.Image, m.status.Registered, m.status.Drain = mi.Image(), false, nil
+	m.registered, m.applied = false, nil
+	return m.put(ctx, intent.MachineBooting, "", "")
 }
 
 // Kubelets renew their lease four times in its life.
@@ -395,7 +455,9 @@ const machineAnnotation = "nap.local/machine"
 // register creates the machine's Node as its kubelet does when it starts, or
 // brings the labels and taints of the one there up to date: AKS applies changes
 // of a pool's labels and taints to its nodes.
-func register(ctx context.Context, client kubernetes.Interface, mi intent.MachineIntent, ci intent.ClusterIntent, update bool) error {
+// before is the intent that the kubelet last acted upon in this life of the
+// fleet, nil if there was none.
+func register(ctx context.Context, client kubernetes.Interface, mi intent.MachineIntent, ci intent.ClusterIntent, before *intent.MachineIntent) error {
 	n, err := nodeFor(mi, ci)
 	if err != nil {
 		return err
@@ -420,7 +482,7 @@ func register(ctx context.Context, client kubernetes.Interface, mi intent.Machin
 		}
 		return fmt.Errorf("node %s is still the one of %s", n.Name, existing.Spec.ProviderID)
 	default:
-		if err := refresh(ctx, client, existing, n, update); err != nil {
+		if err := refresh(ctx, client, existing, n, before); err != nil {
 			return err
 		}
 	}
@@ -429,9 +491,18 @@ func register(ctx context.Context, client kubernetes.Interface, mi intent.Machin
 
 // refresh merges labels and, if the intent changed since the last time, taints
 // into an existing Node.
-func refresh(ctx context.Context, client kubernetes.Interface, existing, want *corev1.Node, taints bool) error {
+func refresh(ctx context.Context, client kubernetes.Interface, existing, want *corev1.Node, before *intent.MachineIntent) error {
 	spec := map[string]any{}
-	if taints {
+	labels := map[string]any{}
+	for k, v := range want.Labels {
+		labels[k] = v
+	}
+	if before != nil {
+		for k := range before.Labels {
+			if _, ok := want.Labels[k]; !ok {
+				labels[k] = nil
+			}
+		}
 		// Taints that others put on the node stay, those of the pool are replaced.
 		merged := append([]corev1.Taint{}, want.Spec.Taints...)
 		for _, t := range existing.Spec.Taints {
@@ -448,7 +519,7 @@ func refresh(ctx context.Context, client kubernetes.Interface, existing, want *c
 		}
 		spec["taints"] = kept
 	}
-	body := map[string]any{"metadata": map[string]any{"labels": want.Labels, "annotations": want.Annotations}}
+	body := map[string]any{"metadata": map[string]any{"labels": labels, "annotations": want.Annotations}}
 	if len(spec) > 0 {
 		body["spec"] = spec
 	}
