@@ -1,0 +1,150 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// putPool changes a fixed pool as az does, GET and PUT, and waits for the end.
+func (in *instance) putPool(cluster, name string, change func(*armcontainerservice.ManagedClusterAgentPoolProfileProperties)) error {
+	got, err := in.pools.Get(in.ctx, resourceGroup, cluster, name, nil)
+	if err != nil {
+		return err
+	}
+	change(got.Properties)
+	poller, err := in.pools.BeginCreateOrUpdate(in.ctx, resourceGroup, cluster, name, got.AgentPool, nil)
+	if err != nil {
+		return err
+	}
+	_, err = poller.PollUntilDone(in.ctx, pollEvery)
+	return err
+}
+
+// poolNodes are the nodes of a fixed pool, and of them those that take no pods.
+func (c *cluster) poolNodes(pool string) (all, cordoned []string, err error) {
+	nodes, err := c.nodes(false)
+	for _, n := range nodes {
+		if n.Labels["kubernetes.azure.com/agentpool"] != pool {
+			continue
+		}
+		all = append(all, n.Name)
+		if n.Spec.Unschedulable {
+			cordoned = append(cordoned, n.Name)
+		}
+	}
+	return all, cordoned, err
+}
+
+func budget(app string, maxUnavailable int) *policyv1.PodDisruptionBudget {
+	return &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: app, Namespace: "default"}, Spec: policyv1.PodDisruptionBudgetSpec{
+		MaxUnavailable: to.Ptr(intstr.FromInt32(int32(maxUnavailable))), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}}}
+}
+
+// TestFixedPoolsDrain scales a fixed pool in while a PodDisruptionBudget allows
+// nothing: the nodes stay, through kills of the fleet and of ARM, the operation
+// fails with AKS's error, and once the budget allows it the pods are moved one
+// by one.
+func TestFixedPoolsDrain(t *testing.T) {
+	in := start(t)
+	in.createManual(t, "fixed")
+	c := in.open(t, "fixed")
+	in.addPool(t, c.name, "work", 2, "Standard_D4s_v5")
+	if err := in.putPool(c.name, "work", func(p *armcontainerservice.ManagedClusterAgentPoolProfileProperties) {
+		p.UpgradeSettings.DrainTimeoutInMinutes = to.Ptr[int32](1)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	app := deployment("web", 8, "500m", "256Mi")
+	app.Spec.Template.Spec.NodeSelector = map[string]string{"kubernetes.azure.com/agentpool": "work"}
+	app.Spec.Template.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelHostname,
+		WhenUnsatisfiable: corev1.ScheduleAnyway, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}}}
+	c.apply(t, budget("web", 0))
+	c.apply(t, app)
+	eventually(t, "8 pods Running", time.Minute, func() error { return c.running("default", "web", 8) })
+	stop := c.watchBudget(t, "web", 0)
+
+	scale := func(n int32) error {
+		return in.putPool(c.name, "work", func(p *armcontainerservice.ManagedClusterAgentPoolProfileProperties) { p.Count = to.Ptr(n) })
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- scale(1) }()
+	eventually(t, "one node cordoned", 30*time.Second, func() error {
+		_, cordoned, err := c.poolNodes("work")
+		if err != nil || len(cordoned) != 1 {
+			return fmt.Errorf("cordoned are %v (%v)", cordoned, err)
+		}
+		got, err := in.pools.Get(in.ctx, resourceGroup, c.name, "work", nil)
+		if err != nil || *got.Properties.ProvisioningState != "Scaling" {
+			return fmt.Errorf("the pool is not Scaling (%v)", err)
+		}
+		return nil
+	})
+	for _, victim := range []string{"fleet", "arm"} {
+		p := in.component(t, victim)
+		if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
+			t.Fatalf("killing %s: %v", victim, err)
+		}
+	}
+	err := <-failed
+	var re *azcore.ResponseError
+	if !errors.As(err, &re) || !strings.Contains(err.Error(), "PodDrainFailure") || !strings.Contains(err.Error(), "default/web-") || !strings.Contains(err.Error(), "disruption budget web") {
+		t.Fatalf("scaling in against the budget: %v, want a PodDrainFailure that names pod and budget", err)
+	}
+	stop()
+	eventually(t, "both nodes take pods again", 20*time.Second, func() error {
+		all, cordoned, err := c.poolNodes("work")
+		if err != nil || len(all) != 2 || len(cordoned) != 0 {
+			return fmt.Errorf("nodes %v, cordoned %v (%v)", all, cordoned, err)
+		}
+		return nil
+	})
+	out, err := in.run("kubectl", "--cluster-name", c.name, "get", "events", "-A", "--field-selector", "source=upgrader")
+	if err != nil || !strings.Contains(out, "Draining node") || !strings.Contains(out, "Failed to drain") {
+		t.Errorf("the upgrader's events (%v):\n%s", err, out)
+	}
+
+	var pdb policyv1.PodDisruptionBudget
+	if err := c.kube.Get(c.ctx, types.NamespacedName{Namespace: "default", Name: "web"}, &pdb); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.kube.Patch(c.ctx, &pdb, ctrlclient.RawPatch(types.MergePatchType, []byte(`{"spec":{"maxUnavailable":1}}`))); err != nil {
+		t.Fatal(err)
+	}
+	// One node holds 6 of 8 pods: two have no place, so the drain stops there
+	// until they are gone.
+	c.scale(t, "web", 6)
+	eventually(t, "6 pods Running", 30*time.Second, func() error { return c.running("default", "web", 6) })
+	stop = c.watchBudget(t, "web", 1)
+	if err := scale(1); err != nil {
+		t.Fatalf("scaling in within the budget: %v", err)
+	}
+	stop()
+	eventually(t, "6 pods Running on one node", 30*time.Second, func() error {
+		if all, _, err := c.poolNodes("work"); err != nil || len(all) != 1 {
+			return fmt.Errorf("nodes %v (%v)", all, err)
+		}
+		return c.running("default", "web", 6)
+	})
+
+	poller, err := in.pools.BeginDelete(in.ctx, resourceGroup, c.name, "work", &armcontainerservice.AgentPoolsClientBeginDeleteOptions{IgnorePodDisruptionBudget: to.Ptr(true)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := poller.PollUntilDone(in.ctx, pollEvery); err != nil {
+		t.Fatalf("deleting the pool whatever the budgets say: %v", err)
+	}
+}
