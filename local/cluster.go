@@ -120,6 +120,15 @@ func (c *cluster) reconcile(ci intent.ClusterIntent) error {
 		c.stopProcesses()
 		return c.report(ci, intent.ClusterStopped, "")
 	}
+	if err := kube.CheckVersion(ci.KubernetesVersion); err != nil {
+		return errors.Join(err, c.report(ci, intent.ClusterFailed, err.Error()))
+	}
+	if c.apiserver != nil && c.plane.version != ci.KubernetesVersion {
+		// An upgrade: the same programs start again and behave as the new version.
+		// Clients see a short outage, as with a control plane of one replica.
+		c.s.Logger.Info("cluster is upgraded", "name", ci.Name, "from", c.plane.version, "to", ci.KubernetesVersion)
+		c.stopPlane()
+	}
 	if err := c.startPlane(ci); err != nil {
 		return errors.Join(err, c.report(ci, c.phaseWhileNotReady(), err.Error()))
 	}
@@ -224,7 +233,7 @@ func (c *cluster) startPlane(ci intent.ClusterIntent) error {
 	c.status.Endpoint = pl.endpoint
 	c.status.AdminKubeconfig, c.status.UserKubeconfig = string(pl.adminConfig), string(pl.userConfig)
 	if c.apiserver, err = c.startKube(ci, kube.APIServer, pl.apiserverArgs(ci, c.s.inst), port,
-		kubeProbe(pl.componentFiles[idSupervisor], "/readyz"), "GOMEMLIMIT=900MiB", "GOGC=50"); err != nil {
+		kubeProbe(pl.componentFiles[idSupervisor], "/readyz"), "GOMEMLIMIT=900MiB", "GOGC=50", kube.VersionEnv+"=v"+pl.version); err != nil {
 		return err
 	}
 	return nil
@@ -335,7 +344,7 @@ func (c *cluster) restConfig() (*rest.Config, error) {
 func (c *cluster) report(ci intent.ClusterIntent, phase intent.ClusterPhase, message string) error {
 	st := c.status
 	st.Phase, st.Message = phase, message
-	if phase == intent.ClusterReady && message == "" || phase == intent.ClusterStopped {
+	if phase == intent.ClusterReady && message == "" || phase == intent.ClusterStopped || phase == intent.ClusterFailed {
 		st.ObservedGeneration = ci.Generation
 	}
 	st.UpdatedAt = c.written.UpdatedAt
@@ -360,13 +369,19 @@ func (c *cluster) stopProcesses() {
 	if c.ctl != nil {
 		c.ctl.stop()
 	}
+	c.ctl, c.controllerFor = nil, ControllerSettings{}
+	c.stopPlane()
+	c.readyOnce = false
+}
+
+// stopPlane stops the control plane's own programs. What is in kube-system is
+// applied again once they are back.
+func (c *cluster) stopPlane() {
 	stopAll(c.kcm, c.sched)
 	if c.apiserver != nil {
 		c.apiserver.stop()
 	}
-	c.ctl, c.kcm, c.sched, c.apiserver = nil, nil, nil, nil
-	c.controllerFor = ControllerSettings{}
-	c.readyOnce = false
+	c.kcm, c.sched, c.apiserver = nil, nil, nil
 	c.addonsFor = ""
 }
 

@@ -31,6 +31,10 @@ type plane struct {
 	userConfig     []byte
 	componentFiles map[string]string // kubeconfig file per component
 	schedulerFile  string
+	// version is the one that the programs are told to be, without v, and
+	// emulation the flags that make them so.
+	version   string
+	emulation []string
 }
 
 // Component identities of a control plane, by the names Kubernetes' RBAC knows
@@ -48,7 +52,11 @@ func preparePlane(h Home, ci intent.ClusterIntent, port int) (*plane, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", ci.Name, err)
 	}
-	p := &plane{uid: ci.UID, port: port, endpoint: fmt.Sprintf("https://127.0.0.1:%d", port), componentFiles: map[string]string{}}
+	p := &plane{uid: ci.UID, port: port, endpoint: fmt.Sprintf("https://127.0.0.1:%d", port), componentFiles: map[string]string{}, version: ci.KubernetesVersion}
+	var err error
+	if p.emulation, err = kube.EmulationArgs(ci.KubernetesVersion); err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", ci.Name, err)
+	}
 	ca, err := openAuthority(h.ClusterPath(ci.UID, "pki"), "ca-"+ci.UID)
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", ci.Name, err)
@@ -212,7 +220,7 @@ func firstIP(cidr string) (string, error) {
 
 // apiserverArgs is the API server's command line.
 func (p *plane) apiserverArgs(ci intent.ClusterIntent, i Instance) []string {
-	return []string{
+	return append([]string{
 		"--etcd-servers=" + i.EtcdEndpoint,
 		"--etcd-cafile=" + i.EtcdCAFile, "--etcd-certfile=" + i.EtcdCertFile, "--etcd-keyfile=" + i.EtcdKeyFile,
 		"--etcd-prefix=" + etcdPrefix(ci.UID),
@@ -234,7 +242,7 @@ func (p *plane) apiserverArgs(ci intent.ClusterIntent, i Instance) []string {
 		"--service-account-key-file=" + p.saPub, "--service-account-signing-key-file=" + p.saKey,
 		"--max-requests-inflight=800", "--max-mutating-requests-inflight=400",
 		"--event-ttl=1h", "--profiling=false",
-	}
+	}, p.emulation...)
 }
 
 func issuerHost(ci intent.ClusterIntent) string {
@@ -259,7 +267,7 @@ func (p *plane) controllerManagerArgs() []string {
 		controllers = append(controllers, "-"+name)
 	}
 	kc := p.componentFiles[kube.ControllerManager]
-	return []string{
+	return append([]string{
 		"--kubeconfig=" + kc,
 		"--leader-elect=false", "--secure-port=0",
 		// An identity, and with it a share of requests, per controller.
@@ -270,11 +278,11 @@ func (p *plane) controllerManagerArgs() []string {
 		"--concurrent-deployment-syncs=10", "--concurrent-replicaset-syncs=20", "--concurrent-job-syncs=10",
 		"--concurrent-endpoint-syncs=5", "--concurrent-service-endpoint-syncs=5", "--concurrent-gc-syncs=10",
 		"--profiling=false",
-	}
+	}, p.emulation...)
 }
 
 func schedulerArgs(p *plane) []string {
-	return []string{"--config=" + p.schedulerFile, "--secure-port=0"}
+	return append([]string{"--config=" + p.schedulerFile, "--secure-port=0"}, p.emulation...)
 }
 
 func schedulerConfig(kubeconfig string) string {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/nap-aks/nap/arm"
+	"github.com/nap-aks/nap/arm/containerservice"
 	"github.com/nap-aks/nap/local"
+	"github.com/nap-aks/nap/local/kube"
 )
 
 // runARM serves the instance's Azure Resource Manager.
@@ -37,9 +40,12 @@ func runARM(ctx context.Context, h local.Home, i local.Instance) error {
 		SubscriptionID:  i.SubscriptionID,
 		Owner:           arm.ServicePrincipal{ClientID: i.ClientID, ClientSecret: secret, DisplayName: "nap"},
 		DefaultLocation: i.Location,
-		Kubectl:         []string{self, "kubectl", "--home=" + h.Dir},
-		LogsDir:         h.Path("logs"),
-		LogsDB:          h.Path("logs", "logs.db"),
-		Log:             slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+		// Only what control planes of this build can be: a refusal at the PUT is
+		// better than a cluster that does not come up.
+		KubernetesVersions: slices.DeleteFunc(slices.Clone(containerservice.DefaultVersions), func(v string) bool { return kube.CheckVersion(v) != nil }),
+		Kubectl:            []string{self, "kubectl", "--home=" + h.Dir},
+		LogsDir:            h.Path("logs"),
+		LogsDB:             h.Path("logs", "logs.db"),
+		Log:                slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 	})
 }

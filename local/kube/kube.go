@@ -13,7 +13,6 @@ import (
 	_ "k8s.io/component-base/logs/json/register"          // --logging-format=json
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // client metrics
 	_ "k8s.io/component-base/metrics/prometheus/version"  // version metric
-	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 )
@@ -32,7 +31,7 @@ func Run(program string, args []string) error {
 	var cmd *cobra.Command
 	switch program {
 	case APIServer:
-		cmd = apiserver.NewAPIServerCommand()
+		cmd = newAPIServer()
 	case ControllerManager:
 		cmd = kcm.NewControllerManagerCommand()
 	case Scheduler:
