@@ -195,14 +195,19 @@ func compareVersions(a, b string) int {
 	return cmp.Compare(len(as), len(bs))
 }
 
-// imageFor chooses the first image that a size can boot.
-func imageFor(list []v1beta1.NodeImage, requirements scheduling.Requirements) (string, error) {
+// imageFor chooses the first image that a size can boot. What the size says of
+// hypervisors is added here: it is not among the requirements of its instance
+// type, because a label that no NodePool may know makes Karpenter take the type
+// for incompatible with all of them.
+func imageFor(list []v1beta1.NodeImage, o offer) (string, error) {
+	requirements := scheduling.NewRequirements(o.instanceType.Requirements.Values()...)
+	requirements.Add(scheduling.NewRequirement(v1beta1.LabelSKUHyperVGeneration, corev1.NodeSelectorOpIn, o.sku.HyperVGenerations...))
 	for _, image := range list {
 		if requirements.Intersects(scheduling.NewNodeSelectorRequirements(image.Requirements...)) == nil {
 			return image.ID, nil
 		}
 	}
-	return "", fmt.Errorf("none of the class's %d images boots on size %s", len(list), requirements.Get(corev1.LabelInstanceTypeStable).Any())
+	return "", fmt.Errorf("none of the class's %d images boots on size %s", len(list), o.sku.Name.Full)
 }
 
 // NodeImageVersion is an image ID as the machine API names it:

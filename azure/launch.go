@@ -218,7 +218,7 @@ func (p *Provider) offerOf(m *armcontainerservice.Machine, types []*cloudprovide
 
 // put asks for a machine and waits until it is up.
 func (p *Provider) put(ctx context.Context, nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim, name string, o offer, version string, images []v1beta1.NodeImage) (*armcontainerservice.Machine, error) {
-	image, err := imageFor(images, o.instanceType.Requirements)
+	image, err := imageFor(images, o)
 	if err != nil {
 		return nil, err
 	}

@@ -115,7 +115,7 @@ func TestLabels(t *testing.T) {
 		{
 			corev1.LabelInstanceTypeStable: "Standard_D4s_v3", v1beta1.LabelSKUFamily: "D", v1beta1.LabelSKUSeries: "Ds_v3", v1beta1.LabelSKUVersion: "3",
 			v1beta1.LabelSKUCPU: "4", v1beta1.AKSLabelSKUMemory: "16384", v1beta1.LabelSKUGPUCount: "0", v1beta1.LabelSKUGPUName: "", v1beta1.LabelSKUGPUManufacturer: "",
-			v1beta1.LabelSKUHyperVGeneration: "1,2", v1beta1.LabelSKUStorageEphemeralOSMaxSize: "107", v1beta1.AKSLabelCluster: "MC_rg_-one-_eastus",
+			v1beta1.LabelSKUStorageEphemeralOSMaxSize: "107", v1beta1.AKSLabelCluster: "MC_rg_-one-_eastus",
 			corev1.LabelTopologyZone: "0,eastus-1,eastus-2,eastus-3", karpv1.CapacityTypeLabelKey: "on-demand,spot", v1beta1.LabelPlacementScope: "regional,zonal",
 			v1beta1.AKSLabelMode: "system,user", v1beta1.AKSLabelOSSKU: "Ubuntu", v1beta1.AKSLabelFIPSEnabled: "",
 		},
@@ -303,8 +303,13 @@ func TestEverySizeOfTheCatalogueHoldsPods(t *testing.T) {
 			if left.Cpu().MilliValue() < 1000 || left.Memory().Value() < 512<<20 {
 				t.Errorf("%s %s leaves %s of cpu and %s of memory", region, it.Name, left.Cpu(), left.Memory())
 			}
-			if len(it.Requirements.Get(v1beta1.LabelSKUHyperVGeneration).Values()) == 0 {
+			if len(table.SKU(it.Name).HyperVGenerations) == 0 {
 				t.Errorf("%s %s boots no image: no hypervisor generation", region, it.Name)
+			}
+			for key := range it.Requirements {
+				if !karpv1.WellKnownLabels.Has(key) {
+					t.Errorf("%s %s has the label %s, which is not well known: Karpenter takes it for incompatible with every NodePool", region, it.Name, key)
+				}
 			}
 		}
 	}

@@ -290,7 +290,6 @@ func (s *SKU) complete(region string) {
 		inOrAbsent(v1beta1.LabelSKUGPUManufacturer, s.gpu.manufacturer),
 		in(v1beta1.LabelSKUNetworkingAccelerated, strconv.FormatBool(s.AcceleratedNetworking)),
 		in(v1beta1.LabelSKUStoragePremiumCapable, strconv.FormatBool(s.PremiumIO)),
-		in(v1beta1.LabelSKUHyperVGeneration, s.HyperVGenerations...),
 		in(v1beta1.AKSLabelMode, v1beta1.ModeSystem, v1beta1.ModeUser),
 		in(v1beta1.AKSLabelScaleSetPriority, v1beta1.PriorityRegular, v1beta1.PrioritySpot),
 		in(v1beta1.AKSLabelPriority, v1beta1.PriorityRegular, v1beta1.PrioritySpot),
