@@ -104,6 +104,8 @@ type Provisioner struct {
 
 	mu   sync.Mutex
 	last *engine.Plan
+	// doubts are NodeClaims whose creation got no answer.
+	doubts []*karpv1.NodeClaim
 }
 
 type promise struct {
@@ -196,6 +198,9 @@ func (p *Provisioner) plan(in *snapshot.Input, o engine.Options) (*engine.Plan, 
 // Pass makes one pass.
 func (p *Provisioner) Pass(ctx context.Context) error {
 	defer measure("all", p.Clock)()
+	if err := p.settleDoubts(ctx); err != nil {
+		return err
+	}
 	if err := p.refresh(ctx); err != nil {
 		return err
 	}
@@ -308,7 +313,7 @@ func (p *Provisioner) carryOut(ctx context.Context, in *snapshot.Input, plan *en
 			m := &plan.Machines[i]
 			claim, err := claimFor(pools[m.NodePool], types[m.NodePool], m)
 			if err == nil {
-				err = p.Kube.Create(ctx, claim)
+				err = p.create(ctx, claim)
 			}
 			if err != nil {
 				errs[i] = fmt.Errorf("creating a NodeClaim of NodePool %s: %w", m.NodePool, err)

@@ -73,6 +73,8 @@ type world struct {
 	cluster  *state.Cluster
 	p        *Provisioner
 	refuse   int // how many NodeClaim creations fail from now on
+	// unanswered is how many are done and yet fail.
+	unanswered int
 }
 
 func newWorld(t *testing.T, pools ...*karpv1.NodePool) *world {
@@ -90,7 +92,6 @@ func newWorld(t *testing.T, pools ...*karpv1.NodePool) *world {
 			return []string{f(o.(*karpv1.NodePool).Spec.Template.Spec.NodeClassRef)}
 		}
 	}
-	named := 0
 	w.kube = fake.NewClientBuilder().WithScheme(scheme.Scheme).WithStatusSubresource(&autoscalingv1beta1.CapacityBuffer{}).
 		WithIndex(&karpv1.NodePool{}, "spec.template.spec.nodeClassRef.group", class(func(r *karpv1.NodeClassReference) string { return r.Group })).
 		WithIndex(&karpv1.NodePool{}, "spec.template.spec.nodeClassRef.kind", class(func(r *karpv1.NodeClassReference) string { return r.Kind })).
@@ -102,12 +103,16 @@ func newWorld(t *testing.T, pools ...*karpv1.NodePool) *world {
 					w.refuse--
 					return fmt.Errorf("the API server is not well")
 				}
-				if claim.Name != "" {
-					return c.Create(ctx, obj, opts...)
+				if claim.UID == "" {
+					claim.UID = types.UID(claim.Name)
 				}
-				named++
-				claim.Name = fmt.Sprintf("%s%05d", claim.GenerateName, named)
-				claim.UID = types.UID(claim.Name)
+				if w.unanswered > 0 {
+					w.unanswered--
+					if err := c.Create(ctx, obj, opts...); err != nil {
+						return err
+					}
+					return fmt.Errorf("connection reset by peer")
+				}
 			}
 			return c.Create(ctx, obj, opts...)
 		}}).Build()
@@ -331,6 +336,24 @@ func TestPodsOfAClaimThatCouldNotBeCreatedAreTakenUpAgain(t *testing.T) {
 	w.pass()
 	if n := len(w.claims()); n != 1 {
 		t.Errorf("%d NodeClaims, want 1 from the second pass", n)
+	}
+}
+
+func TestAClaimWhoseCreationWasNotAnsweredIsNotBoughtTwice(t *testing.T) {
+	w := newWorld(t)
+	w.apply(pod("a", "900m"))
+	w.unanswered = 1
+	if err := w.p.Pass(w.ctx); err == nil || !strings.Contains(err.Error(), "connection reset") {
+		t.Fatalf("the pass should say what failed, got %v", err)
+	}
+	// No watch has told of the claim yet.
+	w.pass()
+	claims := w.claims()
+	if len(claims) != 1 {
+		t.Fatalf("%d NodeClaims for one pod, want the one that was made", len(claims))
+	}
+	if to := w.p.mirror.Promises()["shop/a"]; to != claims[0].Name {
+		t.Errorf("the pod is promised to %q, want %s", to, claims[0].Name)
 	}
 }
 
