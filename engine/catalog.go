@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -770,8 +771,8 @@ func fitCount(vec, free []int64, limit int64) int64 {
 		if d >= len(free) || free[d] < r {
 			return 0
 		}
-		if n := free[d] / r; n < limit {
-			limit = n
+		if limit > math.MaxInt32 || free[d] < r*limit {
+			limit = min(limit, free[d]/r)
 		}
 	}
 	return limit

@@ -116,7 +116,10 @@ type pass struct {
 	piRows    bitset    // the columns it is proven for
 	kindOrder []int32   // kinds by the most value they can hold per dollar
 	kindBest  []float64 // that bound, per kind
-	shapes    []*shape
+	shapes    []*shape  // most valuable first
+	waiting   []*shape  // scratch of chooseIn
+	choices   int       // calls of chooseIn
+	alike     []int32   // per kind, see alikeKinds
 	shapeKey  map[string]*shape
 	rowIDs    map[uint64][]rowEntry
 	rowCount  int32
@@ -180,6 +183,7 @@ type savedNode struct {
 // cap per machine.
 type shape struct {
 	id     int
+	size   int // equal for neighbours that ask for the same amounts
 	row    bitset
 	vec    []int64
 	value  float64

@@ -3,7 +3,9 @@ package engine
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sort"
+	"strconv"
 )
 
 // prices finds what a unit of each resource is worth: the dual prices of the
@@ -43,6 +45,11 @@ func (ps *pass) prices() {
 	sort.SliceStable(ps.shapes, func(i, j int) bool { return ps.shapes[i].value > ps.shapes[j].value })
 	for i, s := range ps.shapes {
 		s.id = i
+		if i > 0 && !slices.Equal(s.vec, ps.shapes[i-1].vec) {
+			s.size = ps.shapes[i-1].size + 1
+		} else if i > 0 {
+			s.size = ps.shapes[i-1].size
+		}
 	}
 }
 
@@ -245,6 +252,37 @@ func (ps *pass) unpromise(ch *choice) {
 	ch.reps++
 }
 
+// fullChoices is how many times in a pass every kind is weighed for a new
+// machine. After that, of kinds of nearly the same room only the one that can
+// hold most value per dollar is: right-sizing settles what is left of the
+// difference.
+const fullChoices = 16
+
+// classOfKinds numbers the kinds so that those of one pool with nearly the same
+// room (19% in each resource that has a price) have the same number.
+func (ps *pass) alikeKinds() []int32 {
+	index := map[string]int32{}
+	out := make([]int32, len(ps.cat.kinds))
+	var key []byte
+	for i := range ps.cat.kinds {
+		k := &ps.cat.kinds[i]
+		key = strconv.AppendInt(key[:0], int64(k.pool), 10)
+		for d, a := range k.alloc {
+			if d < len(ps.pi) && ps.pi[d] > 0 && a > 0 {
+				key = append(key, ' ')
+				key = strconv.AppendInt(key, int64(4*math.Log2(float64(a))), 10)
+			}
+		}
+		n, ok := index[string(key)]
+		if !ok {
+			n = int32(len(index))
+			index[string(key)] = n
+		}
+		out[i] = n
+	}
+	return out
+}
+
 func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool) {
 	best := choice{col: -1}
 	bestScore := -1.0
@@ -252,7 +290,23 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 	if len(v.pc.cl.pc.HostPorts) > 0 {
 		room = 1
 	}
+	ps.choices++
+	var tried []bool // kinds of these numbers
+	if ps.choices > fullChoices {
+		if ps.alike == nil {
+			ps.alike = ps.alikeKinds()
+		}
+		tried = make([]bool, len(ps.alike))
+	}
 	free := make([]int64, len(ps.c.dims.names))
+	s := v.pc.shape
+	waiting := ps.waiting[:0]
+	for _, o := range ps.shapes {
+		if o.look > 0 && o != s && (o.cap == noCap || o.capCtr != v.capCtr) {
+			waiting = append(waiting, o)
+		}
+	}
+	ps.waiting = waiting
 	var fill []fillItem
 	evaluated := 0
 	for _, ki := range ps.kindOrder {
@@ -262,6 +316,9 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 		}
 		if ps.kindBest[ki] <= bestScore && evaluated > 0 {
 			break
+		}
+		if tried != nil && tried[ps.alike[ki]] {
+			continue
 		}
 		col := ps.usableColumn(t.mask, ki)
 		if col < 0 {
@@ -283,24 +340,31 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 		if q == 0 {
 			continue
 		}
+		if tried != nil {
+			tried[ps.alike[ki]] = true
+		}
 		fill = fill[:0]
 		value := float64(q) * v.pc.value
 		for d, r := range v.pc.vec {
 			free[d] -= r * q
 		}
-		s := v.pc.shape
 		if s != nil {
 			fill = append(fill, fillItem{s, q})
 		}
 		capUsed := v.capCtr
-		for _, o := range ps.shapes {
-			if o == s || o.look <= 0 || !o.row.has(col) || (o.cap < noCap && o.capCtr == capUsed) {
+		for i := 0; i < len(waiting); i++ {
+			o := waiting[i]
+			if !fits(o.vec, free) {
+				// Nor do the others of this size.
+				for i+1 < len(waiting) && waiting[i+1].size == o.size {
+					i++
+				}
+				continue
+			}
+			if o.cap < noCap && o.capCtr == capUsed || !o.row.has(col) {
 				continue
 			}
 			f := fitCount(o.vec, free, min(o.look, o.cap))
-			if f == 0 {
-				continue
-			}
 			for d, r := range o.vec {
 				free[d] -= r * f
 			}
