@@ -24,7 +24,11 @@ type catalog struct {
 	avail      bitset         // available columns
 	reqRows    map[string]bitset
 	baseRows   map[baseKey]bitset // labels, taints, volumes, availability
-	fitRows    map[string]bitset  // room for one pod, by size
+	fitRows    map[fitKey]bitset  // room for one pod
+	rowSets    map[rowKey]*rowSet // all of it together
+	rowIDs     map[uint64][]*rowSet
+	rowCount   int32
+	domains    map[domainKey][]domainMask
 	dims       int
 	tiers      []tier
 	resNames   []string // reservations, by index
@@ -33,9 +37,35 @@ type catalog struct {
 	resLeft    []int64
 }
 
+// baseKey is the parts of a class that labels, taints and volumes decide on, by
+// their signatures.
 type baseKey struct {
-	aff, tol, vol string
+	aff, tol, vol int32
 	strict        bool
+}
+
+// fitKey is the parts that room decides on: a vector or, for what vectors
+// cannot say, the class itself.
+type fitKey struct {
+	vec   int32
+	class ClassID // or -1
+}
+
+// rowKey is all that decides which columns can hold a pod: with strict also
+// PreferNoSchedule repels, and a preferred term of the class counts when
+// pref ≥ 0.
+type rowKey struct {
+	base baseKey
+	fit  fitKey
+	pref int
+	term ClassID // whose preferred term, or -1
+}
+
+// rowSet is an interned set of columns: equal sets have equal numbers. It is
+// not changed.
+type rowSet struct {
+	bits bitset
+	id   int32
 }
 
 // cpool is a NodePool with its range of columns and kinds.
@@ -100,7 +130,8 @@ func (c *Cluster) catalog() *catalog {
 		}
 		return c.cat
 	}
-	cat := &catalog{vals: map[int32][]int32{}, openEnded: map[int32]bool{}, multi: map[int32]bool{}, reqRows: map[string]bitset{}, baseRows: map[baseKey]bitset{}}
+	cat := &catalog{vals: map[int32][]int32{}, openEnded: map[int32]bool{}, multi: map[int32]bool{}, reqRows: map[string]bitset{}, baseRows: map[baseKey]bitset{},
+		fitRows: map[fitKey]bitset{}, rowSets: map[rowKey]*rowSet{}, rowIDs: map[uint64][]*rowSet{}, domains: map[domainKey][]domainMask{}}
 	for i := range c.pools {
 		for _, r := range c.pools[i].Requirements {
 			if r.MinValues > 0 {
@@ -623,10 +654,11 @@ func (cat *catalog) valueMasks(key int32) []valueMask {
 
 // reqRow is the set of columns on which a requirement holds.
 func (c *Cluster) reqRow(cat *catalog, r *creq) bitset {
-	key := r.cacheKey()
-	if row, ok := cat.reqRows[key]; ok {
+	c.text = r.cacheKey(c.text[:0])
+	if row, ok := cat.reqRows[string(c.text)]; ok {
 		return row
 	}
+	key := string(c.text)
 	row := newBitset(len(cat.cols))
 	vals := cat.vals[r.key]
 	verdict := map[int32]bool{}
@@ -695,13 +727,8 @@ func (c *Cluster) fitRow(cat *catalog, row bitset, cl *class) { row.and(c.fitOf(
 // fitOf is the set of columns with room for one pod of the class; classes of
 // the same size share it.
 func (c *Cluster) fitOf(cat *catalog, cl *class) bitset {
-	plain := len(cl.pc.HostPorts) == 0 && len(cl.pc.SharedVolumes) == 0
-	key := ""
-	if plain {
-		key = vecSig(cl.vec)
-	} else {
-		key = fmt.Sprint("class ", cl.id)
-	}
+	key := cl.fitKey()
+	plain := key.class < 0
 	if row, ok := cat.fitRows[key]; ok {
 		return row
 	}
@@ -712,11 +739,67 @@ func (c *Cluster) fitOf(cat *catalog, cl *class) bitset {
 			row.setRange(k.lo, k.hi)
 		}
 	}
-	if cat.fitRows == nil {
-		cat.fitRows = map[string]bitset{}
-	}
 	cat.fitRows[key] = row
 	return row
+}
+
+func (cl *class) fitKey() fitKey {
+	if len(cl.pc.HostPorts) == 0 && len(cl.pc.SharedVolumes) == 0 {
+		return fitKey{cl.vecID, -1}
+	}
+	return fitKey{cl.vecID, cl.id}
+}
+
+// rowSet interns a set of columns, which belongs to the catalogue from then on.
+func (cat *catalog) rowSet(row bitset) *rowSet {
+	h := uint64(14695981039346656037)
+	for _, w := range row {
+		h = (h ^ w) * 1099511628211
+	}
+	for _, s := range cat.rowIDs[h] {
+		if slices.Equal(s.bits, row) {
+			return s
+		}
+	}
+	cat.rowCount++
+	s := &rowSet{row, cat.rowCount}
+	cat.rowIDs[h] = append(cat.rowIDs[h], s)
+	return s
+}
+
+// domainKey names the columns of a row set split by a label.
+type domainKey struct {
+	row int32
+	key int32
+}
+
+// domainMask is the columns of a set on which a label has a value. It is not
+// changed.
+type domainMask struct {
+	val  int32
+	mask bitset
+}
+
+// domainsOf splits a set of columns by the values of a label, in the order of
+// their names: numbers are given in the order of first sight, which must not
+// matter.
+func (c *Cluster) domainsOf(cat *catalog, row *rowSet, key int32) []domainMask {
+	k := domainKey{row.id, key}
+	ds, ok := cat.domains[k]
+	if ok {
+		return ds
+	}
+	for _, vm := range cat.valueMasks(key) {
+		if row.bits.meets(vm.mask) {
+			mask := row.bits.clone()
+			mask.and(vm.mask)
+			ds = append(ds, domainMask{vm.val, mask})
+		}
+	}
+	names := c.sym.tab[key].names
+	slices.SortFunc(ds, func(a, b domainMask) int { return strings.Compare(names[a.val], names[b.val]) })
+	cat.domains[k] = ds
+	return ds
 }
 
 // newShared returns how many shared volumes of the class are not in have, or

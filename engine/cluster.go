@@ -16,7 +16,10 @@ type Cluster struct {
 	dims dimTable
 
 	classes    []*class
-	classIndex map[string]ClassID
+	classIndex map[string]ClassID // by canonical text, of the first indexed classes
+	indexed    int
+	sigs       map[string]int32 // numbers of signatures, see sig
+	text       []byte           // scratch for keys of maps
 
 	nodes     []*node // by slot; nil where free
 	nodeIndex map[string]int32
@@ -55,17 +58,16 @@ type class struct {
 	on    map[int32]int32
 	total int
 
+	// Equal numbers stand for equal node selectors and required affinities,
+	// tolerations, volume topologies, and requests.
+	affID, tolID, volID, vecID int32
+	// Matchers of the topology rules, once they have been needed.
+	spreadM, affM, antiM []*matcher
+	followM              *matcher // all required affinity terms together
+
 	nodeRows [2]nodeRow // without and with PreferNoSchedule repelling
 	anti     []*matcher // required anti-affinity terms, as selectors
 	antiKeys []int32
-
-	rows    map[rowKey]bitset // columns that can hold a pod, per catalogue
-	rowsCat *catalog
-}
-
-type rowKey struct {
-	strict bool
-	pref   int
 }
 
 type prefTerm struct {
@@ -127,9 +129,7 @@ func (d *dimTable) missing(i int) int64 {
 }
 
 func (d *dimTable) vec(r Resources) []int64 {
-	for _, k := range sortedKeys(r) {
-		d.id(k)
-	}
+	d.know(r)
 	v := make([]int64, len(d.names))
 	for k, a := range r {
 		v[d.ids[k]] = a
@@ -137,13 +137,25 @@ func (d *dimTable) vec(r Resources) []int64 {
 	return v
 }
 
+// know interns the resources that are new, by name.
+func (d *dimTable) know(r Resources) {
+	for k := range r {
+		if _, ok := d.ids[k]; !ok {
+			for _, k := range sortedKeys(r) {
+				d.id(k)
+			}
+			return
+		}
+	}
+}
+
 // capacityVec is like vec for what a machine has.
 func (d *dimTable) capacityVec(r Resources, limits map[string]int) []int64 {
-	for _, k := range sortedKeys(r) {
-		d.id(k)
-	}
-	for _, k := range sortedKeys(limits) {
-		d.id(attachPrefix + k)
+	d.know(r)
+	if len(limits) > 0 {
+		for _, k := range sortedKeys(limits) {
+			d.id(attachPrefix + k)
+		}
 	}
 	v := make([]int64, len(d.names))
 	for i := range v {
@@ -179,6 +191,7 @@ func Compile(s *Snapshot) (*Cluster, error) {
 		inPlay:     map[int32]bool{},
 		mentioned:  map[int32]map[int32]bool{},
 		matchers:   map[string]*matcher{},
+		sigs:       map[string]int32{"": 0},
 	}
 	c.dims.ids = map[string]int{}
 	c.dims.id(ResourceCPU)
@@ -212,14 +225,40 @@ func Compile(s *Snapshot) (*Cluster, error) {
 // Class interns a pod class and returns its number: the same one for every
 // equal shape. The error says which requirement cannot be read.
 func (c *Cluster) Class(p PodClass) (ClassID, error) {
-	if id, ok := c.classIndex[p.canon()]; ok {
+	for ; c.indexed < len(c.classes); c.indexed++ {
+		c.text = c.classes[c.indexed].pc.canon(c.text[:0])
+		if _, ok := c.classIndex[string(c.text)]; !ok {
+			c.classIndex[string(c.text)] = ClassID(c.indexed)
+		}
+	}
+	c.text = p.canon(c.text[:0])
+	if id, ok := c.classIndex[string(c.text)]; ok {
 		return id, nil
 	}
-	return c.addClass(p)
+	key := string(c.text)
+	id, err := c.addClass(p)
+	if err == nil {
+		c.classIndex[key] = id
+		c.indexed = len(c.classes)
+	}
+	return id, err
+}
+
+// sig numbers texts: equal texts have equal numbers, the empty one has 0.
+func (c *Cluster) sig(text []byte) int32 {
+	if len(text) == 0 {
+		return 0
+	}
+	id, ok := c.sigs[string(text)]
+	if !ok {
+		id = int32(len(c.sigs))
+		c.sigs[string(text)] = id
+	}
+	return id
 }
 
 func (c *Cluster) addClass(p PodClass) (ClassID, error) {
-	cl := &class{id: ClassID(len(c.classes)), pc: p, on: map[int32]int32{}}
+	cl := &class{id: ClassID(len(c.classes)), pc: p}
 	var err error
 	use := func(k int32) {
 		if !slices.Contains(cl.keys, k) {
@@ -285,28 +324,38 @@ func (c *Cluster) addClass(p PodClass) (ClassID, error) {
 			c.cat = nil
 		}
 	}
-	req := Resources{}
 	for k, a := range p.Requests {
 		if a < 0 {
 			return 0, fmt.Errorf("request of %s is negative", k)
 		}
-		req[k] = a
-	}
-	req[ResourcePods] = 1
-	for drv, n := range p.Volumes {
-		req[attachPrefix+drv] += int64(n)
 	}
 	for _, v := range p.SharedVolumes {
 		c.dims.id(attachPrefix + v.Driver)
 	}
-	cl.vec = c.dims.vec(req)
+	if len(p.Volumes) == 0 {
+		cl.vec = c.dims.vec(p.Requests)
+	} else {
+		req := make(Resources, len(p.Requests)+len(p.Volumes))
+		for k, a := range p.Requests {
+			req[k] = a
+		}
+		for drv, n := range p.Volumes {
+			req[attachPrefix+drv] += int64(n)
+		}
+		cl.vec = c.dims.vec(req)
+	}
+	cl.vec[dimPods] = 1
+	c.text = cl.affSig(c.text[:0])
+	cl.affID = c.sig(c.text)
+	c.text = tolSig(c.text[:0], p.Tolerations)
+	cl.tolID = c.sig(c.text)
+	c.text = cl.volSig(c.text[:0])
+	cl.volID = c.sig(c.text)
+	c.text = vecSig(c.text[:0], cl.vec)
+	cl.vecID = c.sig(c.text)
 	c.classes = append(c.classes, cl)
 	if len(cl.anti) > 0 {
 		c.antiClasses = append(c.antiClasses, cl.id)
-	}
-	key := p.canon()
-	if _, ok := c.classIndex[key]; !ok {
-		c.classIndex[key] = cl.id
 	}
 	return cl.id, nil
 }
@@ -554,6 +603,9 @@ func (c *Cluster) AddPods(nodeName string, id ClassID, pods ...string) error {
 	// The slice may be the snapshot's: never grow it in place.
 	nd.n.Pods[i].Pods = append(slices.Clip(nd.n.Pods[i].Pods), pods...)
 	n := int32(len(pods))
+	if cl.on == nil {
+		cl.on = map[int32]int32{}
+	}
 	cl.on[slot] += n
 	cl.total += len(pods)
 	c.occupy(nd, cl, int64(n))

@@ -98,7 +98,7 @@ func (ps *pass) items(ms []*mach) []*item {
 				if v.hostCap < noCap {
 					ctr = v.capCtr
 				}
-				key := fmt.Sprintf("%d/%d/%d/%s/%s", v.rowID, v.hostCap, ctr, vecSig(v.pc.vec), buf)
+				key := fmt.Sprintf("%d/%d/%d/%d/%s", v.rowID, v.hostCap, ctr, v.pc.cl.vecID, buf)
 				if it = index[key]; it == nil {
 					it = &item{row: v.row, vec: v.pc.vec, cap: v.hostCap, ctr: ctr, tier: tier, pins: pins}
 					index[key] = it
@@ -515,7 +515,7 @@ func (ps *pass) resourceBound(items []*item) *Bound {
 	}
 	for _, it := range items {
 		cl := it.runs[0].v.pc.cl
-		key := baseKey{cl.affSig(), cl.tolSig(), cl.volSig(), false}
+		key := baseKey{cl.affID, cl.tolID, cl.volID, false}
 		g := index[key]
 		if g == nil {
 			if len(groups) < most {

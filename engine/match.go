@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sort"
 	"strconv"
-	"strings"
 )
 
 // Values of a label key are interned as small integers. Two are special.
@@ -133,14 +131,15 @@ func (s *symbols) holds(c *creq, v int32) bool {
 	return false
 }
 
-func (c *creq) cacheKey() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d %s %d", c.key, c.op, c.num)
+// cacheKey appends a text that is equal for equal requirements.
+func (c *creq) cacheKey(b []byte) []byte {
+	b = append(strconv.AppendInt(b, int64(c.key), 10), ' ')
+	b = append(b, c.op...)
+	b = strconv.AppendInt(append(b, ' '), c.num, 10)
 	for _, v := range c.values {
-		b.WriteByte(' ')
-		b.WriteString(strconv.Itoa(int(v)))
+		b = strconv.AppendInt(append(b, ' '), int64(v), 10)
 	}
-	return b.String()
+	return b
 }
 
 // selects says whether a selector selects a label set.
@@ -235,15 +234,20 @@ func anyIP(ip string) bool { return ip == "" || ip == "0.0.0.0" || ip == "::" }
 
 // canon appends an unambiguous text form of the parts of a class that
 // scheduling can see; equal texts are the same class.
-func (p *PodClass) canon() string {
-	var b strings.Builder
-	str := func(s string) { fmt.Fprintf(&b, "%d:%s", len(s), s) }
+func (p *PodClass) canon(b []byte) []byte {
+	num := func(n int) { b = append(strconv.AppendInt(b, int64(n), 10), ',') }
+	str := func(s string) {
+		b = append(strconv.AppendInt(b, int64(len(s)), 10), ':')
+		b = append(b, s...)
+	}
+	flag := func(f bool) { b = strconv.AppendBool(b, f) }
 	reqs := func(rs []Requirement) {
-		fmt.Fprintf(&b, "[%d", len(rs))
+		b = append(b, '[')
+		num(len(rs))
 		for i := range rs {
 			str(rs[i].Key)
 			str(string(rs[i].Operator))
-			fmt.Fprintf(&b, "(%d", len(rs[i].Values))
+			num(len(rs[i].Values))
 			for _, v := range rs[i].Values {
 				str(v)
 			}
@@ -251,97 +255,111 @@ func (p *PodClass) canon() string {
 	}
 	sel := func(s *Selector) {
 		if s == nil {
-			b.WriteByte('-')
+			b = append(b, '-')
 			return
 		}
 		reqs(s.Requirements)
 	}
 	str(p.Namespace)
-	for _, k := range sortedKeys(p.Labels) {
+	var room [16]string
+	for _, k := range keysInto(room[:0], p.Labels) {
 		str(k)
 		str(p.Labels[k])
 	}
-	fmt.Fprintf(&b, "|p%d|", p.Priority)
-	for _, k := range sortedKeys(p.Requests) {
+	b = append(b, '|', 'p')
+	num(int(p.Priority))
+	for _, k := range keysInto(room[:0], p.Requests) {
 		if p.Requests[k] != 0 {
 			str(k)
-			b.WriteString(strconv.FormatInt(p.Requests[k], 10))
+			b = strconv.AppendInt(b, p.Requests[k], 10)
 		}
 	}
-	b.WriteString("|n")
+	b = append(b, '|', 'n')
 	reqs(p.NodeSelector)
 	for _, t := range p.NodeAffinity {
-		b.WriteByte('o')
+		b = append(b, 'o')
 		reqs(t)
 	}
 	for _, t := range p.PreferredNodeAffinity {
-		fmt.Fprintf(&b, "w%d", t.Weight)
+		b = append(b, 'w')
+		num(int(t.Weight))
 		reqs(t.Requirements)
 	}
-	b.WriteString("|t")
+	b = append(b, '|', 't')
 	for _, t := range p.Tolerations {
 		str(t.Key)
 		str(t.Operator)
 		str(t.Value)
 		str(string(t.Effect))
 	}
-	b.WriteString("|s")
+	b = append(b, '|', 's')
 	for i := range p.Spread {
 		s := &p.Spread[i]
 		str(s.Key)
-		fmt.Fprintf(&b, "%d,%d,%s,%s,%v", s.MaxSkew, s.MinDomains, s.NodeAffinityPolicy, s.NodeTaintsPolicy, s.Soft)
+		num(int(s.MaxSkew))
+		num(int(s.MinDomains))
+		str(string(s.NodeAffinityPolicy))
+		str(string(s.NodeTaintsPolicy))
+		flag(s.Soft)
 		sel(s.Selector)
 	}
 	terms := func(ts []AffinityTerm) {
 		for i := range ts {
 			t := &ts[i]
 			str(t.Key)
-			fmt.Fprintf(&b, "%v%d(%d", t.AllNamespaces, t.Weight, len(t.Namespaces))
+			flag(t.AllNamespaces)
+			num(int(t.Weight))
+			num(len(t.Namespaces))
 			for _, n := range t.Namespaces {
 				str(n)
 			}
 			sel(t.Selector)
 		}
 	}
-	b.WriteString("|a")
+	b = append(b, '|', 'a')
 	terms(p.PodAffinity)
-	b.WriteString("|x")
+	b = append(b, '|', 'x')
 	terms(p.PodAntiAffinity)
-	b.WriteString("|h")
+	b = append(b, '|', 'h')
 	for _, h := range p.HostPorts {
 		str(h.IP)
-		fmt.Fprintf(&b, "%d%s", h.Port, proto(h))
+		num(int(h.Port))
+		str(proto(h))
 	}
-	b.WriteString("|v")
-	for _, k := range sortedKeys(p.Volumes) {
+	b = append(b, '|', 'v')
+	for _, k := range keysInto(room[:0], p.Volumes) {
 		str(k)
-		b.WriteString(strconv.Itoa(p.Volumes[k]))
+		num(p.Volumes[k])
 	}
 	for _, v := range p.SharedVolumes {
-		b.WriteByte('m')
+		b = append(b, 'm')
 		str(v.Driver)
 		str(v.ID)
 	}
 	for _, v := range p.VolumeTopology {
-		b.WriteByte('z')
+		b = append(b, 'z')
 		for _, t := range v.Terms {
-			b.WriteByte('o')
+			b = append(b, 'o')
 			reqs(t)
 		}
 	}
-	b.WriteString("|u")
+	b = append(b, '|', 'u')
 	for _, u := range p.Unsupported {
 		str(u)
 	}
-	return b.String()
+	return b
 }
 
 func sortedKeys[V any](m map[string]V) []string {
-	ks := make([]string, 0, len(m))
+	return keysInto(make([]string, 0, len(m)), m)
+}
+
+// keysInto appends the sorted keys of a map to an empty slice.
+func keysInto[V any](ks []string, m map[string]V) []string {
 	for k := range m {
 		ks = append(ks, k)
 	}
-	sort.Strings(ks)
+	slices.Sort(ks)
 	return ks
 }
 

@@ -120,9 +120,7 @@ type pass struct {
 	waiting   []*shape  // scratch of chooseIn
 	choices   int       // calls of chooseIn
 	alike     []int32   // per kind, see alikeKinds
-	shapeKey  map[string]*shape
-	rowIDs    map[uint64][]rowEntry
-	rowCount  int32
+	shapeKey  map[shapeKey]*shape
 	strictAny bool
 	scratch   [2][]int64
 	quickCost float64
@@ -131,11 +129,6 @@ type pass struct {
 	ranked    map[string][]RankedOffering
 	// extra are domains that came into being in an earlier run of the pass.
 	extra map[counterKey]map[int32]bool
-}
-
-type rowEntry struct {
-	row bitset
-	id  int32
 }
 
 type limitLeft struct {
@@ -193,10 +186,17 @@ type shape struct {
 	look   int64 // pods not promised to an opened machine yet
 }
 
+// shapeKey is equal for classes of one shape.
+type shapeKey struct {
+	row, vec int32
+	cap      int64
+	capCtr   int
+}
+
 func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
 	ps := &pass{c: c, cat: c.catalog(), opt: o, byClass: map[ClassID]*passClass{},
 		counterIndex: map[counterKey]*counter{}, touched: map[int32]*savedNode{},
-		shapeKey: map[string]*shape{}, rowIDs: map[uint64][]rowEntry{}, ranked: map[string][]RankedOffering{}}
+		shapeKey: map[shapeKey]*shape{}, ranked: map[string][]RankedOffering{}}
 	for i := range pending {
 		g := &pending[i]
 		if err := c.checkClass(g.Class); err != nil {
@@ -260,19 +260,19 @@ func (ps *pass) setupCounters() {
 	for _, pc := range ps.classes {
 		cl := pc.cl
 		for i := range cl.pc.Spread {
-			if s := &cl.pc.Spread[i]; !s.Soft || soft {
-				ps.spreadCounter(cl, s)
+			if !cl.pc.Spread[i].Soft || soft {
+				ps.spreadCounter(cl, i)
 			}
 		}
 		ps.affinityCounters(cl, nil)
 		for i := range cl.pc.PodAffinity {
-			if t := &cl.pc.PodAffinity[i]; t.Weight > 0 && soft {
-				ps.termCounter(cl, t)
+			if cl.pc.PodAffinity[i].Weight > 0 && soft {
+				ps.affinityCounter(cl, i)
 			}
 		}
 		for i := range cl.pc.PodAntiAffinity {
 			if t := &cl.pc.PodAntiAffinity[i]; t.Weight == 0 || soft {
-				ps.termCounter(cl, t)
+				ps.antiCounter(cl, i)
 			}
 		}
 	}
@@ -297,7 +297,7 @@ func (ps *pass) setupCounters() {
 			if !ctr.host && !slices.Contains(pc.pinKeys, ctr.key) {
 				pc.pinKeys = append(pc.pinKeys, ctr.key)
 			}
-			if ctr.filter != nil && ctr.filter != pc.cl && ctr.filter.affSig() != pc.cl.affSig() {
+			if ctr.filter != nil && ctr.filter != pc.cl && ctr.filter.affID != pc.cl.affID {
 				// Whether the pod is counted depends on these labels, too.
 				for _, k := range ctr.filter.affKeys() {
 					if k != c.hostKey && !slices.Contains(pc.pinKeys, k) {
@@ -322,33 +322,40 @@ func (ps *pass) setupCounters() {
 	}
 }
 
-func (ps *pass) spreadCounter(cl *class, s *SpreadConstraint) *counter {
-	m := ps.c.matcher([]nsSelector{{namespaces: []string{cl.pc.Namespace}, sel: s.Selector}})
-	return ps.counterFor(ps.c.sym.key(s.Key), m, false, cl, s.NodeAffinityPolicy != Ignore, s.NodeTaintsPolicy == Honor)
+func (ps *pass) spreadCounter(cl *class, i int) *counter {
+	s := &cl.pc.Spread[i]
+	return ps.counterFor(ps.c.sym.key(s.Key), ps.c.spreadMatcher(cl, i), false, cl, s.NodeAffinityPolicy != Ignore, s.NodeTaintsPolicy == Honor)
 }
 
-func (ps *pass) termCounter(cl *class, t *AffinityTerm) *counter {
-	m := ps.c.matcher([]nsSelector{ps.c.termSelector(t, cl.pc.Namespace)})
-	return ps.counterFor(ps.c.sym.key(t.Key), m, false, nil, false, false)
+func (ps *pass) affinityCounter(cl *class, i int) *counter {
+	m := ps.c.termMatcher(cl, cl.pc.PodAffinity, &cl.affM, i)
+	return ps.counterFor(ps.c.sym.key(cl.pc.PodAffinity[i].Key), m, false, nil, false, false)
+}
+
+func (ps *pass) antiCounter(cl *class, i int) *counter {
+	m := ps.c.termMatcher(cl, cl.pc.PodAntiAffinity, &cl.antiM, i)
+	return ps.counterFor(ps.c.sym.key(cl.pc.PodAntiAffinity[i].Key), m, false, nil, false, false)
 }
 
 // affinityCounters returns the counters of the required pod affinity terms. A
 // pod counts for them only if it satisfies all terms' selectors, as in the
 // kube-scheduler.
 func (ps *pass) affinityCounters(cl *class, each func(*AffinityTerm, *counter)) {
-	var sels []nsSelector
-	for i := range cl.pc.PodAffinity {
-		if t := &cl.pc.PodAffinity[i]; t.Weight == 0 {
-			sels = append(sels, ps.c.termSelector(t, cl.pc.Namespace))
+	if cl.followM == nil {
+		var sels []nsSelector
+		for i := range cl.pc.PodAffinity {
+			if t := &cl.pc.PodAffinity[i]; t.Weight == 0 {
+				sels = append(sels, ps.c.termSelector(t, cl.pc.Namespace))
+			}
 		}
+		if len(sels) == 0 {
+			return
+		}
+		cl.followM = ps.c.matcher(sels)
 	}
-	if len(sels) == 0 {
-		return
-	}
-	m := ps.c.matcher(sels)
 	for i := range cl.pc.PodAffinity {
 		if t := &cl.pc.PodAffinity[i]; t.Weight == 0 {
-			ctr := ps.counterFor(ps.c.sym.key(t.Key), m, false, nil, false, false)
+			ctr := ps.counterFor(ps.c.sym.key(t.Key), cl.followM, false, nil, false, false)
 			if each != nil {
 				each(t, ctr)
 			}
@@ -422,7 +429,7 @@ func without(s []int, x int) []int {
 
 // setLevel compiles a class with the first level preferences given up.
 func (ps *pass) setLevel(pc *passClass, level int) {
-	cl, c := pc.cl, ps.c
+	cl := pc.cl
 	st := prefState{}
 	respect := ps.opt.Preferences != PreferencesIgnore
 	if respect {
@@ -474,9 +481,8 @@ func (ps *pass) setLevel(pc *passClass, level int) {
 		if s.Soft && !slices.Contains(st.spread, i) {
 			continue
 		}
-		ctr := ps.spreadCounter(cl, s)
+		ctr := ps.spreadCounter(cl, i)
 		k := check{kind: checkSpread, ctr: ctr, self: ctr.m.has.has(int32(cl.id)), maxSkew: int64(max(s.MaxSkew, 1)), minDomains: int(s.MinDomains)}
-		k.text = fmt.Sprintf("spread over %s with maxSkew %d", s.Key, s.MaxSkew)
 		if !ctr.host {
 			k.universe = ps.universe(v, ctr)
 		}
@@ -486,27 +492,26 @@ func (ps *pass) setLevel(pc *passClass, level int) {
 	ps.affinityCounters(cl, func(t *AffinityTerm, ctr *counter) {
 		v.affs = append(v.affs, ctr)
 		v.selfAll = ctr.m.has.has(int32(cl.id))
-		add(check{kind: checkAffinity, ctr: ctr, self: v.selfAll, text: "pod affinity over " + t.Key})
+		add(check{kind: checkAffinity, ctr: ctr, self: v.selfAll})
 	})
 	for _, i := range st.aff {
-		t := &cl.pc.PodAffinity[i]
-		ctr := ps.termCounter(cl, t)
+		ctr := ps.affinityCounter(cl, i)
 		v.affs = append(v.affs, ctr)
 		self := ctr.m.has.has(int32(cl.id))
 		v.selfAll = v.selfAll && self
-		add(check{kind: checkAffinity, ctr: ctr, self: self, text: "preferred pod affinity over " + t.Key})
+		add(check{kind: checkAffinity, ctr: ctr, self: self, preferred: true})
 	}
 	for i := range cl.pc.PodAntiAffinity {
 		t := &cl.pc.PodAntiAffinity[i]
 		if t.Weight > 0 && !slices.Contains(st.anti, i) {
 			continue
 		}
-		ctr := ps.termCounter(cl, t)
-		add(check{kind: checkAnti, ctr: ctr, self: ctr.m.has.has(int32(cl.id)), text: "pod anti-affinity over " + t.Key})
+		ctr := ps.antiCounter(cl, i)
+		add(check{kind: checkAnti, ctr: ctr, self: ctr.m.has.has(int32(cl.id))})
 	}
 	for _, ctr := range ps.counters {
 		if ctr.inverse && ctr.m.has.has(int32(cl.id)) {
-			add(check{kind: checkForbid, ctr: ctr, text: "another pod's anti-affinity over " + c.sym.tab[ctr.key].name})
+			add(check{kind: checkForbid, ctr: ctr})
 		}
 	}
 	if len(cl.pc.HostPorts) > 0 {
@@ -519,8 +524,8 @@ func (ps *pass) setLevel(pc *passClass, level int) {
 // variantRows finds the columns and nodes a variant can be on.
 func (ps *pass) variantRows(v *variant) {
 	c, cl := ps.c, v.pc.cl
-	v.row = ps.columnsOf(cl, v.strict, v.pref)
-	v.rowID = ps.rowID(v.row)
+	v.rows = ps.columnsOf(cl, v.strict, v.pref)
+	v.row, v.rowID = v.rows.bits, v.rows.id
 	v.nodeRow = c.staticNodes(cl, v.strict)
 	if v.pref >= 0 {
 		row := v.nodeRow.clone()
@@ -535,24 +540,23 @@ func (ps *pass) variantRows(v *variant) {
 
 // columnsOf is the set of columns that can hold one pod of a class: with strict
 // also PreferNoSchedule repels, and a preferred term counts when pref ≥ 0.
-func (ps *pass) columnsOf(cl *class, strict bool, pref int) bitset {
+func (ps *pass) columnsOf(cl *class, strict bool, pref int) *rowSet {
 	c, cat := ps.c, ps.cat
-	if cl.rowsCat != cat {
-		cl.rowsCat = cat
-		cl.rows = map[rowKey]bitset{}
+	base := baseKey{cl.affID, cl.tolID, cl.volID, strict}
+	key := rowKey{base, cl.fitKey(), pref, -1}
+	if pref >= 0 {
+		key.term = cl.id
 	}
-	key := rowKey{strict, pref}
-	if row, ok := cl.rows[key]; ok {
-		return row
+	if set, ok := cat.rowSets[key]; ok {
+		return set
 	}
-	sig := baseKey{cl.affSig(), cl.tolSig(), cl.volSig(), strict}
-	row, ok := cat.baseRows[sig]
+	row, ok := cat.baseRows[base]
 	if !ok {
 		row = c.labelRow(cat, cl)
 		c.taintRow(cat, row, cl, strict)
 		c.volumeRow(cat, row, cl)
 		row.and(cat.avail)
-		cat.baseRows[sig] = row
+		cat.baseRows[base] = row
 	}
 	row = row.clone()
 	if pref >= 0 {
@@ -561,23 +565,9 @@ func (ps *pass) columnsOf(cl *class, strict bool, pref int) bitset {
 		}
 	}
 	c.fitRow(cat, row, cl)
-	cl.rows[key] = row
-	return row
-}
-
-func (ps *pass) rowID(row bitset) int32 {
-	h := uint64(14695981039346656037)
-	for _, w := range row {
-		h = (h ^ w) * 1099511628211
-	}
-	for _, e := range ps.rowIDs[h] {
-		if slices.Equal(e.row, row) {
-			return e.id
-		}
-	}
-	ps.rowCount++
-	ps.rowIDs[h] = append(ps.rowIDs[h], rowEntry{row, ps.rowCount})
-	return ps.rowCount
+	set := cat.rowSet(row)
+	cat.rowSets[key] = set
+	return set
 }
 
 // universe lists the domains a spread constraint counts: those of existing
@@ -597,7 +587,7 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 			}
 		}
 	}
-	row := ps.columnsOf(v.pc.cl, false, -1)
+	row := ps.columnsOf(v.pc.cl, false, -1).bits
 	if ctr.filter != nil {
 		row = row.clone()
 		row.and(ctr.colRow)
@@ -947,12 +937,16 @@ func (ps *pass) tuples(v *variant, nodes []int32) []*tuple {
 	}
 	n := int32(len(ps.cat.cols))
 	if len(keys) == 1 {
-		for _, vm := range ps.cat.valueMasks(keys[0]) {
-			if v.row.meets(vm.mask) {
-				mask := v.row.clone()
-				mask.and(vm.mask)
-				find(key{vm.val}).mask = mask
+		ds := ps.c.domainsOf(ps.cat, v.rows, keys[0])
+		if len(list) == 0 {
+			list = make([]*tuple, 0, len(ds))
+			for i := range ds {
+				list = append(list, &tuple{vals: []int32{ds[i].val}, mask: ds[i].mask})
 			}
+			return list
+		}
+		for i := range ds {
+			find(key{ds[i].val}).mask = ds[i].mask
 		}
 	} else {
 		for i := v.row.next(0, n); i < n; i = v.row.next(i+1, n) {

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"sort"
@@ -157,7 +156,7 @@ func (ps *pass) shapeOf(pc *passClass) {
 	if v.hostCap < noCap {
 		ctr = v.capCtr
 	}
-	key := fmt.Sprintf("%d/%d/%d/%s", v.rowID, v.hostCap, ctr, vecSig(pc.vec))
+	key := shapeKey{v.rowID, pc.cl.vecID, v.hostCap, ctr}
 	s := ps.shapeKey[key]
 	if s == nil {
 		s = &shape{row: v.row, vec: pc.vec, value: pc.value, cap: v.hostCap, capCtr: ctr}

@@ -5,7 +5,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // nsSelector selects pods by namespace and labels.
@@ -41,30 +40,66 @@ func (c *Cluster) termSelector(t *AffinityTerm, ns string) nsSelector {
 }
 
 func (c *Cluster) matcher(terms []nsSelector) *matcher {
-	var b strings.Builder
+	b := c.text[:0]
+	str := func(s string) {
+		b = append(strconv.AppendInt(b, int64(len(s)), 10), ':')
+		b = append(b, s...)
+	}
 	for i := range terms {
 		t := &terms[i]
 		if t.all {
-			b.WriteString("*")
+			b = append(b, '*')
 		} else {
-			fmt.Fprintf(&b, "%q", t.namespaces)
-		}
-		if t.sel == nil {
-			b.WriteString("-")
-		} else {
-			for _, r := range t.sel.Requirements {
-				fmt.Fprintf(&b, "%q%s%q,", r.Key, r.Operator, r.Values)
+			for _, ns := range t.namespaces {
+				str(ns)
 			}
 		}
-		b.WriteByte(';')
+		b = append(b, '/')
+		if t.sel == nil {
+			b = append(b, '-')
+		} else {
+			for i := range t.sel.Requirements {
+				r := &t.sel.Requirements[i]
+				str(r.Key)
+				str(string(r.Operator))
+				for _, v := range r.Values {
+					str(v)
+				}
+				b = append(b, ',')
+			}
+		}
+		b = append(b, ';')
 	}
-	k := b.String()
-	if m, ok := c.matchers[k]; ok {
+	c.text = b
+	if m, ok := c.matchers[string(b)]; ok {
 		return m
 	}
 	m := &matcher{id: len(c.matchers), terms: slices.Clone(terms)}
-	c.matchers[k] = m
+	c.matchers[string(b)] = m
 	return m
+}
+
+// spreadMatcher is what the i-th spread constraint of a class selects.
+func (c *Cluster) spreadMatcher(cl *class, i int) *matcher {
+	if cl.spreadM == nil {
+		cl.spreadM = make([]*matcher, len(cl.pc.Spread))
+	}
+	if cl.spreadM[i] == nil {
+		cl.spreadM[i] = c.matcher([]nsSelector{{namespaces: []string{cl.pc.Namespace}, sel: cl.pc.Spread[i].Selector}})
+	}
+	return cl.spreadM[i]
+}
+
+// termMatcher is what the i-th of a class's affinity or anti-affinity terms
+// selects; kept is where its matchers are remembered.
+func (c *Cluster) termMatcher(cl *class, terms []AffinityTerm, kept *[]*matcher, i int) *matcher {
+	if *kept == nil {
+		*kept = make([]*matcher, len(terms))
+	}
+	if (*kept)[i] == nil {
+		(*kept)[i] = c.matcher([]nsSelector{c.termSelector(&terms[i], cl.pc.Namespace)})
+	}
+	return (*kept)[i]
 }
 
 // update looks at the classes that are new since the last time.
@@ -126,7 +161,23 @@ type check struct {
 	maxSkew    int64
 	minDomains int
 	universe   []int32
-	text       string
+	preferred  bool
+}
+
+// text names the rule.
+func (k *check) text(c *Cluster) string {
+	key := c.sym.tab[k.ctr.key].name
+	switch {
+	case k.kind == checkSpread:
+		return fmt.Sprintf("spread over %s with maxSkew %d", key, k.maxSkew)
+	case k.kind == checkAffinity && k.preferred:
+		return "preferred pod affinity over " + key
+	case k.kind == checkAffinity:
+		return "pod affinity over " + key
+	case k.kind == checkAnti:
+		return "pod anti-affinity over " + key
+	}
+	return "another pod's anti-affinity over " + key
 }
 
 const noCap = math.MaxInt32
@@ -208,8 +259,9 @@ func (ctr *counter) add(v int32, n int32) {
 type variant struct {
 	pc      *passClass
 	relaxed []string
-	rowID   int32
-	row     bitset // columns that can hold one pod
+	rows    *rowSet // columns that can hold one pod
+	rowID   int32   // and its number
+	row     bitset  // and its members
 	nodeRow bitset
 	strict  bool
 	pref    int // index of the active preferred node affinity term, or -1
@@ -257,17 +309,16 @@ type prefState struct {
 // counterFor finds or makes a counter of this pass and counts what is there.
 func (ps *pass) counterFor(key int32, m *matcher, inverse bool, filter *class, honorAff, honorTaints bool) *counter {
 	c := ps.c
-	sig := ""
-	if filter != nil && honorAff && len(filter.sel)+len(filter.aff) > 0 {
-		sig = filter.affSig()
+	k := counterKey{key: key, m: m.id, inverse: inverse}
+	if filter != nil && honorAff {
+		k.aff = filter.affID
 	}
 	if filter != nil && honorTaints {
-		sig += "/t" + filter.tolSig()
+		k.taints, k.tol = true, filter.tolID
 	}
-	if sig == "" {
+	if k.aff == 0 && !k.taints {
 		filter = nil
 	}
-	k := counterKey{key, m.id, inverse, sig}
 	if ctr, ok := ps.counterIndex[k]; ok {
 		return ctr
 	}
@@ -328,10 +379,11 @@ func (ps *pass) counterFor(key int32, m *matcher, inverse bool, filter *class, h
 }
 
 type counterKey struct {
-	key     int32
-	m       int
-	inverse bool
-	filter  string
+	key      int32
+	m        int
+	inverse  bool
+	aff, tol int32 // signatures of the filter
+	taints   bool
 }
 
 func (cl *class) ownsAnti(key int32, m *matcher) bool {
@@ -391,20 +443,21 @@ func (ps *pass) countMachine(ctr *counter, m *mach, n int32) {
 	}
 }
 
-func (cl *class) affSig() string {
-	var b strings.Builder
+func (cl *class) affSig(b []byte) []byte {
 	for i := range cl.sel {
-		b.WriteString(cl.sel[i].cacheKey())
-		b.WriteByte(',')
+		b = append(cl.sel[i].cacheKey(b), ',')
 	}
-	for _, t := range cl.aff {
-		b.WriteByte('|')
+	return termsSig(b, cl.aff)
+}
+
+func termsSig(b []byte, terms [][]creq) []byte {
+	for _, t := range terms {
+		b = append(b, '|')
 		for i := range t {
-			b.WriteString(t[i].cacheKey())
-			b.WriteByte(',')
+			b = append(t[i].cacheKey(b), ',')
 		}
 	}
-	return b.String()
+	return b
 }
 
 // affKeys are the labels that node selector and required affinity look at.
@@ -421,34 +474,31 @@ func (cl *class) affKeys() []int32 {
 	return ks
 }
 
-func (cl *class) tolSig() string {
-	var b strings.Builder
-	for _, t := range cl.pc.Tolerations {
-		fmt.Fprintf(&b, "%q%q%q%q", t.Key, t.Operator, t.Value, t.Effect)
-	}
-	return b.String()
-}
-
-func (cl *class) volSig() string {
-	var b strings.Builder
-	for _, v := range cl.vols {
-		b.WriteByte('&')
-		for _, t := range v {
-			b.WriteByte('|')
-			for i := range t {
-				b.WriteString(t[i].cacheKey())
-				b.WriteByte(',')
-			}
+func tolSig(b []byte, ts []Toleration) []byte {
+	for i := range ts {
+		for _, s := range [4]string{ts[i].Key, ts[i].Operator, ts[i].Value, string(ts[i].Effect)} {
+			b = append(strconv.AppendInt(b, int64(len(s)), 10), ':')
+			b = append(b, s...)
 		}
 	}
-	return b.String()
+	return b
 }
 
-func vecSig(v []int64) string {
-	b := make([]byte, 0, len(v)*6)
-	for _, x := range v {
-		b = strconv.AppendInt(b, x, 36)
-		b = append(b, ',')
+func (cl *class) volSig(b []byte) []byte {
+	for _, v := range cl.vols {
+		b = termsSig(append(b, '&'), v)
 	}
-	return string(b)
+	return b
+}
+
+// vecSig appends a text that is equal for equal amounts, whatever zeros follow.
+func vecSig(b []byte, v []int64) []byte {
+	n := len(v)
+	for n > 0 && v[n-1] == 0 {
+		n--
+	}
+	for _, x := range v[:n] {
+		b = append(strconv.AppendInt(b, x, 36), ',')
+	}
+	return b
 }

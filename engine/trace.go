@@ -114,7 +114,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 			}
 			return k.room(k.ctr.at(val), min, boot) > 0
 		}
-		stage("topology", k.reason(), k.text+ps.domainText(k), func(b bitset) {
+		stage("topology", k.reason(), k.text(c)+ps.domainText(k), func(b bitset) {
 			vals := cat.vals[k.ctr.key]
 			for j := b.next(0, int32(len(cat.cols))); j < int32(len(cat.cols)); j = b.next(j+1, int32(len(cat.cols))) {
 				if !ok(vals[j]) {
@@ -125,7 +125,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 	}
 	for i := range v.host {
 		k := &v.host[i]
-		stage("topology", k.reason(), k.text, func(b bitset) {
+		stage("topology", k.reason(), k.text(c), func(b bitset) {
 			if k.room(0, 0, boot) == 0 {
 				clear(b)
 			}
