@@ -28,6 +28,7 @@ type catalog struct {
 	rowSets    map[rowKey]*rowSet // all of it together
 	rowIDs     map[uint64][]*rowSet
 	rowCount   int32
+	offers     int32
 	domains    map[domainKey][]domainMask
 	dims       int
 	tiers      []tier
@@ -76,7 +77,8 @@ type cpool struct {
 	kindLo, kindHi int32
 	reqs           []creq
 	minValues      []minValue
-	limited        bool
+	limits         []string // names of what is limited, sorted
+	most           []int64  // of each limit, what a machine can take
 }
 
 type minValue struct {
@@ -96,6 +98,7 @@ type kind struct {
 	typ      *InstanceType
 	alloc    []int64 // after daemons
 	capacity Resources
+	takes    []int64 // of each limit of its pool, by name
 	daemon   []int64 // what the daemons take
 	ports    []HostPort
 	shared   []SharedVolume
@@ -110,6 +113,7 @@ type column struct {
 	off     *Offering
 	price   float64
 	reserve int32 // index of the reservation, or -1
+	offer   int32 // number of the offering: several columns may differ in other labels
 }
 
 // tmpColumn is a column while the catalogue is being compiled.
@@ -177,7 +181,7 @@ func (c *Cluster) catalog() *catalog {
 			continue
 		}
 		reqs, _ := c.sym.compileReqs(p.Requirements) // checked by SetCatalogue
-		cp := cpool{p: p, index: pi, lo: int32(len(cat.cols)), kindLo: int32(len(cat.kinds)), reqs: reqs, limited: len(p.Limits) > 0}
+		cp := cpool{p: p, index: pi, lo: int32(len(cat.cols)), kindLo: int32(len(cat.kinds)), reqs: reqs, limits: sortedKeys(p.Limits)}
 		for i, r := range p.Requirements {
 			if r.MinValues > 0 {
 				cp.minValues = append(cp.minValues, minValue{reqs[i].key, r.MinValues})
@@ -194,6 +198,18 @@ func (c *Cluster) catalog() *catalog {
 			c.addKinds(cat, int32(len(cat.pools)), it, tmp, keys, resIndex)
 		}
 		cp.hi, cp.kindHi = int32(len(cat.cols)), int32(len(cat.kinds))
+		cp.most = make([]int64, len(cp.limits))
+		for ki := cp.kindLo; ki < cp.kindHi; ki++ {
+			k := &cat.kinds[ki]
+			k.takes = make([]int64, len(cp.limits))
+			for i, name := range cp.limits {
+				k.takes[i] = k.capacity[name]
+				if name == ResourceNodes {
+					k.takes[i] = 1
+				}
+				cp.most[i] = max(cp.most[i], k.takes[i])
+			}
+		}
 		if n := len(cat.tiers); n > 0 && cat.pools[cat.tiers[n-1].poolLo].p.Weight == p.Weight {
 			cat.tiers[n-1].hi = cp.hi
 			cat.tiers[n-1].poolHi = len(cat.pools) + 1
@@ -269,7 +285,10 @@ func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmp
 			cat.kinds = append(cat.kinds, k)
 		}
 		ki := int32(len(cat.kinds) - 1)
-		col := column{kind: ki, pool: pool, typ: it, off: t.off, price: t.off.PriceUSDPerHour, reserve: -1}
+		if i == 0 || t.off != tmp[i-1].off {
+			cat.offers++
+		}
+		col := column{kind: ki, pool: pool, typ: it, off: t.off, price: t.off.PriceUSDPerHour, reserve: -1, offer: cat.offers}
 		if id := t.off.ReservationID; id != "" {
 			ri, ok := resIndex[id]
 			if !ok {

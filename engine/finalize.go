@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"fmt"
+	"encoding/binary"
 	"slices"
 	"sort"
 	"strings"
@@ -71,16 +71,16 @@ func (ps *pass) rightSize() {
 	var row bitset
 	var used []int64
 	memo := map[string]int32{}
+	key := make([]byte, 0, 128)
 	for _, m := range ps.machines {
 		if len(m.pods) == 0 {
 			continue
 		}
-		plain := len(ps.limits[m.pool]) == 0 && len(ps.quotaLeft) == 0 && len(ps.resLeft) == 0
-		var key string
 		used = ps.used(m, used)
+		plain := ps.unhindered(m.pool)
 		if plain {
-			key = ps.patternKey(m, used)
-			if col, ok := memo[key]; ok {
+			key = ps.patternKey(key[:0], m, used)
+			if col, ok := memo[string(key)]; ok {
 				ps.move(m, col, used)
 				continue
 			}
@@ -88,7 +88,7 @@ func (ps *pass) rightSize() {
 		row = ps.altRow(m, row)
 		to := ps.cheapest(m, row, used)
 		if plain {
-			memo[key] = to
+			memo[string(key)] = to
 		}
 		ps.move(m, to, used)
 	}
@@ -118,7 +118,7 @@ func (ps *pass) cheapest(m *mach, row bitset, used []int64) int32 {
 
 // swapAllowed says whether limits allow a machine to change its column.
 func (ps *pass) swapAllowed(from, to int32) bool {
-	if len(ps.limits[ps.cat.cols[from].pool]) == 0 && len(ps.quotaLeft) == 0 && ps.cat.cols[to].reserve < 0 {
+	if ps.unhindered(ps.cat.cols[from].pool) {
 		return true
 	}
 	hit := ps.limitHit
@@ -142,14 +142,9 @@ func (ps *pass) move(m *mach, to int32, used []int64) {
 	sub(m.free, used)
 }
 
-// patternKey is equal for machines that hold the same.
-func (ps *pass) patternKey(m *mach, used []int64) string {
-	b := make([]byte, 0, 64)
-	put := func(x int64) {
-		b = append(b, byte(x), byte(x>>8), byte(x>>16), byte(x>>24), byte(x>>32), byte(x>>40), byte(x>>48), byte(x>>56))
-	}
-	put(int64(m.pool))
-	put(int64(m.col))
+// patternKey appends a key that is equal for machines that hold the same.
+func (ps *pass) patternKey(b []byte, m *mach, used []int64) []byte {
+	b = binary.AppendVarint(b, int64(m.col))
 	var ids [16]int32
 	set := ids[:0]
 	for i := range m.pods {
@@ -159,22 +154,22 @@ func (ps *pass) patternKey(m *mach, used []int64) string {
 	}
 	slices.Sort(set)
 	for _, id := range set {
-		put(int64(id))
+		b = binary.AppendVarint(b, int64(id))
 	}
-	put(-1)
+	b = binary.AppendVarint(b, -1)
 	for _, key := range m.pins {
-		put(int64(key))
+		b = binary.AppendVarint(b, int64(key))
 	}
-	put(-2)
+	b = binary.AppendVarint(b, -2)
 	for _, u := range used {
-		put(u)
+		b = binary.AppendVarint(b, u)
 	}
 	for i := range m.pods {
 		if len(m.pods[i].v.pc.cl.pc.HostPorts) > 0 {
-			put(int64(m.pods[i].v.pc.cl.id))
+			b = binary.AppendVarint(b, int64(m.pods[i].v.pc.cl.id))
 		}
 	}
-	return string(b)
+	return b
 }
 
 func (ps *pass) cost() float64 {
@@ -196,11 +191,10 @@ func (ps *pass) plan() *Plan {
 			p.Bound.Gap = p.CostUSDPerHour/p.Bound.USDPerHour - 1
 		}
 	}
-	byVerdict := map[*passClass][]Verdict{}
-	ps.planMachines(p, byVerdict)
-	ps.planNodes(p, byVerdict)
+	ps.layOut(p)
+	ps.planMachines(p)
+	ps.planNodes(p)
 	for _, pc := range ps.classes {
-		p.Verdicts = append(p.Verdicts, byVerdict[pc]...)
 		if pc.used == len(pc.pods) {
 			continue
 		}
@@ -213,50 +207,92 @@ func (ps *pass) plan() *Plan {
 			v.Code, v.Reason = ps.why(pc)
 			v.Relaxed = pc.v.relaxed
 		}
-		p.Verdicts = append(p.Verdicts, v)
+		p.Verdicts[pc.verdict] = v
 	}
 	ps.trace(p)
 	return p
 }
 
-func (ps *pass) planMachines(p *Plan, byVerdict map[*passClass][]Verdict) {
+// layOut makes room for the verdicts, class by class: one for each run of pods
+// that went to the same place, and one for those without a place.
+func (ps *pass) layOut(p *Plan) {
+	for _, pc := range ps.classes {
+		pc.verdict = 0
+	}
+	for _, m := range ps.machines {
+		for i := range m.pods {
+			m.pods[i].v.pc.verdict++
+		}
+	}
+	for i := range ps.onNode {
+		ps.onNode[i].p.v.pc.verdict++
+	}
+	n := 0
+	for _, pc := range ps.classes {
+		k := pc.verdict
+		pc.verdict = n
+		n += k
+		if pc.used < len(pc.pods) {
+			n++
+		}
+	}
+	p.Verdicts = make([]Verdict, n)
+}
+
+func (p *Plan) verdict(pl *placed, v Verdict) {
+	v.Class, v.Pods, v.Relaxed = pl.v.pc.cl.id, pl.pods(), pl.v.relaxed
+	p.Verdicts[pl.v.pc.verdict] = v
+	pl.v.pc.verdict++
+}
+
+func (ps *pass) planMachines(p *Plan) {
 	var row bitset
 	var used []int64
-	p.Machines = make([]Machine, 0, len(ps.machines))
+	runs, machines := 0, 0
+	for _, m := range ps.machines {
+		runs += len(m.pods)
+		machines += min(1, len(m.pods))
+	}
+	p.Machines = make([]Machine, 0, machines)
+	groups := make([]PodGroup, 0, runs) // of all machines
 	reqs := map[string][]Requirement{}
+	lists := map[string][]RankedOffering{}
+	var key, own []byte
 	for _, m := range ps.machines {
 		if len(m.pods) == 0 {
 			continue
 		}
 		used = ps.used(m, used)
-		key := ps.patternKey(m, used)
-		ranked, ok := ps.ranked[key]
+		key = ps.patternKey(key[:0], m, used)
+		ranked, ok := lists[string(key)]
 		if !ok {
 			row = ps.altRow(m, row)
 			ranked = ps.rank(m, row, used)
-			ps.ranked[key] = ranked
+			lists[string(key)] = ranked
 		}
 		out := Machine{NodePool: ps.cat.pools[m.pool].p.Name, Offerings: ranked, PriceUSDPerHour: ranked[0].PriceUSDPerHour}
-		rk := key + ps.keysOf(m)
-		if out.Requirements, ok = reqs[rk]; !ok {
-			out.Requirements = ps.requirements(m, ranked, used)
-			reqs[rk] = out.Requirements
+		own = ps.requirementsKey(own[:0], m, key)
+		if out.Requirements, ok = reqs[string(own)]; !ok {
+			out.Requirements = ps.requirements(m, used)
+			reqs[string(own)] = out.Requirements
 		}
-		out.Pods = make([]PodGroup, 0, len(m.pods))
-		out.Requests = ps.requests(used, ps.cat.kinds[m.kind].daemon)
+		at := len(groups)
 		for i := range m.pods {
 			pl := &m.pods[i]
-			out.Pods = appendPods(out.Pods, pl)
-			byVerdict[pl.v.pc] = append(byVerdict[pl.v.pc], Verdict{Class: pl.v.pc.cl.id, Outcome: OnMachine, Machine: len(p.Machines), Pods: pl.pods(), Relaxed: pl.v.relaxed})
+			groups = appendPods(groups, at, pl)
+			p.verdict(pl, Verdict{Outcome: OnMachine, Machine: len(p.Machines)})
 		}
+		out.Pods = groups[at:len(groups):len(groups)]
+		out.Requests = ps.requests(used, ps.cat.kinds[m.kind].daemon)
 		p.Machines = append(p.Machines, out)
 	}
 }
 
 func (pl *placed) pods() []string { return pl.v.pc.pods[pl.first : pl.first+pl.n : pl.first+pl.n] }
 
-func appendPods(gs []PodGroup, pl *placed) []PodGroup {
-	for i := range gs {
+// appendPods adds a run to the groups from the one numbered at on.
+func appendPods(gs []PodGroup, at int, pl *placed) []PodGroup {
+	for i := at; i < len(gs); i++ {
 		if gs[i].Class == pl.v.pc.cl.id {
 			gs[i].Pods = append(gs[i].Pods, pl.pods()...)
 			return gs
@@ -265,7 +301,7 @@ func appendPods(gs []PodGroup, pl *placed) []PodGroup {
 	return append(gs, PodGroup{Class: pl.v.pc.cl.id, Pods: pl.pods()})
 }
 
-func (ps *pass) planNodes(p *Plan, byVerdict map[*passClass][]Verdict) {
+func (ps *pass) planNodes(p *Plan) {
 	index := map[int32]int{}
 	for i := range ps.onNode {
 		np := &ps.onNode[i]
@@ -275,9 +311,8 @@ func (ps *pass) planNodes(p *Plan, byVerdict map[*passClass][]Verdict) {
 			index[np.slot] = at
 			p.Placements = append(p.Placements, Placement{Node: ps.c.nodes[np.slot].n.Name})
 		}
-		p.Placements[at].Pods = appendPods(p.Placements[at].Pods, &np.p)
-		pc := np.p.v.pc
-		byVerdict[pc] = append(byVerdict[pc], Verdict{Class: pc.cl.id, Outcome: OnNode, Node: ps.c.nodes[np.slot].n.Name, Machine: -1, Pods: np.p.pods(), Relaxed: np.p.v.relaxed})
+		p.Placements[at].Pods = appendPods(p.Placements[at].Pods, 0, &np.p)
+		p.verdict(&np.p, Verdict{Outcome: OnNode, Node: ps.c.nodes[np.slot].n.Name, Machine: -1})
 	}
 }
 
@@ -295,15 +330,25 @@ func (ps *pass) requests(used, daemon []int64) Resources {
 	return r
 }
 
+// rankList is a ranking that machines share.
+type rankList struct {
+	cols []int32
+	list []RankedOffering
+}
+
 // rank lists the offerings that hold a machine's pods, its own first, then by
-// price.
+// price. Machines with the same offerings get the same list.
 func (ps *pass) rank(m *mach, row bitset, used []int64) []RankedOffering {
 	limit := ps.opt.MaxOfferings
 	if limit == 0 {
 		limit = maxOfferings
 	}
-	pool := &ps.cat.pools[m.pool]
-	out := make([]RankedOffering, 0, 16)
+	cat := ps.cat
+	pool := &cat.pools[m.pool]
+	if ps.rankSeen == nil {
+		ps.rankSeen = make([]bool, cat.offers+1)
+	}
+	out := ps.rankCols[:0]
 	missing := map[int32]map[int32]bool{}
 	for _, mv := range pool.minValues {
 		missing[mv.key] = map[int32]bool{}
@@ -317,42 +362,66 @@ func (ps *pass) rank(m *mach, row bitset, used []int64) []RankedOffering {
 		return true
 	}
 	add := func(col int32) {
-		cc := &ps.cat.cols[col]
-		r := RankedOffering{InstanceType: cc.typ.Name, Zone: cc.off.Zone, CapacityType: cc.off.CapacityType, ReservationID: cc.off.ReservationID, PriceUSDPerHour: cc.price}
-		if slices.Contains(out, r) {
+		offer := cat.cols[col].offer
+		if ps.rankSeen[offer] {
 			return // another label variant of the same offering
 		}
+		ps.rankSeen[offer] = true
 		for _, mv := range pool.minValues {
-			missing[mv.key][ps.cat.vals[mv.key][col]] = true
+			missing[mv.key][cat.vals[mv.key][col]] = true
 		}
-		out = append(out, r)
+		out = append(out, col)
 	}
 	add(m.col)
+	order := ps.byPrice(m.pool)
+	plain := ps.unhindered(m.pool)
+	if plain {
+		// Right-sizing has found that nothing cheaper holds them.
+		price := cat.cols[m.col].price
+		order = order[sort.Search(len(order), func(i int) bool { return cat.cols[order[i]].price >= price }):]
+	}
 	scan := func(strict bool) {
-		for _, col := range ps.byPrice(m.pool) {
+		for _, col := range order {
 			if limit > 0 && len(out) >= limit && satisfied() {
 				break
 			}
 			if col == m.col || !row.has(col) {
 				continue
 			}
-			cc := &ps.cat.cols[col]
-			k := &ps.cat.kinds[cc.kind]
+			cc := &cat.cols[col]
+			k := &cat.kinds[cc.kind]
 			if !fits(used, k.alloc) || cc.reserve >= 0 || !ps.pinned(m, col) || !ps.portsFit(m, k) {
 				continue
 			}
-			if strict && (!ps.noMore(m.kind, cc.kind) || !ps.drawable(col)) {
+			if strict && !plain && (!ps.noMore(m.kind, cc.kind) || !ps.drawable(col)) {
 				continue
 			}
 			add(col)
 		}
 	}
 	scan(true)
-	if !satisfied() {
+	if !plain && !satisfied() {
 		// minValues asks for choice, even such as has no quota now.
 		scan(false)
 	}
-	return out
+	ps.rankCols = out
+	hash := uint64(14695981039346656037)
+	for _, col := range out {
+		ps.rankSeen[cat.cols[col].offer] = false
+		hash = (hash ^ uint64(col)) * 1099511628211
+	}
+	for _, l := range ps.rankLists[hash] {
+		if slices.Equal(l.cols, out) {
+			return l.list
+		}
+	}
+	list := make([]RankedOffering, len(out))
+	for i, col := range out {
+		cc := &cat.cols[col]
+		list[i] = RankedOffering{InstanceType: cc.typ.Name, Zone: cc.off.Zone, CapacityType: cc.off.CapacityType, ReservationID: cc.off.ReservationID, PriceUSDPerHour: cc.price}
+	}
+	ps.rankLists[hash] = append(ps.rankLists[hash], rankList{slices.Clone(out), list})
+	return list
 }
 
 // noMore says whether a kind takes no more of the pool's limits than the one
@@ -373,25 +442,9 @@ func (ps *pass) noMore(booked, other int32) bool {
 	return true
 }
 
-func (ps *pass) keysOf(m *mach) string {
-	var ks []int32
-	for i := range m.pods {
-		for _, k := range m.pods[i].v.pc.cl.keys {
-			if !slices.Contains(ks, k) {
-				ks = append(ks, k)
-			}
-		}
-	}
-	slices.Sort(ks)
-	return fmt.Sprint(ks)
-}
-
-// requirements are what the NodeClaim must carry: the pool's own, narrowed for
-// the labels that the pods look at to the values the offerings have.
-func (ps *pass) requirements(m *mach, ranked []RankedOffering, used []int64) []Requirement {
-	pool := &ps.cat.pools[m.pool]
-	row := ps.altRow(m, nil)
-	keys := slices.Clone(m.pins)
+// labelKeys are the labels that the pods of a machine look at or rely on.
+func (ps *pass) labelKeys(m *mach) []int32 {
+	keys := append(ps.keyBuf[:0], m.pins...)
 	for i := range m.pods {
 		for _, k := range m.pods[i].v.pc.cl.keys {
 			if !slices.Contains(keys, k) {
@@ -400,16 +453,55 @@ func (ps *pass) requirements(m *mach, ranked []RankedOffering, used []int64) []R
 		}
 	}
 	slices.Sort(keys)
+	ps.keyBuf = keys
+	return keys
+}
+
+// requirementsKey appends a key that is equal for machines with the same
+// requirements. Labels that are settled tell it all; if there are others, what
+// is on the machine (pattern) decides, too.
+func (ps *pass) requirementsKey(b []byte, m *mach, pattern []byte) []byte {
+	b = binary.AppendVarint(b, int64(m.pool))
+	settled := true
+	for _, key := range ps.labelKeys(m) {
+		if key == ps.c.hostKey {
+			continue
+		}
+		b = binary.AppendVarint(b, int64(key))
+		if slices.Contains(m.pins, key) {
+			b = binary.AppendVarint(b, int64(ps.cat.vals[key][m.col]))
+		} else {
+			settled = false
+		}
+	}
+	if !settled {
+		b = append(b, pattern...)
+	}
+	return b
+}
+
+// requirements are what the NodeClaim must carry: the pool's own, narrowed for
+// the labels that the pods look at to the values the offerings have.
+func (ps *pass) requirements(m *mach, used []int64) []Requirement {
+	pool := &ps.cat.pools[m.pool]
+	var row bitset
 	narrowed := map[string]Requirement{}
 	var out []Requirement
-	for _, key := range keys {
+	for _, key := range ps.labelKeys(m) {
 		if key == ps.c.hostKey {
 			continue
 		}
 		seen := map[int32]bool{}
-		for col := row.next(pool.lo, pool.hi); col < pool.hi; col = row.next(col+1, pool.hi) {
-			if ps.pinned(m, col) && fits(used, ps.cat.kinds[ps.cat.cols[col].kind].alloc) {
-				seen[ps.cat.vals[key][col]] = true
+		if slices.Contains(m.pins, key) {
+			seen[ps.cat.vals[key][m.col]] = true
+		} else {
+			if row == nil {
+				row = ps.altRow(m, nil)
+			}
+			for col := row.next(pool.lo, pool.hi); col < pool.hi; col = row.next(col+1, pool.hi) {
+				if ps.pinned(m, col) && fits(used, ps.cat.kinds[ps.cat.cols[col].kind].alloc) {
+					seen[ps.cat.vals[key][col]] = true
+				}
 			}
 		}
 		name := ps.c.sym.tab[key].name

@@ -126,7 +126,10 @@ type pass struct {
 	quickCost float64
 	bound     *Bound
 	work      int64
-	ranked    map[string][]RankedOffering
+	keyBuf    []int32 // scratch of labelKeys
+	rankCols  []int32 // scratch of rank
+	rankSeen  []bool  // offerings that rank has taken
+	rankLists map[uint64][]rankList
 	// extra are domains that came into being in an earlier run of the pass.
 	extra map[counterKey]map[int32]bool
 }
@@ -196,7 +199,7 @@ type shapeKey struct {
 func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
 	ps := &pass{c: c, cat: c.catalog(), opt: o, byClass: map[ClassID]*passClass{},
 		counterIndex: map[counterKey]*counter{}, touched: map[int32]*savedNode{},
-		shapeKey: map[shapeKey]*shape{}, ranked: map[string][]RankedOffering{}}
+		shapeKey: map[shapeKey]*shape{}, rankLists: map[uint64][]rankList{}}
 	for i := range pending {
 		g := &pending[i]
 		if err := c.checkClass(g.Class); err != nil {
@@ -243,7 +246,7 @@ func (ps *pass) resetAmounts() {
 	ps.limits = make([][]limitLeft, len(ps.cat.pools))
 	for i := range ps.cat.pools {
 		p := ps.cat.pools[i].p
-		for _, name := range sortedKeys(p.Limits) {
+		for _, name := range ps.cat.pools[i].limits {
 			ps.limits[i] = append(ps.limits[i], limitLeft{name, p.Limits[name] - p.Usage[name]})
 		}
 	}
@@ -619,9 +622,9 @@ func (ps *pass) anyUsable(row, mask bitset) bool {
 	if !row.meets(mask) {
 		return false
 	}
-	free := len(ps.quotaLeft) == 0 && len(ps.resLeft) == 0
+	free := true
 	for i := range ps.limits {
-		free = free && len(ps.limits[i]) == 0
+		free = free && ps.unhindered(int32(i))
 	}
 	if free {
 		return true
@@ -1621,12 +1624,8 @@ func (ps *pass) usableColumn(mask bitset, ki int32) int32 {
 	if !mask.anyIn(k.lo, k.hi) {
 		return -1
 	}
-	for _, l := range ps.limits[k.pool] {
-		need := k.capacity[l.name]
-		if l.name == ResourceNodes {
-			need = 1
-		}
-		if need > l.left {
+	for i, take := range k.takes {
+		if take > ps.limits[k.pool][i].left {
 			ps.limitHit = true
 			return -1
 		}
@@ -1653,18 +1652,27 @@ func (ps *pass) drawable(col int32) bool {
 	return true
 }
 
+// unhindered says that neither limits nor quotas nor reservations can keep any
+// machine of a pool from being any other of its columns.
+func (ps *pass) unhindered(pool int32) bool {
+	if len(ps.quotaLeft) > 0 || len(ps.resLeft) > 0 {
+		return false
+	}
+	for i, most := range ps.cat.pools[pool].most {
+		if left := ps.limits[pool][i].left; left < 0 || left/int64(len(ps.machines)+1) < most {
+			return false
+		}
+	}
+	return true
+}
+
 // draw books (sign 1) or gives back (sign -1) what a machine of a column takes
 // of limits, quotas and reservations.
 func (ps *pass) draw(col int32, sign int64) {
 	cc := &ps.cat.cols[col]
 	k := &ps.cat.kinds[cc.kind]
-	for i := range ps.limits[k.pool] {
-		l := &ps.limits[k.pool][i]
-		if l.name == ResourceNodes {
-			l.left -= sign
-		} else {
-			l.left -= sign * k.capacity[l.name]
-		}
+	for i, take := range k.takes {
+		ps.limits[k.pool][i].left -= sign * take
 	}
 	if cc.reserve >= 0 {
 		ps.resLeft[cc.reserve] -= sign

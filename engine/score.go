@@ -225,12 +225,8 @@ func (ps *pass) choose(v *variant, t *tuple, n int64) int32 {
 
 func (ps *pass) usable(col int32) bool {
 	k := &ps.cat.kinds[ps.cat.cols[col].kind]
-	for _, l := range ps.limits[k.pool] {
-		need := k.capacity[l.name]
-		if l.name == ResourceNodes {
-			need = 1
-		}
-		if need > l.left {
+	for i, take := range k.takes {
+		if take > ps.limits[k.pool][i].left {
 			return false
 		}
 	}

@@ -282,6 +282,7 @@ type passClass struct {
 	shape   *shape
 	pods    []string
 	used    int // pods placed so far
+	verdict int // where its next verdict goes in the plan
 	contrib []*counter
 	pinKeys []int32 // labels that must be settled where its pods go
 	ladder  []drop

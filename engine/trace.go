@@ -147,12 +147,8 @@ func (ps *pass) limitRow(b bitset) {
 	hit := ps.limitHit
 	for i := range ps.cat.kinds {
 		k := &ps.cat.kinds[i]
-		for _, l := range ps.limits[k.pool] {
-			need := k.capacity[l.name]
-			if l.name == ResourceNodes {
-				need = 1
-			}
-			if need > l.left {
+		for i, take := range k.takes {
+			if take > ps.limits[k.pool][i].left {
 				b.clearRange(k.lo, k.hi)
 			}
 		}
@@ -290,12 +286,8 @@ func (tr *stageTrace) miss(ps *pass, pc *passClass, reason Reason, detail string
 
 // limitText says which limit of its pool keeps a kind out, and by how much.
 func (ps *pass) limitText(k *kind) string {
-	for _, l := range ps.limits[k.pool] {
-		need := k.capacity[l.name]
-		if l.name == ResourceNodes {
-			need = 1
-		}
-		if need > l.left {
+	for i, l := range ps.limits[k.pool] {
+		if need := k.takes[i]; need > l.left {
 			return fmt.Sprintf("needs %s, the NodePool's limit leaves %s", amount(l.name, need), strings.TrimPrefix(amount(l.name, l.left), l.name+" "))
 		}
 	}
