@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/bits"
@@ -645,39 +646,41 @@ func (ps *pass) anyUsable(row, mask bitset) bool {
 func (ps *pass) run() {
 	order := slices.Clone(ps.classes)
 	// Pods for which no machine can be bought have the first choice of the nodes.
-	nodesOnly := make(map[*passClass]bool, len(order))
 	for _, pc := range order {
-		nodesOnly[pc] = pc.v.row.empty() && ps.relaxedRow(pc).empty()
+		pc.nodesOnly = pc.v.row.empty() && ps.relaxedRow(pc).empty()
 	}
 	// Then those that need most machines whatever their size: a rule that keeps
 	// them apart makes as many machines as it has pods, for others to fill up.
-	need := map[int]int64{}
+	need := make([]int64, len(ps.counters)+1) // by counter, the last for none
+	at := func(pc *passClass) *int64 { return &need[(pc.v.capCtr+len(need))%len(need)] }
 	for _, pc := range order {
 		if pc.v.hostCap < noCap && pc.v.hostCap > 0 {
-			need[pc.v.capCtr] += (int64(len(pc.pods)) + pc.v.hostCap - 1) / pc.v.hostCap
+			*at(pc) += (int64(len(pc.pods)) + pc.v.hostCap - 1) / pc.v.hostCap
 		}
 	}
-	apart := make(map[*passClass]int64, len(order))
 	for _, pc := range order {
+		pc.apart = 0
 		if pc.v.hostCap < noCap {
-			apart[pc] = need[pc.v.capCtr]
+			pc.apart = *at(pc)
 		}
 	}
-	sort.SliceStable(order, func(i, j int) bool {
-		a, b := order[i], order[j]
-		if ps.byPriority && a.cl.pc.Priority != b.cl.pc.Priority {
-			return a.cl.pc.Priority > b.cl.pc.Priority
+	slices.SortStableFunc(order, func(a, b *passClass) int {
+		if pa, pb := a.cl.pc.Priority, b.cl.pc.Priority; ps.byPriority && pa != pb {
+			return cmp.Compare(pb, pa)
 		}
-		if nodesOnly[a] != nodesOnly[b] {
-			return nodesOnly[a]
+		if a.nodesOnly != b.nodesOnly {
+			if a.nodesOnly {
+				return -1
+			}
+			return 1
 		}
-		if na, nb := apart[a], apart[b]; na != nb {
-			return na > nb
+		if a.apart != b.apart {
+			return cmp.Compare(b.apart, a.apart)
 		}
 		if a.value != b.value {
-			return a.value > b.value
+			return cmp.Compare(b.value, a.value)
 		}
-		return slices.Compare(a.vec, b.vec) > 0 // what no machine prices: the larger first
+		return slices.Compare(b.vec, a.vec) // what no machine prices: the larger first
 	})
 	for {
 		progress := false
@@ -1001,7 +1004,8 @@ func (v *variant) bootstrap() bool {
 // nodes that have room, then the least crowded, then the first.
 func (ps *pass) bestTuple(v *variant, tuples []*tuple) (*tuple, int64) {
 	boot := v.bootstrap()
-	mins := make([]int64, len(v.domain))
+	var few [4]int64
+	mins := append(few[:0], make([]int64, len(v.domain))...)
 	for i := range v.domain {
 		mins[i] = v.domain[i].min()
 	}

@@ -289,7 +289,10 @@ type passClass struct {
 	level   int
 	v       *variant
 	value   float64
-	trace   *stageTrace
+	// Its place in the order of placing, see pass.run.
+	nodesOnly bool
+	apart     int64
+	trace     *stageTrace
 }
 
 // drop is a step of the relaxation ladder.
