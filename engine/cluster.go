@@ -41,6 +41,9 @@ type Cluster struct {
 
 	scratchNodes []int32 // of candidates, kept between passes
 
+	byLabel    map[[2]string][]ClassID // classes by label, up to labelsUpTo
+	labelsUpTo int
+
 	matchers    map[string]*matcher
 	antiClasses []ClassID // classes with required anti-affinity terms
 }

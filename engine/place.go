@@ -131,6 +131,7 @@ type pass struct {
 	rankCols  []int32 // scratch of rank
 	rankSeen  []bool  // offerings that rank has taken
 	rankLists map[uint64][]rankList
+	universes map[universeKey][]int32
 	// extra are domains that came into being in an earlier run of the pass.
 	extra map[counterKey]map[int32]bool
 }
@@ -200,7 +201,7 @@ type shapeKey struct {
 func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
 	ps := &pass{c: c, cat: c.catalog(), opt: o, byClass: map[ClassID]*passClass{},
 		counterIndex: map[counterKey]*counter{}, touched: map[int32]*savedNode{},
-		shapeKey: map[shapeKey]*shape{}, rankLists: map[uint64][]rankList{}}
+		shapeKey: map[shapeKey]*shape{}, rankLists: map[uint64][]rankList{}, universes: map[universeKey][]int32{}}
 	for i := range pending {
 		g := &pending[i]
 		if err := c.checkClass(g.Class); err != nil {
@@ -580,6 +581,13 @@ func (ps *pass) columnsOf(cl *class, strict bool, pref int) *rowSet {
 // that exist in name only are not among them.
 func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 	c, cat := ps.c, ps.cat
+	columns := ps.columnsOf(v.pc.cl, false, -1)
+	key := universeKey{ctr.id, columns.id}
+	if len(ps.machines) == 0 && len(ps.extra) == 0 {
+		if u, ok := ps.universes[key]; ok {
+			return u
+		}
+	}
 	seen := map[int32]bool{}
 	for slot, nd := range c.nodes {
 		if nd == nil || nd.n.Gone || (ctr.filter != nil && !ctr.nodeRow.has(int32(slot))) {
@@ -591,7 +599,7 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 			}
 		}
 	}
-	row := ps.columnsOf(v.pc.cl, false, -1).bits
+	row := columns.bits
 	if ctr.filter != nil {
 		row = row.clone()
 		row.and(ctr.colRow)
@@ -615,7 +623,17 @@ func (ps *pass) universe(v *variant, ctr *counter) []int32 {
 	}
 	// By name, as numbers depend on what was seen first.
 	sort.Slice(out, func(i, j int) bool { return c.sym.valueName(ctr.key, out[i]) < c.sym.valueName(ctr.key, out[j]) })
+	if len(ps.machines) == 0 && len(ps.extra) == 0 {
+		ps.universes[key] = slices.Clip(out)
+	}
 	return out
+}
+
+// universeKey names the universe of a spread constraint before anything has
+// been bought.
+type universeKey struct {
+	ctr int
+	row int32
 }
 
 // anyUsable says whether a column in both sets can be bought now.
@@ -646,7 +664,8 @@ func (ps *pass) anyUsable(row, mask bitset) bool {
 func (ps *pass) run() {
 	order := slices.Clone(ps.classes)
 	// Pods for which no machine can be bought have the first choice of the nodes.
-	for _, pc := range order {
+	for i, pc := range order {
+		pc.order = i
 		pc.nodesOnly = pc.v.row.empty() && ps.relaxedRow(pc).empty()
 	}
 	// Then those that need most machines whatever their size: a rule that keeps
@@ -664,7 +683,7 @@ func (ps *pass) run() {
 			pc.apart = *at(pc)
 		}
 	}
-	slices.SortStableFunc(order, func(a, b *passClass) int {
+	slices.SortFunc(order, func(a, b *passClass) int {
 		if pa, pb := a.cl.pc.Priority, b.cl.pc.Priority; ps.byPriority && pa != pb {
 			return cmp.Compare(pb, pa)
 		}
@@ -680,7 +699,10 @@ func (ps *pass) run() {
 		if a.value != b.value {
 			return cmp.Compare(b.value, a.value)
 		}
-		return slices.Compare(b.vec, a.vec) // what no machine prices: the larger first
+		if c := slices.Compare(b.vec, a.vec); c != 0 { // what no machine prices: the larger first
+			return c
+		}
+		return cmp.Compare(a.order, b.order)
 	})
 	for {
 		progress := false
@@ -805,6 +827,7 @@ func (ps *pass) restart() {
 	}
 	ps.counters = nil
 	ps.counterIndex = map[counterKey]*counter{}
+	clear(ps.universes)
 	ps.setupCounters()
 	for _, pc := range ps.classes {
 		ps.setLevel(pc, 0)
@@ -1126,7 +1149,7 @@ func (ps *pass) placeIn(v *variant, t *tuple, n int64) int64 {
 	}
 	for t.machCur < len(ps.machines) && done < n {
 		m := ps.machines[t.machCur]
-		if !t.mask.has(m.col) && !ps.retarget(v, m, t.mask) {
+		if !fits(v.pc.vec, m.free) || !t.mask.has(m.col) && !ps.retarget(v, m, t.mask) {
 			t.machCur++
 			continue
 		}
@@ -1205,7 +1228,7 @@ func (ps *pass) enlarge(v *variant, t *tuple, n int64) int64 {
 func (ps *pass) retarget(v *variant, m *mach, mask bitset) bool {
 	k := &ps.cat.kinds[m.kind]
 	col := mask.next(k.lo, k.hi)
-	if col == k.hi || !fits(v.pc.cl.vec, m.free) {
+	if col == k.hi {
 		return false
 	}
 	price := ps.cat.cols[m.col].price

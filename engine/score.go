@@ -251,7 +251,7 @@ func (ps *pass) unpromise(ch *choice) {
 // machine. After that, of kinds of nearly the same room only the one that can
 // hold most value per dollar is: right-sizing settles what is left of the
 // difference.
-const fullChoices = 16
+const fullChoices = 8
 
 // classOfKinds numbers the kinds so that those of one pool with nearly the same
 // room (19% in each resource that has a price) have the same number.

@@ -108,20 +108,58 @@ func (m *matcher) update(c *Cluster) {
 		return
 	}
 	m.has = m.has.grow(len(c.classes))
-	for ; m.upTo < len(c.classes); m.upTo++ {
-		p := &c.classes[m.upTo].pc
-		ok := true
+	look := func(id ClassID) {
+		p := &c.classes[id].pc
 		for i := range m.terms {
 			if !m.terms[i].selects(p) {
-				ok = false
-				break
+				return
 			}
 		}
-		if ok {
-			m.matched = append(m.matched, ClassID(m.upTo))
-			m.has.set(int32(m.upTo))
+		m.matched = append(m.matched, id)
+		m.has.set(int32(id))
+	}
+	if key, value, ok := m.oneLabel(); ok {
+		ids := c.labelled(key, value)
+		at, _ := slices.BinarySearch(ids, ClassID(m.upTo))
+		for _, id := range ids[at:] {
+			look(id)
+		}
+	} else {
+		for id := m.upTo; id < len(c.classes); id++ {
+			look(ClassID(id))
 		}
 	}
+	m.upTo = len(c.classes)
+}
+
+// oneLabel is a label that every class the matcher selects must have, if one of
+// its selectors asks for it.
+func (m *matcher) oneLabel() (key, value string, ok bool) {
+	for i := range m.terms {
+		if m.terms[i].sel == nil {
+			continue
+		}
+		for _, r := range m.terms[i].sel.Requirements {
+			if r.Operator == In && len(r.Values) == 1 {
+				return r.Key, r.Values[0], true
+			}
+		}
+	}
+	return "", "", false
+}
+
+// labelled lists the classes with a label, in order.
+func (c *Cluster) labelled(key, value string) []ClassID {
+	for ; c.labelsUpTo < len(c.classes); c.labelsUpTo++ {
+		for k, v := range c.classes[c.labelsUpTo].pc.Labels {
+			if c.byLabel == nil {
+				c.byLabel = map[[2]string][]ClassID{}
+			}
+			l := [2]string{k, v}
+			c.byLabel[l] = append(c.byLabel[l], ClassID(c.labelsUpTo))
+		}
+	}
+	return c.byLabel[[2]string{key, value}]
 }
 
 // counter counts pods per domain of a topology key: those that a matcher
@@ -292,6 +330,7 @@ type passClass struct {
 	// Its place in the order of placing, see pass.run.
 	nodesOnly bool
 	apart     int64
+	order     int // as given
 	trace     *stageTrace
 }
 
