@@ -71,26 +71,27 @@ func (ps *pass) items(ms []*mach) []*item {
 	var list []*item
 	index := map[string]*item{}
 	type runKey struct {
-		v   *variant
-		sig string
+		v    *variant
+		tier int
+		vals [4]int32 // of the first pinned keys
+		more string   // of any others
 	}
 	cache := map[runKey]*item{}
 	for _, m := range ms {
 		tier := ps.tierOf(m.pool)
 		for i := range m.pods {
 			pl := m.pods[i]
-			var pins []pinned
-			buf := make([]byte, 0, 32)
-			for _, key := range ps.pinsOf(pl.v) {
-				if key == ps.c.hostKey {
+			rk := runKey{v: pl.v, tier: tier}
+			keys := ps.pinsOf(pl.v)
+			for j, key := range keys {
+				if val := ps.cat.vals[key]; key == ps.c.hostKey {
 					continue
+				} else if j < len(rk.vals) {
+					rk.vals[j] = val[m.col]
+				} else {
+					rk.more += fmt.Sprint(val[m.col], ",")
 				}
-				val := ps.cat.vals[key][m.col]
-				pins = append(pins, pinned{key, val})
-				buf = fmt.Appendf(buf, "%d=%d,", key, val)
 			}
-			buf = fmt.Appendf(buf, "t%d", tier)
-			rk := runKey{pl.v, string(buf)}
 			it := cache[rk]
 			if it == nil {
 				v := pl.v
@@ -98,7 +99,13 @@ func (ps *pass) items(ms []*mach) []*item {
 				if v.hostCap < noCap {
 					ctr = v.capCtr
 				}
-				key := fmt.Sprintf("%d/%d/%d/%d/%s", v.rowID, v.hostCap, ctr, v.pc.cl.vecID, buf)
+				var pins []pinned
+				for _, key := range keys {
+					if key != ps.c.hostKey {
+						pins = append(pins, pinned{key, ps.cat.vals[key][m.col]})
+					}
+				}
+				key := fmt.Sprint(v.rowID, v.hostCap, ctr, v.pc.cl.vecID, tier, pins)
 				if it = index[key]; it == nil {
 					it = &item{row: v.row, vec: v.pc.vec, cap: v.hostCap, ctr: ctr, tier: tier, pins: pins}
 					index[key] = it
