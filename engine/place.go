@@ -69,6 +69,7 @@ func (ps *pass) solve() {
 		ps.run()
 		ps.rightSize()
 	}
+	ps.dissolve()
 }
 
 // forgetDomains drops remembered domains in which nothing was opened this time,
