@@ -1,13 +1,13 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -605,11 +605,11 @@ func (c *Cache) leaving(ctx context.Context, now time.Time) (map[string]*podReco
 	return out, nil
 }
 
-// waiting returns the pods to place, by key, and fills in.Pods and in.Invalid.
-func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *Input) map[string]*podRecord {
-	out := map[string]*podRecord{}
+// waiting returns the pods to place, and fills in.Pods and in.Invalid.
+func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *Input) []*podRecord {
+	in.Pods = make(map[string]*corev1.Pod, len(c.pending)+len(leaving))
+	out := make([]*podRecord, 0, len(c.pending)+len(leaving))
 	validator := provisioning.NewProvisioner(c.client, events.NewRecorder(discard{}), nil, nil, clocktesting.NewFakeClock(in.Snapshot.Time), nil, nil)
-	checked := map[*shape]error{}
 	for k, r := range c.pending {
 		if !podutils.IsProvisionable(r.pod) {
 			continue
@@ -620,19 +620,17 @@ func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *
 			}
 			delete(c.promised, k)
 		}
-		err, ok := checked[r.shape]
-		if !ok || hasClaims(r.pod) {
+		claims := hasClaims(r.pod)
+		if !r.shape.validated || claims {
 			// A copy: Karpenter sorts the preferences of the pod in place.
-			if err = validator.Validate(ctx, r.pod.DeepCopy()); err == nil {
-				err = r.shape.err
-			}
-			checked[r.shape] = err
+			r.shape.invalid = validator.Validate(ctx, r.pod.DeepCopy())
+			r.shape.validated = !claims
 		}
-		if err != nil {
+		if err := cmp.Or(r.shape.invalid, r.shape.err); err != nil {
 			in.Invalid[k] = err
 			continue
 		}
-		out[k] = r
+		out = append(out, r)
 		in.Pods[k] = r.pod
 	}
 	for k, r := range leaving {
@@ -640,15 +638,15 @@ func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *
 			in.Invalid[k] = r.shape.err
 			continue
 		}
-		out[k] = r
+		out = append(out, r)
 		in.Pods[k] = r.pod
 	}
 	for _, p := range c.virtual {
 		r := &podRecord{key: PodKey(p), pod: p, shape: c.shapes.of(ctx, p), keysVersion: -1}
-		if _, taken := out[r.key]; taken || r.shape.err != nil {
+		if _, taken := in.Pods[r.key]; taken || r.shape.err != nil {
 			continue
 		}
-		out[r.key] = r
+		out = append(out, r)
 		in.Pods[r.key] = p
 	}
 	return out
@@ -656,35 +654,37 @@ func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *
 
 // groups puts pods into groups by class: older pods first within a group, which
 // is the order in which they get what is scarce.
-func (c *Cache) groups(pods map[string]*podRecord) []engine.PodGroup {
-	if len(pods) == 0 {
-		return nil
+func (c *Cache) groups(list []*podRecord) []engine.PodGroup {
+	byName := func(a, b *podRecord) int { return strings.Compare(a.key, b.key) }
+	var unnumbered []*podRecord
+	for _, r := range list {
+		if r.keysVersion != c.shapes.keysVersion {
+			unnumbered = append(unnumbered, r)
+		}
 	}
-	list := make([]*podRecord, 0, len(pods))
-	for _, r := range pods {
-		list = append(list, r)
-	}
-	sort.Slice(list, func(i, j int) bool { return list[i].key < list[j].key })
-	for _, r := range list { // numbering in the order of the names
+	slices.SortFunc(unnumbered, byName) // numbering in the order of the names
+	for _, r := range unnumbered {
 		c.classOf(r)
 	}
-	sort.SliceStable(list, func(i, j int) bool {
-		if list[i].class != list[j].class {
-			return list[i].class < list[j].class
+	slices.SortFunc(list, func(a, b *podRecord) int {
+		if a.class != b.class {
+			return cmp.Compare(a.class, b.class)
 		}
-		return list[i].pod.CreationTimestamp.Before(&list[j].pod.CreationTimestamp)
+		if ta, tb := &a.pod.CreationTimestamp, &b.pod.CreationTimestamp; ta.Before(tb) {
+			return -1
+		} else if tb.Before(ta) {
+			return 1
+		}
+		return byName(a, b)
 	})
 	var out []engine.PodGroup
+	keys := make([]string, len(list)) // of all groups
 	for start := 0; start < len(list); {
 		end := start
-		for end < len(list) && list[end].class == list[start].class {
-			end++
+		for ; end < len(list) && list[end].class == list[start].class; end++ {
+			keys[end] = list[end].key
 		}
-		g := engine.PodGroup{Class: list[start].class, Pods: make([]string, 0, end-start)}
-		for _, r := range list[start:end] {
-			g.Pods = append(g.Pods, r.key)
-		}
-		out = append(out, g)
+		out = append(out, engine.PodGroup{Class: list[start].class, Pods: keys[start:end:end]})
 		start = end
 	}
 	return out

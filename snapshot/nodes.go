@@ -351,7 +351,7 @@ func (c *Cache) volumeLimits(ctx context.Context, m *machine, it *cloudprovider.
 // podsOn lists the pods that count on the node, and the DaemonSets that have
 // none there yet.
 func (c *Cache) podsOn(m *machine, n *engine.Node, promised []*podRecord, leaving map[string]*podRecord) {
-	here := map[string]*podRecord{}
+	var here []*podRecord
 	present := map[types.UID]bool{}
 	var going []engine.PodGroup
 	if m.node != nil {
@@ -369,14 +369,11 @@ func (c *Cache) podsOn(m *machine, n *engine.Node, promised []*podRecord, leavin
 				// It still takes its room, but is no longer counted by others.
 				going = append(going, engine.PodGroup{Class: c.goingClass(r), Pods: []string{k}})
 			default:
-				here[k] = r
+				here = append(here, r)
 			}
 		}
 	}
-	for _, r := range promised {
-		here[r.key] = r
-	}
-	n.Pods = append(c.groups(here), going...)
+	n.Pods = append(c.groups(append(here, promised...)), going...)
 	n.MissingDaemons = nil
 	for _, d := range c.daemonSets {
 		if !present[d.uid] {

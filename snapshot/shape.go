@@ -28,6 +28,9 @@ import (
 type shape struct {
 	class engine.PodClass // Labels and Name not set
 	err   error           // the pod cannot be considered: volumes that do not resolve, say
+	// Whether Karpenter accepts a pod of this shape, claims aside, and why not.
+	validated bool
+	invalid   error
 	// ids are the classes of this shape by the rendered labels.
 	ids map[string]engine.ClassID
 }
