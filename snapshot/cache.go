@@ -95,6 +95,12 @@ type podRecord struct {
 	shape       *shape
 	class       engine.ClassID
 	keysVersion int
+	created     int64 // Unix time
+	toPlace     bool  // Karpenter would provision for it
+}
+
+func newPodRecord(key string, p *corev1.Pod) *podRecord {
+	return &podRecord{key: key, pod: p, created: p.CreationTimestamp.Unix(), toPlace: podutils.IsProvisionable(p)}
 }
 
 // NewCache returns an empty mirror.
@@ -298,7 +304,7 @@ func (c *Cache) upsertPod(p *corev1.Pod) {
 		}
 		c.detach(old)
 	}
-	r := &podRecord{key: key, pod: p}
+	r := newPodRecord(key, p)
 	c.pods[key], c.fresh[key] = r, r
 	if p.Spec.NodeName == "" {
 		c.pending[key] = r
@@ -611,7 +617,7 @@ func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *
 	out := make([]*podRecord, 0, len(c.pending)+len(leaving))
 	validator := provisioning.NewProvisioner(c.client, events.NewRecorder(discard{}), nil, nil, clocktesting.NewFakeClock(in.Snapshot.Time), nil, nil)
 	for k, r := range c.pending {
-		if !podutils.IsProvisionable(r.pod) {
+		if !r.toPlace {
 			continue
 		}
 		if to, ok := c.promised[k]; ok {
@@ -642,7 +648,8 @@ func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *
 		in.Pods[k] = r.pod
 	}
 	for _, p := range c.virtual {
-		r := &podRecord{key: PodKey(p), pod: p, shape: c.shapes.of(ctx, p), keysVersion: -1}
+		r := newPodRecord(PodKey(p), p)
+		r.shape, r.keysVersion = c.shapes.of(ctx, p), -1
 		if _, taken := in.Pods[r.key]; taken || r.shape.err != nil {
 			continue
 		}
@@ -670,10 +677,8 @@ func (c *Cache) groups(list []*podRecord) []engine.PodGroup {
 		if a.class != b.class {
 			return cmp.Compare(a.class, b.class)
 		}
-		if ta, tb := &a.pod.CreationTimestamp, &b.pod.CreationTimestamp; ta.Before(tb) {
-			return -1
-		} else if tb.Before(ta) {
-			return 1
+		if a.created != b.created {
+			return cmp.Compare(a.created, b.created)
 		}
 		return byName(a, b)
 	})

@@ -186,7 +186,7 @@ func (c *Cache) promisedTo() map[*machine][]*podRecord {
 	for _, k := range slices.Sorted(maps.Keys(c.promised)) {
 		r, ok := c.pending[k]
 		m := c.find(c.promised[k])
-		if ok && m != nil && podutils.IsProvisionable(r.pod) {
+		if ok && m != nil && r.toPlace {
 			out[m] = append(out[m], r)
 		}
 	}
