@@ -69,49 +69,55 @@ func (ps *pass) tierOf(pool int32) int {
 // items gathers the demand of machines.
 func (ps *pass) items(ms []*mach) []*item {
 	var list []*item
-	index := map[string]*item{}
-	type runKey struct {
-		v    *variant
-		tier int
-		vals [4]int32 // of the first pinned keys
-		more string   // of any others
+	// What makes pods one item, and what of it depends on the place.
+	type place struct {
+		tier       int
+		keys, vals [4]int32 // the first pins
+		more       string   // any others
 	}
+	type itemKey struct {
+		shapeKey
+		place
+	}
+	type runKey struct {
+		v *variant
+		place
+	}
+	index := map[itemKey]*item{}
 	cache := map[runKey]*item{}
 	for _, m := range ms {
 		tier := ps.tierOf(m.pool)
 		for i := range m.pods {
 			pl := m.pods[i]
-			rk := runKey{v: pl.v, tier: tier}
-			keys := ps.pinsOf(pl.v)
+			v := pl.v
+			at := place{tier: tier}
+			keys := ps.pinsOf(v)
 			for j, key := range keys {
 				if val := ps.cat.vals[key]; key == ps.c.hostKey {
 					continue
-				} else if j < len(rk.vals) {
-					rk.vals[j] = val[m.col]
+				} else if j < len(at.vals) {
+					at.keys[j], at.vals[j] = key+1, val[m.col]
 				} else {
-					rk.more += fmt.Sprint(val[m.col], ",")
+					at.more += fmt.Sprint(key, "=", val[m.col], ",")
 				}
 			}
-			it := cache[rk]
+			it := cache[runKey{v, at}]
 			if it == nil {
-				v := pl.v
-				ctr := -1
+				key := itemKey{shapeKey{v.rowID, v.pc.cl.vecID, v.hostCap, -1}, at}
 				if v.hostCap < noCap {
-					ctr = v.capCtr
+					key.capCtr = v.capCtr
 				}
-				var pins []pinned
-				for _, key := range keys {
-					if key != ps.c.hostKey {
-						pins = append(pins, pinned{key, ps.cat.vals[key][m.col]})
-					}
-				}
-				key := fmt.Sprint(v.rowID, v.hostCap, ctr, v.pc.cl.vecID, tier, pins)
 				if it = index[key]; it == nil {
-					it = &item{row: v.row, vec: v.pc.vec, cap: v.hostCap, ctr: ctr, tier: tier, pins: pins}
+					it = &item{row: v.row, vec: v.pc.vec, cap: v.hostCap, ctr: key.capCtr, tier: tier}
+					for _, key := range keys {
+						if key != ps.c.hostKey {
+							it.pins = append(it.pins, pinned{key, ps.cat.vals[key][m.col]})
+						}
+					}
 					index[key] = it
 					list = append(list, it)
 				}
-				cache[rk] = it
+				cache[runKey{v, at}] = it
 			}
 			it.runs = append(it.runs, pl)
 			it.n += pl.n
