@@ -20,6 +20,9 @@ type Cluster struct {
 	indexed    int
 	sigs       map[string]int32 // numbers of signatures, see sig
 	text       []byte           // scratch for keys of maps
+	vec        []int64          // scratch of addClass
+	vecs       [][]int64        // requests by their signature
+	slab       []class          // for classes to come
 
 	nodes     []*node // by slot; nil where free
 	nodeIndex map[string]int32
@@ -66,6 +69,7 @@ type class struct {
 	affID, tolID, volID, vecID int32
 	// Matchers of the topology rules, once they have been needed.
 	spreadM, affM, antiM []*matcher
+	spreadRoom           [2]*matcher
 	followM              *matcher // all required affinity terms together
 
 	nodeRows [2]nodeRow // without and with PreferNoSchedule repelling
@@ -261,7 +265,12 @@ func (c *Cluster) sig(text []byte) int32 {
 }
 
 func (c *Cluster) addClass(p PodClass) (ClassID, error) {
-	cl := &class{id: ClassID(len(c.classes)), pc: p}
+	if len(c.slab) == 0 {
+		c.slab = make([]class, 64)
+	}
+	cl := &c.slab[0]
+	c.slab = c.slab[1:]
+	cl.id, cl.pc = ClassID(len(c.classes)), p
 	var err error
 	use := func(k int32) {
 		if !slices.Contains(cl.keys, k) {
@@ -335,27 +344,34 @@ func (c *Cluster) addClass(p PodClass) (ClassID, error) {
 	for _, v := range p.SharedVolumes {
 		c.dims.id(attachPrefix + v.Driver)
 	}
-	if len(p.Volumes) == 0 {
-		cl.vec = c.dims.vec(p.Requests)
-	} else {
-		req := make(Resources, len(p.Requests)+len(p.Volumes))
-		for k, a := range p.Requests {
-			req[k] = a
-		}
-		for drv, n := range p.Volumes {
-			req[attachPrefix+drv] += int64(n)
-		}
-		cl.vec = c.dims.vec(req)
+	c.dims.know(p.Requests)
+	for drv := range p.Volumes {
+		c.dims.id(attachPrefix + drv)
 	}
-	cl.vec[dimPods] = 1
+	vec := append(c.vec[:0], make([]int64, len(c.dims.names))...)
+	for k, a := range p.Requests {
+		vec[c.dims.ids[k]] = a
+	}
+	for drv, n := range p.Volumes {
+		vec[c.dims.ids[attachPrefix+drv]] += int64(n)
+	}
+	vec[dimPods] = 1
+	c.vec = vec
+	c.text = vecSig(c.text[:0], vec)
+	cl.vecID = c.sig(c.text)
+	for int(cl.vecID) >= len(c.vecs) {
+		c.vecs = append(c.vecs, nil)
+	}
+	if len(c.vecs[cl.vecID]) != len(vec) {
+		c.vecs[cl.vecID] = slices.Clone(vec)
+	}
+	cl.vec = c.vecs[cl.vecID]
 	c.text = cl.affSig(c.text[:0])
 	cl.affID = c.sig(c.text)
 	c.text = tolSig(c.text[:0], p.Tolerations)
 	cl.tolID = c.sig(c.text)
 	c.text = cl.volSig(c.text[:0])
 	cl.volID = c.sig(c.text)
-	c.text = vecSig(c.text[:0], cl.vec)
-	cl.vecID = c.sig(c.text)
 	c.classes = append(c.classes, cl)
 	if len(cl.anti) > 0 {
 		c.antiClasses = append(c.antiClasses, cl.id)

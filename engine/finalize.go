@@ -135,6 +135,7 @@ func (ps *pass) move(m *mach, to int32, used []int64) {
 	}
 	ps.draw(m.col, -1)
 	ps.draw(to, 1)
+	ps.changed(m)
 	m.col = to
 	m.kind = ps.cat.cols[to].kind
 	alloc := ps.cat.kinds[m.kind].alloc

@@ -101,7 +101,7 @@ type pass struct {
 	opt Options
 
 	classes      []*passClass
-	byClass      map[ClassID]*passClass
+	byClass      []*passClass // by number, nil where not pending
 	counters     []*counter
 	counterIndex map[counterKey]*counter
 
@@ -133,6 +133,9 @@ type pass struct {
 	rankSeen  []bool  // offerings that rank has taken
 	rankLists map[uint64][]rankList
 	universes map[universeKey][]int32
+	cursors   map[cursorKey]int // see cursor; indices of cursorAt
+	cursorAt  []int
+	movedAt   int // first machine moved while a class is placed
 	// extra are domains that came into being in an earlier run of the pass.
 	extra map[counterKey]map[int32]bool
 }
@@ -153,6 +156,9 @@ type mach struct {
 	pins   []int32 // keys whose value some counter relies on
 	ports  []HostPort
 	shared []SharedVolume
+
+	at      int      // its place among the machines when it was opened
+	pinRoom [4]int32 // for the first few of pins
 }
 
 type hostCount struct {
@@ -200,9 +206,10 @@ type shapeKey struct {
 }
 
 func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
-	ps := &pass{c: c, cat: c.catalog(), opt: o, byClass: map[ClassID]*passClass{},
+	ps := &pass{c: c, cat: c.catalog(), opt: o, byClass: make([]*passClass, len(c.classes)),
 		counterIndex: map[counterKey]*counter{}, touched: map[int32]*savedNode{},
-		shapeKey: map[shapeKey]*shape{}, rankLists: map[uint64][]rankList{}, universes: map[universeKey][]int32{}}
+		shapeKey: map[shapeKey]*shape{}, rankLists: map[uint64][]rankList{}, universes: map[universeKey][]int32{}, cursors: map[cursorKey]int{}}
+	var slab []passClass
 	for i := range pending {
 		g := &pending[i]
 		if err := c.checkClass(g.Class); err != nil {
@@ -213,8 +220,13 @@ func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
 		}
 		pc := ps.byClass[g.Class]
 		if pc == nil {
-			pc = &passClass{cl: c.classes[g.Class]}
+			if len(slab) == 0 {
+				slab = make([]passClass, min(len(pending)-i, 64))
+			}
+			pc, slab = &slab[0], slab[1:]
+			pc.cl = c.classes[g.Class]
 			pc.vec = pc.cl.vec
+			pc.contrib, pc.pinKeys = pc.contribRoom[:0], pc.pinRoom[:0]
 			ps.byClass[g.Class] = pc
 			ps.classes = append(ps.classes, pc)
 			pc.pods = g.Pods
@@ -458,7 +470,12 @@ func (ps *pass) setLevel(pc *passClass, level int) {
 	} else {
 		st.node = len(cl.pref)
 	}
-	v := &variant{pc: pc, pref: -1, capCtr: -1, hostCap: noCap}
+	v := &pc.first
+	if pc.v != nil {
+		v = &variant{} // the first may be on a machine
+	}
+	v.pc, v.pref, v.capCtr, v.hostCap = pc, -1, -1, noCap
+	v.domain, v.host, v.keys = v.domainRoom[:0], v.hostRoom[:0], v.keyRoom[:0]
 	for i := 0; i < level; i++ {
 		pc.ladder[i].apply(&st)
 		v.relaxed = append(v.relaxed, pc.ladder[i].text)
@@ -663,6 +680,8 @@ func (ps *pass) anyUsable(row, mask bitset) bool {
 
 // run places all classes.
 func (ps *pass) run() {
+	clear(ps.cursors)
+	ps.cursorAt = ps.cursorAt[:0]
 	order := slices.Clone(ps.classes)
 	// Pods for which no machine can be bought have the first choice of the nodes.
 	for i, pc := range order {
@@ -875,12 +894,14 @@ type tuple struct {
 // placeVariant places as many of the remaining pods of a class as possible.
 func (ps *pass) placeVariant(v *variant) {
 	pc := v.pc
+	ps.movedAt = math.MaxInt
 	nodes := ps.candidates(v)
 	if len(nodes) == 0 && v.row.empty() {
 		return
 	}
 	if len(v.domain) == 0 {
-		t := &tuple{mask: v.row, nodes: nodes}
+		t := &tuple{mask: v.row, nodes: nodes, machCur: ps.cursor(v, nil)}
+		defer ps.keepCursors(v, t)
 		if ps.growTogether(v, []*tuple{t}) {
 			return
 		}
@@ -892,6 +913,10 @@ func (ps *pass) placeVariant(v *variant) {
 		return
 	}
 	tuples := ps.tuples(v, nodes)
+	for _, t := range tuples {
+		t.machCur = ps.cursor(v, t)
+	}
+	defer ps.keepCursors(v, tuples...)
 	if ps.growTogether(v, tuples) {
 		return
 	}
@@ -909,6 +934,64 @@ func (ps *pass) placeVariant(v *variant) {
 		if pc.level == len(pc.ladder) {
 			ps.dropEmptyDomain(v, t, tuples)
 		}
+	}
+}
+
+// cursorKey names where pods of one size that may use the same columns of a
+// domain have looked for room.
+type cursorKey struct {
+	row, vec, domain int32
+}
+
+// sharesCursor says whether what the machines before a cursor lack, they lack
+// for every class of the same size and columns: no rule within a machine tells
+// the classes apart.
+func (v *variant) sharesCursor() bool {
+	return len(v.host) == 0 && len(v.keys) <= 1 && len(v.pc.cl.pc.HostPorts) == 0 && len(v.pc.cl.pc.SharedVolumes) == 0
+}
+
+func (v *variant) cursorKey(t *tuple) cursorKey {
+	k := cursorKey{v.rowID, v.pc.cl.vecID, -1}
+	if t != nil && len(t.vals) == 1 {
+		k.domain = t.vals[0]
+	}
+	return k
+}
+
+// cursor is the first machine with room for a variant in a tuple, as far as
+// earlier classes have seen: room only shrinks, but for machines that are moved
+// to another column, which set cursors back.
+func (ps *pass) cursor(v *variant, t *tuple) int {
+	if !v.sharesCursor() {
+		return 0
+	}
+	if i, ok := ps.cursors[v.cursorKey(t)]; ok {
+		return ps.cursorAt[i]
+	}
+	return 0
+}
+
+func (ps *pass) keepCursors(v *variant, tuples ...*tuple) {
+	if !v.sharesCursor() {
+		return
+	}
+	for _, t := range tuples {
+		key := v.cursorKey(t)
+		i, ok := ps.cursors[key]
+		if !ok {
+			i = len(ps.cursorAt)
+			ps.cursors[key] = i
+			ps.cursorAt = append(ps.cursorAt, 0)
+		}
+		ps.cursorAt[i] = min(t.machCur, ps.movedAt)
+	}
+}
+
+// changed sets cursors back to a machine that has been moved.
+func (ps *pass) changed(m *mach) {
+	ps.movedAt = min(ps.movedAt, m.at)
+	for i, at := range ps.cursorAt {
+		ps.cursorAt[i] = min(at, m.at)
 	}
 }
 
@@ -1247,6 +1330,7 @@ next:
 			ps.draw(m.col, -1)
 			ps.draw(col, 1)
 			m.col = col
+			ps.changed(m)
 			return true
 		}
 	}
@@ -1440,7 +1524,7 @@ func (ps *pass) pinsOf(v *variant) []int32 {
 	if v.pins != nil {
 		return v.pins
 	}
-	v.pins = append(append(make([]int32, 0, 4), v.pc.pinKeys...), v.keys...)
+	v.pins = append(append(v.pinRoom[:0], v.pc.pinKeys...), v.keys...)
 	for _, key := range v.pc.cl.keys {
 		if ps.cat.multi[key] {
 			v.pins = append(v.pins, key)
@@ -1714,6 +1798,7 @@ func (ps *pass) newMachine(col int32) *mach {
 	ki := ps.cat.cols[col].kind
 	k := &ps.cat.kinds[ki]
 	m := &mach{col: col, kind: ki, pool: k.pool, free: slices.Clone(k.alloc), ports: slices.Clip(k.ports), shared: slices.Clip(k.shared)}
+	m.pods, m.pins, m.at = make([]placed, 0, 8), m.pinRoom[:0], len(ps.machines)
 	ps.draw(col, 1)
 	ps.machines = append(ps.machines, m)
 	return m

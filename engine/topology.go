@@ -75,6 +75,9 @@ func (c *Cluster) matcher(terms []nsSelector) *matcher {
 		return m
 	}
 	m := &matcher{id: len(c.matchers), terms: slices.Clone(terms)}
+	for i := range m.terms {
+		m.terms[i].namespaces = slices.Clone(m.terms[i].namespaces)
+	}
 	c.matchers[string(b)] = m
 	return m
 }
@@ -82,10 +85,12 @@ func (c *Cluster) matcher(terms []nsSelector) *matcher {
 // spreadMatcher is what the i-th spread constraint of a class selects.
 func (c *Cluster) spreadMatcher(cl *class, i int) *matcher {
 	if cl.spreadM == nil {
-		cl.spreadM = make([]*matcher, len(cl.pc.Spread))
+		cl.spreadM = append(cl.spreadRoom[:0], make([]*matcher, len(cl.pc.Spread))...)
 	}
 	if cl.spreadM[i] == nil {
-		cl.spreadM[i] = c.matcher([]nsSelector{{namespaces: []string{cl.pc.Namespace}, sel: cl.pc.Spread[i].Selector}})
+		namespace := [1]string{cl.pc.Namespace}
+		selector := [1]nsSelector{{namespaces: namespace[:], sel: cl.pc.Spread[i].Selector}}
+		cl.spreadM[i] = c.matcher(selector[:])
 	}
 	return cl.spreadM[i]
 }
@@ -307,26 +312,34 @@ type variant struct {
 	host    []check
 	keys    []int32 // topology keys of domain checks
 	pins    []int32 // see pinsOf
-	affs    []*counter
-	selfAll bool
-	hostCap int64 // pods of the class a fresh machine can take
-	capCtr  int   // counter that caps fresh machines, or -1
+	// Room for the first few of the lists above.
+	domainRoom, hostRoom [1]check
+	keyRoom              [1]int32
+	pinRoom              [4]int32
+	affs                 []*counter
+	selfAll              bool
+	hostCap              int64 // pods of the class a fresh machine can take
+	capCtr               int   // counter that caps fresh machines, or -1
 }
 
 // passClass is a pending class during a pass.
 type passClass struct {
-	cl      *class
-	vec     []int64
-	shape   *shape
-	pods    []string
-	used    int // pods placed so far
-	verdict int // where its next verdict goes in the plan
-	contrib []*counter
-	pinKeys []int32 // labels that must be settled where its pods go
-	ladder  []drop
-	level   int
-	v       *variant
-	value   float64
+	cl    *class
+	vec   []int64
+	shape *shape
+	pods  []string
+	used  int // pods placed so far
+	// Room for the first few of the lists below.
+	contribRoom [4]*counter
+	pinRoom     [2]int32
+	first       variant
+	verdict     int // where its next verdict goes in the plan
+	contrib     []*counter
+	pinKeys     []int32 // labels that must be settled where its pods go
+	ladder      []drop
+	level       int
+	v           *variant
+	value       float64
 	// Its place in the order of placing, see pass.run.
 	nodesOnly bool
 	apart     int64
