@@ -18,18 +18,17 @@ import (
 const (
 	improveMinPods  = 32  // fewer pods: the quick path is as good
 	improveFewItems = 120 // up to here the whole budget is worth its time
-	improveMaxItems = 800 // above, or with conflicts: only the quick path
+	improveMaxItems = 800 // above: only the quick path
 	improveWork     = 600_000
-	improveManyWork = 50_000 // for more than a few items
+	improveManyWork = 50_000 // for more than a few items, or rules that keep pods apart
 )
 
 // item is demand of the improving path: pods that are alike to the packer and
 // must stay in the same domains.
 type item struct {
 	row  bitset
-	vec  []int64
-	cap  int64
-	ctr  int
+	vec  []int64 // with the rules of apart that have a dimension
+	cap  int64   // pods of the item that may share a machine
 	tier int
 	pins []pinned // values that must stay
 	runs []placed // whose pods
@@ -66,32 +65,98 @@ func (ps *pass) tierOf(pool int32) int {
 	return len(ps.cat.tiers)
 }
 
-// items gathers the demand of machines.
-func (ps *pass) items(ms []*mach) []*item {
-	var list []*item
-	// What makes pods one item, and what of it depends on the place.
+// apartRule lets at most cap of the pods that it binds share a machine: those
+// that own a term of anti-affinity over the hostname which selects themselves,
+// a spread over the hostname, or one host port.
+//
+// Whatever the order in which such pods come to a machine, the last of them
+// sees the others: anti-affinity wants none there, a spread at most maxSkew
+// with itself (the least count over hostnames is 0, as everywhere in this
+// package). So the number of them on a machine never exceeds cap, the largest
+// maxSkew of those who own the spread, and what the rule asks for is what a
+// resource asks for of which every machine has cap and each of the pods takes
+// one. Pods that a term selects without owning it are not bound: they may come
+// later.
+type apartRule struct {
+	cap   int64
+	pods  int64 // bound by the rule
+	sizes int   // different demands among them
+	last  int   // the demand that was counted last, +1
+	dim   int   // its dimension, or -1
+	own   bool  // kept as a cap of each item
+}
+
+// apartKey tells rules apart.
+type apartKey struct {
+	ctr    int
+	spread bool
+	port   HostPort
+}
+
+// apartOf lists the rules that bind the pods of a variant, with what each allows.
+func (v *variant) apartOf(each func(apartKey, int64)) {
+	for i := range v.host {
+		switch k := &v.host[i]; {
+		case !k.self:
+		case k.kind == checkAnti:
+			each(apartKey{ctr: k.ctr.id}, 1)
+		case k.kind == checkSpread:
+			each(apartKey{ctr: k.ctr.id, spread: true}, k.maxSkew)
+		}
+	}
+	for _, p := range v.pc.cl.pc.HostPorts {
+		if p.Protocol == "" {
+			p.Protocol = "TCP"
+		}
+		each(apartKey{ctr: -1, port: p}, 1)
+	}
+}
+
+// Limits on rules that keep pods apart.
+const (
+	apartDims  = 6 // rules that get a dimension of their own
+	apartShare = 8 // with many items: rules that need less than this part of the machines are left to build
+)
+
+// items gathers the demand of machines: in the domains and tiers they are in,
+// or, with free set, wherever they might be. The second result is how many pods
+// of each rule that got a dimension a machine may have.
+func (ps *pass) items(ms []*mach, free bool) ([]*item, []int64) {
+	// Pods that are alike but for the rules that keep them apart.
+	type cell struct {
+		v    *variant
+		base int // number of its demand
+		tier int
+		pins []pinned
+		runs []placed
+		n    int
+	}
+	// Where they must stay.
 	type place struct {
 		tier       int
 		keys, vals [4]int32 // the first pins
 		more       string   // any others
 	}
-	type itemKey struct {
-		shapeKey
+	type demandKey struct {
+		row, vec int32
 		place
 	}
 	type runKey struct {
 		v *variant
 		place
 	}
-	index := map[itemKey]*item{}
-	cache := map[runKey]*item{}
+	var cells []*cell
+	cache := map[runKey]*cell{}
+	bases := map[demandKey]int{}
 	for _, m := range ms {
 		tier := ps.tierOf(m.pool)
 		for i := range m.pods {
 			pl := m.pods[i]
-			v := pl.v
-			at := place{tier: tier}
-			keys := ps.pinsOf(v)
+			var at place
+			var keys []int32
+			if !free {
+				at.tier, keys = tier, ps.pinsOf(pl.v)
+			}
 			for j, key := range keys {
 				if val := ps.cat.vals[key]; key == ps.c.hostKey {
 					continue
@@ -101,35 +166,116 @@ func (ps *pass) items(ms []*mach) []*item {
 					at.more += fmt.Sprint(key, "=", val[m.col], ",")
 				}
 			}
-			it := cache[runKey{v, at}]
-			if it == nil {
-				key := itemKey{shapeKey{v.rowID, v.pc.cl.vecID, v.hostCap, -1}, at}
-				if v.hostCap < noCap {
-					key.capCtr = v.capCtr
-				}
-				if it = index[key]; it == nil {
-					it = &item{row: v.row, vec: v.pc.vec, cap: v.hostCap, ctr: key.capCtr, tier: tier}
-					for _, key := range keys {
-						if key != ps.c.hostKey {
-							it.pins = append(it.pins, pinned{key, ps.cat.vals[key][m.col]})
-						}
+			c := cache[runKey{pl.v, at}]
+			if c == nil {
+				c = &cell{v: pl.v, tier: tier}
+				cache[runKey{pl.v, at}] = c
+				cells = append(cells, c)
+				for _, key := range keys {
+					if key != ps.c.hostKey {
+						c.pins = append(c.pins, pinned{key, ps.cat.vals[key][m.col]})
 					}
-					index[key] = it
-					list = append(list, it)
 				}
-				cache[runKey{v, at}] = it
+				base := demandKey{pl.v.rowID, pl.v.pc.cl.vecID, at}
+				b, ok := bases[base]
+				if !ok {
+					b = len(bases)
+					bases[base] = b
+				}
+				c.base = b
 			}
-			it.runs = append(it.runs, pl)
-			it.n += pl.n
+			c.runs = append(c.runs, pl)
+			c.n += pl.n
 		}
 	}
-	return list
+	// The rules, and which of them matter.
+	var rules []*apartRule
+	index := map[apartKey]int{}
+	bound := make([][]int, len(cells))
+	for i, c := range cells {
+		c.v.apartOf(func(key apartKey, most int64) {
+			r, ok := index[key]
+			if !ok {
+				r = len(rules)
+				index[key] = r
+				rules = append(rules, &apartRule{cap: most, dim: -1})
+			}
+			rule := rules[r]
+			rule.cap = max(rule.cap, most)
+			rule.pods += int64(c.n)
+			if rule.last != c.base+1 {
+				rule.sizes++
+				rule.last = c.base + 1
+			}
+			bound[i] = append(bound[i], r)
+		})
+	}
+	var dims []int64
+	order := make([]int, len(rules))
+	for r := range order {
+		order[r] = r
+	}
+	need := func(r int) int64 { return (rules[r].pods + rules[r].cap - 1) / rules[r].cap }
+	sort.SliceStable(order, func(a, b int) bool { return need(order[a]) > need(order[b]) })
+	few := len(bases)+len(rules) <= improveFewItems
+	for _, r := range order {
+		rule := rules[r]
+		switch {
+		case need(r)*apartShare < int64(len(ms)) && (!few || rule.sizes > 1):
+		case rule.sizes > 1 && len(dims) < apartDims:
+			rule.dim = len(dims)
+			dims = append(dims, rule.cap)
+		default:
+			rule.own = true
+		}
+	}
+	// Items: alike to the packer with the rules that are left.
+	var list []*item
+	nd := len(ps.c.dims.names)
+	type itemKey struct {
+		base  int
+		rules string
+	}
+	at := map[itemKey]*item{}
+	buf := make([]byte, 0, 64)
+	for i, c := range cells {
+		buf = buf[:0]
+		most := int64(noCap)
+		var extra []int
+		for _, r := range bound[i] {
+			switch rule := rules[r]; {
+			case rule.dim >= 0:
+				buf = fmt.Appendf(buf, "/d%d", rule.dim)
+				extra = append(extra, rule.dim)
+			case rule.own:
+				buf = fmt.Appendf(buf, "/r%d", r)
+				most = min(most, rule.cap)
+			}
+		}
+		key := itemKey{c.base, string(buf)}
+		it := at[key]
+		if it == nil {
+			it = &item{row: c.v.row, vec: c.v.pc.vec, cap: most, tier: c.tier, pins: c.pins}
+			if len(extra) > 0 {
+				it.vec = make([]int64, nd+len(dims))
+				copy(it.vec, c.v.pc.vec)
+				for _, d := range extra {
+					it.vec[nd+d] = 1
+				}
+			}
+			at[key] = it
+			list = append(list, it)
+		}
+		it.runs = append(it.runs, c.runs...)
+		it.n += c.n
+	}
+	return list, dims
 }
 
 // problem states the purchase of items for package stock. With free set, the
 // items may go to any domain and any pool they are compatible with: the answer
 // to that is a lower bound whatever domains are chosen.
-func (ps *pass) problem(items []*item, free bool) (*stock.Problem, []int32) {
+func (ps *pass) problem(items []*item, apart []int64, free bool) (*stock.Problem, []int32) {
 	cat := ps.cat
 	var keys []int32
 	if !free {
@@ -155,6 +301,10 @@ func (ps *pass) problem(items []*item, free bool) (*stock.Problem, []int32) {
 	for ki := range cat.kinds {
 		k := &cat.kinds[ki]
 		clear(seen)
+		room := k.alloc
+		if len(apart) > 0 {
+			room = append(slices.Clip(room), apart...)
+		}
 		for col := rows.next(k.lo, k.hi); col < k.hi; col = rows.next(col+1, k.hi) {
 			cc := &cat.cols[col]
 			if !free && (cc.reserve >= 0 || !ps.usable(col)) {
@@ -176,7 +326,7 @@ func (ps *pass) problem(items []*item, free bool) (*stock.Problem, []int32) {
 			}
 			seen[string(sig)] = true
 			bins = append(bins, col)
-			p.Bins = append(p.Bins, stock.Bin{Capacity: k.alloc, Price: math.Max(cc.price, 1e-9)})
+			p.Bins = append(p.Bins, stock.Bin{Capacity: room, Price: math.Max(cc.price, 1e-9)})
 		}
 	}
 	for _, it := range items {
@@ -209,9 +359,6 @@ func (ps *pass) problem(items []*item, free bool) (*stock.Problem, []int32) {
 		}
 		p.Allowed = append(p.Allowed, allowed)
 	}
-	if !free {
-		ps.conflicts(p, items)
-	}
 	return p, bins
 }
 
@@ -223,39 +370,6 @@ func distinctRows(items []*item) []bitset {
 		}
 	}
 	return out
-}
-
-// anyConflict says whether some items share a cap of one pod per machine.
-func anyConflict(items []*item) bool {
-	seen := map[int]bool{}
-	for _, it := range items {
-		if it.cap == 1 && it.ctr >= 0 {
-			if seen[it.ctr] {
-				return true
-			}
-			seen[it.ctr] = true
-		}
-	}
-	return false
-}
-
-// conflicts marks items of which only one pod in all may be on a machine.
-func (ps *pass) conflicts(p *stock.Problem, items []*item) {
-	words := (len(items) + 63) / 64
-	for i, a := range items {
-		for j, b := range items {
-			if i == j || a.cap != 1 || b.cap != 1 || a.ctr != b.ctr || a.ctr < 0 {
-				continue
-			}
-			if p.Conflict == nil {
-				p.Conflict = make([][]uint64, len(items))
-				for k := range p.Conflict {
-					p.Conflict[k] = make([]uint64, words)
-				}
-			}
-			p.Conflict[i][j/64] |= 1 << (j % 64)
-		}
-	}
 }
 
 // improve buys again what the quick path bought, and proves a bound.
@@ -281,28 +395,27 @@ func (ps *pass) improve() {
 		}
 		return
 	}
-	all := ps.items(append(slices.Clone(old), keep...))
+	every := append(slices.Clone(old), keep...)
+	all, apart := ps.items(every, false)
 	work := ps.opt.Work
 	if work == WorkDefault {
 		switch {
 		case pods < improveMinPods || len(all) > improveMaxItems:
 			work = WorkQuick
-		case len(all) > improveFewItems && anyConflict(all):
-			work = WorkQuick
-		case len(all) > improveFewItems:
+		case len(all) > improveFewItems || len(apart) > 0:
 			work = min(improveManyWork, 100*int64(pods))
 		default:
 			work = min(improveWork, 100*int64(pods))
 		}
 	}
-	same := len(keep) == 0 && len(ps.cat.tiers) == 1 && !slices.ContainsFunc(all, func(it *item) bool { return len(it.pins) > 0 }) && len(ps.quotaLeft) == 0
+	same := len(keep) == 0 && len(ps.cat.tiers) == 1 && !slices.ContainsFunc(all, func(it *item) bool { return len(it.pins) > 0 }) && len(ps.quotaLeft) == 0 && len(ps.resLeft) == 0
 	for i := range ps.limits {
 		same = same && len(ps.limits[i]) == 0
 	}
 	if work >= 0 && len(old) > 0 {
 		items := all
 		if len(keep) > 0 {
-			items = ps.items(old)
+			items, apart = ps.items(old, false)
 		}
 		before := 0.0
 		for _, m := range old {
@@ -311,7 +424,7 @@ func (ps *pass) improve() {
 		for _, m := range old {
 			ps.draw(m.col, -1)
 		}
-		prob, bins := ps.problem(items, false)
+		prob, bins := ps.problem(items, apart, false)
 		for _, m := range old {
 			ps.draw(m.col, 1)
 		}
@@ -325,8 +438,9 @@ func (ps *pass) improve() {
 		}
 	}
 	if !ps.opt.SkipBound {
-		if ps.bound == nil && work >= 0 && len(all) <= improveFewItems {
-			prob, _ := ps.problem(all, true)
+		if ps.bound == nil && work >= 0 {
+			items, apart := ps.items(every, true)
+			prob, _ := ps.problem(items, apart, true)
 			sol := stock.Solve(prob, stock.Options{Work: max(1, work/3)})
 			ps.work += sol.Work
 			ps.setBound(sol)
@@ -382,6 +496,7 @@ func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, kee
 	ok := ps.build(items, sol, bins)
 	if ok {
 		ps.rightSize()
+		ps.dissolve()
 		ok = ps.cost() < before*(1-1e-9) && !ps.newDomains()
 	}
 	if ok {
@@ -413,16 +528,49 @@ func (m *mach) hostAdd(ctr *counter, n int32) {
 	m.host = append(m.host, hostCount{ctr, n})
 }
 
+// strictness orders pods that come to one machine: first those whose rules look
+// at the others there and at themselves, then those that look at others only,
+// then those that nobody need make room for.
+func (v *variant) strictness() int {
+	rank := free
+	for i := range v.host {
+		if v.host[i].self {
+			return 0
+		}
+		rank = 1
+	}
+	if len(v.pc.cl.pc.HostPorts) > 0 {
+		return 0
+	}
+	return rank
+}
+
+// Ranks of strictness.
+const (
+	free        = 2 // no rule looks at who else is on the machine
+	strictRanks = 3
+)
+
+// strictQueues is what is left of an item, by strictness.
+type strictQueues [strictRanks][]placed
+
 // build makes the machines of a solution. It reports whether every pod found a
 // place.
 func (ps *pass) build(items []*item, sol *stock.Solution, bins []int32) bool {
-	queue := make([][]placed, len(items))
+	queue := make([]strictQueues, len(items))
+	left := make([][strictRanks]int, len(items))
 	for i, it := range items {
-		queue[i] = slices.Clone(it.runs)
+		for _, run := range it.runs {
+			k := run.v.strictness()
+			queue[i][k] = append(queue[i][k], run)
+			left[i][k] += run.n
+		}
 	}
-	put := func(i int, m *mach, n int) int {
-		for q := range queue[i] {
-			run := &queue[i][q]
+	// put places up to n pods of an item and returns how many are left of n.
+	put := func(i, rank int, m *mach, n int) int {
+		list := queue[i][rank]
+		for q := range list {
+			run := &list[q]
 			if n == 0 {
 				break
 			}
@@ -438,13 +586,15 @@ func (ps *pass) build(items []*item, sol *stock.Solution, bins []int32) bool {
 			run.n -= k
 			n -= k
 		}
-		for len(queue[i]) > 0 && queue[i][0].n == 0 {
-			queue[i] = queue[i][1:]
+		for len(list) > 0 && list[0].n == 0 {
+			list = list[1:]
 		}
+		queue[i][rank] = list
 		return n
 	}
 	pats := slices.Clone(sol.Patterns)
 	sort.SliceStable(pats, func(a, b int) bool { return bins[pats[a].Bin] < bins[pats[b].Bin] })
+	var want []int
 	for _, pt := range pats {
 		col := bins[pt.Bin]
 		for t := 0; t < pt.Times; t++ {
@@ -452,52 +602,168 @@ func (ps *pass) build(items []*item, sol *stock.Solution, bins []int32) bool {
 				break
 			}
 			m := ps.newMachine(col)
-			for q, i := range pt.Items {
-				put(i, m, pt.Counts[q])
+			want = append(want[:0], pt.Counts...)
+			for rank := range strictRanks {
+				for q, i := range pt.Items {
+					// Pods that rules keep out of some machines are spread over all
+					// machines of the item, so that they seldom meet.
+					n, some := want[q], left[i][rank]
+					if rank < free {
+						all := 0
+						for _, x := range left[i] {
+							all += x
+						}
+						n = min(n, (pt.Counts[q]*some+all-1)/max(all, 1))
+					}
+					if n > 0 && some > 0 {
+						rest := put(i, rank, m, n)
+						want[q] -= n - rest
+						left[i][rank] -= n - rest
+					}
+				}
 			}
 			if len(m.pods) == 0 {
 				ps.drop(m)
 			}
 		}
 	}
-	// What rules within machines kept out goes wherever there is room, or onto
-	// machines of its own.
+	// What rules within machines kept out takes the place of pods that nothing
+	// keeps out elsewhere, or goes wherever there is room, or onto machines of its
+	// own.
 	for i, it := range items {
-		if len(queue[i]) == 0 {
-			continue
+		for rank := range free {
+			ps.swap(it, &queue[i], rank)
 		}
-		mask := it.row.clone()
-		for col := mask.next(0, int32(len(ps.cat.cols))); col < int32(len(ps.cat.cols)); col = mask.next(col+1, int32(len(ps.cat.cols))) {
-			for _, pin := range it.pins {
-				if ps.cat.vals[pin.key][col] != pin.val {
-					mask.clear(col)
-					break
+	}
+	for _, rank := range [strictRanks]int{free, 0, 1} {
+		for i, it := range items {
+			if len(queue[i][rank]) == 0 {
+				continue
+			}
+			mask := it.row.clone()
+			for col := mask.next(0, int32(len(ps.cat.cols))); col < int32(len(ps.cat.cols)); col = mask.next(col+1, int32(len(ps.cat.cols))) {
+				for _, pin := range it.pins {
+					if ps.cat.vals[pin.key][col] != pin.val {
+						mask.clear(col)
+						break
+					}
 				}
 			}
-		}
-		for _, m := range ps.machines {
-			if len(queue[i]) == 0 {
-				break
+			for _, m := range ps.machines {
+				if len(queue[i][rank]) == 0 {
+					break
+				}
+				if mask.has(m.col) && !ps.frozen(m) {
+					put(i, rank, m, math.MaxInt32)
+				}
 			}
-			if mask.has(m.col) && !ps.frozen(m) {
-				put(i, m, math.MaxInt32)
-			}
-		}
-		for len(queue[i]) > 0 {
-			run := queue[i][0]
-			col := ps.choose(run.v, &tuple{mask: mask}, int64(run.n))
-			if col < 0 {
-				return false
-			}
-			m := ps.newMachine(col)
-			put(i, m, math.MaxInt32)
-			if len(m.pods) == 0 {
-				ps.drop(m)
-				return false
+			for len(queue[i][rank]) > 0 {
+				run := queue[i][rank][0]
+				if alone := ps.cheapestOf(mask); alone >= 0 {
+					// Onto one made larger, if that is less than one of its own.
+					like := &mach{col: alone, pool: ps.cat.cols[alone].pool}
+					if k, _ := ps.rehouse(like, run, ps.cat.cols[alone].price, map[*mach]mach{}); k > 0 {
+						if run.n -= int(k); run.n == 0 {
+							queue[i][rank] = queue[i][rank][1:]
+						} else {
+							run.first += int(k)
+							queue[i][rank][0] = run
+						}
+						continue
+					}
+				}
+				col := ps.choose(run.v, &tuple{mask: mask}, int64(run.n))
+				if col < 0 {
+					return false
+				}
+				m := ps.newMachine(col)
+				put(i, rank, m, math.MaxInt32)
+				if len(m.pods) == 0 {
+					ps.drop(m)
+					return false
+				}
 			}
 		}
 	}
 	return true
+}
+
+// cheapestOf is the cheapest column in a mask that can be bought now, or -1.
+func (ps *pass) cheapestOf(mask bitset) int32 {
+	best := int32(-1)
+	n := int32(len(ps.cat.cols))
+	for col := mask.next(0, n); col < n; col = mask.next(col+1, n) {
+		if (best < 0 || ps.cat.cols[col].price < ps.cat.cols[best].price) && ps.usable(col) {
+			best = col
+		}
+	}
+	return best
+}
+
+// swap finds places for the pods of an item in a queue where pods of the same
+// item are that no rule keeps out anywhere: these go into the last queue, for
+// the room that was meant for the others.
+func (ps *pass) swap(it *item, queue *strictQueues, rank int) {
+	list := queue[rank]
+	if len(list) == 0 {
+		return
+	}
+	for q := range list {
+		run := &list[q]
+		vec := run.v.pc.vec
+	machines:
+		for _, m := range ps.machines {
+			if run.n == 0 {
+				break
+			}
+			if !it.row.has(m.col) || ps.frozen(m) || ps.tierOf(m.pool) != it.tier {
+				continue
+			}
+			for _, pin := range it.pins {
+				if ps.cat.vals[pin.key][m.col] != pin.val {
+					continue machines
+				}
+			}
+			for j := range m.pods {
+				out := &m.pods[j]
+				if out.n == 0 || out.v.strictness() != free || out.v.rowID != run.v.rowID || !slices.Equal(out.v.pc.vec, vec) || !ps.samePins(out.v, run.v) {
+					continue
+				}
+				ps.shift(m, j, 1)
+				if ps.roomOn(run.v, m, 1) == 0 {
+					ps.shift(m, j, -1)
+					continue machines
+				}
+				queue[free] = append(queue[free], placed{out.v, out.first + out.n, 1})
+				ps.commit(run.v, m, run.first, 1)
+				run.first++
+				run.n--
+				break
+			}
+		}
+	}
+	queue[rank] = slices.DeleteFunc(list, func(p placed) bool { return p.n == 0 })
+	for _, m := range ps.machines {
+		m.pods = slices.DeleteFunc(m.pods, func(p placed) bool { return p.n == 0 })
+	}
+}
+
+// samePins says whether two variants rely on the same labels.
+func (ps *pass) samePins(a, b *variant) bool {
+	return a == b || slices.Equal(ps.pinsOf(a), ps.pinsOf(b))
+}
+
+// shift takes the last pod of a run of unrestricted pods off a machine, or with
+// sign -1 puts it there again.
+func (ps *pass) shift(m *mach, j int, sign int) {
+	p := &m.pods[j]
+	p.n -= sign
+	for d, r := range p.v.pc.vec {
+		m.free[d] += r * int64(sign)
+	}
+	for _, ctr := range p.v.pc.contrib {
+		ps.countMachine(ctr, m, int32(-sign))
+	}
 }
 
 // boundGroups is how many groups of items the resource bound tells apart.
@@ -540,7 +806,7 @@ func (ps *pass) resourceBound(items []*item) *Bound {
 			index[key] = g
 		}
 		g.rows.or(it.row)
-		for d, r := range it.vec {
+		for d, r := range it.vec[:min(nd, len(it.vec))] {
 			g.demand[d] += float64(r) * float64(it.n)
 		}
 	}

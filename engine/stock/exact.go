@@ -24,10 +24,50 @@ type layers struct {
 	fake []bool
 	perm []int32
 
-	// Staircase of the dominance test: room descending, value ascending.
-	stairR []int64
-	stairV []float64
+	// Staircases of the dominance test, one per level of the dimension with the
+	// least room: room in another dimension descending, value ascending.
+	stairs []staircase
 }
+
+// staircase holds the best value for room in one dimension: both descending and
+// ascending strictly.
+type staircase struct {
+	room []int64
+	val  []float64
+}
+
+// beats says whether a state with at least this much room has at least this
+// value.
+func (s *staircase) beats(room int64, val float64) bool {
+	at := s.after(room)
+	return at > 0 && s.val[at-1] >= val
+}
+
+// after is the number of steps with at least this much room.
+func (s *staircase) after(room int64) int {
+	at, _ := slices.BinarySearchFunc(s.room, room, func(x, y int64) int { return cmp.Compare(y, x) })
+	for at < len(s.room) && s.room[at] >= room {
+		at++
+	}
+	return at
+}
+
+// put adds a state that is not beaten.
+func (s *staircase) put(room int64, val float64) {
+	start := s.after(room)
+	end := start
+	for end < len(s.room) && s.val[end] <= val {
+		end++
+	}
+	if start > 0 && s.room[start-1] == room {
+		start--
+	}
+	s.room = slices.Replace(s.room, start, end, room)
+	s.val = slices.Replace(s.val, start, end, val)
+}
+
+// levels is up to how much room a dimension is told apart value by value.
+const levels = 16
 
 // binding lists the dimensions that can be full before the others are.
 func (k *knap) binding(cap []int64) []int {
@@ -224,7 +264,26 @@ func (k *knap) thin(lo, hi int, cut float64, width int) int {
 		})
 	}
 	k.ops += int64(12 * len(l.perm))
-	l.stairR, l.stairV = l.stairR[:0], l.stairV[:0]
+	// The dimension told apart by levels, the one on the staircase: with two
+	// dimensions there is one level.
+	level, step, n := -1, 1, 1
+	if bd == 3 {
+		for d := 1; d < 3; d++ {
+			most := int64(0)
+			for _, q := range l.perm {
+				most = max(most, l.room[int(q)*bd+d])
+			}
+			if most < levels {
+				level, step, n = d, 3-d, int(most)+1
+			}
+		}
+	}
+	for len(l.stairs) < n {
+		l.stairs = append(l.stairs, staircase{})
+	}
+	for x := range l.stairs {
+		l.stairs[x].room, l.stairs[x].val = l.stairs[x].room[:0], l.stairs[x].val[:0]
+	}
 	keep := l.perm[:0]
 	top := math.Inf(-1)
 	// With conflicts a beaten state may be the one that has none ahead: the bound
@@ -232,32 +291,22 @@ func (k *knap) thin(lo, hi int, cut float64, width int) int {
 	for _, q := range l.perm {
 		v := l.val[q]
 		beaten := false
-		switch bd {
-		case 0, 1:
+		switch {
+		case bd < 2:
 			beaten = v <= top
 			top = max(top, v)
-		case 2:
-			r := l.room[int(q)*bd+1]
-			// First step with room ≤ r … the best value with room ≥ r is
-			// before it.
-			at, _ := slices.BinarySearchFunc(l.stairR, r, func(x, y int64) int { return cmp.Compare(y, x) })
-			for at < len(l.stairR) && l.stairR[at] >= r {
-				at++
+		case bd == 2 || level > 0:
+			r, at := l.room[int(q)*bd+step], 0
+			if level > 0 {
+				at = int(l.room[int(q)*bd+level])
 			}
-			if at > 0 && l.stairV[at-1] >= v {
-				beaten = true
-				break
+			for x := at; x < n && !beaten; x++ {
+				beaten = l.stairs[x].beats(r, v)
 			}
-			end := at
-			for end < len(l.stairR) && l.stairV[end] <= v {
-				end++
+			if !beaten {
+				l.stairs[at].put(r, v)
 			}
-			start := at
-			if start > 0 && l.stairR[start-1] == r {
-				start--
-			}
-			l.stairR = slices.Replace(l.stairR, start, end, r)
-			l.stairV = slices.Replace(l.stairV, start, end, v)
+			k.ops += int64(4 * (n - at))
 		default:
 			for x := len(keep) - 1; x >= 0 && x >= len(keep)-48; x-- {
 				o := keep[x]

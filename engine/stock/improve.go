@@ -27,11 +27,11 @@ func (s *solver) improve(work int64) {
 	s.openLP()
 	start := s.work()
 	s.generate(md.count, start+(end-start)*7/10, true)
-	if s.done() || s.work() > end {
-		return
-	}
 	if s.duals == nil { // no bound proven in the time
 		s.duals = append(s.duals, s.alone...)
+	}
+	if s.done() || s.work()+s.greedyWork > end {
+		return
 	}
 	copy(s.rem, md.count)
 	uses, c := s.greedy(s.duals, s.rem, 100, nil)
@@ -125,19 +125,27 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 	}
 	nodes := 60
 	smooth := 0.6
+	// Rounds over the grid alone prove nothing: when they find no more, one over
+	// all bins follows.
+	full := len(s.grid) == s.md.nb
 	s.kn.stop = until*opsPerUnit - s.ops
 	defer func() { s.kn.stop = math.MaxInt64 }()
+	coarse := !full
+	atCenter := false // look at the best values again, not at new ones
 	for s.work() < until {
 		s.solveLP()
 		obj := lp.objective()
 		for i, x := range lp.pi {
 			pi[i] = max(x, 0)
 			sep[i] = pi[i]
-			if haveCenter {
+			if atCenter {
+				sep[i] = center[i]
+			} else if haveCenter {
 				sep[i] = smooth*center[i] + (1-smooth)*pi[i]
 			}
 		}
-		ratio, added := s.price(sep, pi, rem, nodes)
+		atCenter = false
+		ratio, added := s.price(sep, pi, rem, nodes, full)
 		sum := 0.0
 		for i, x := range sep {
 			sum += x * float64(rem[i])
@@ -146,25 +154,37 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 		if ratio > 0 {
 			bound = sum / (ratio * up)
 		}
+		if full && prove && bound/up > s.farley {
+			s.farley = bound / up
+			s.duals = append(s.duals[:0], sep...)
+			for i := range s.duals {
+				s.duals[i] /= ratio * up
+			}
+			if s.done() {
+				return
+			}
+		}
+		if coarse && full {
+			best = max(s.resource, s.farley) // what the grid promised may not hold
+		}
 		if bound > best {
 			best = bound
 			haveCenter = true
 			copy(center, sep)
-			if prove && bound/up > s.farley {
-				s.farley = bound / up
-				s.duals = append(s.duals[:0], sep...)
-				for i := range s.duals {
-					s.duals[i] /= ratio * up
-				}
-				if s.done() {
-					return
-				}
-			}
 		}
 		if best >= obj*(1-closeEnough/2) {
-			return
+			if full {
+				return
+			}
+			full, atCenter = true, true
+			continue
 		}
 		if added > 0 {
+			full = !coarse
+			continue
+		}
+		if !full {
+			full = true
 			continue
 		}
 		switch {
@@ -177,15 +197,16 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 		default:
 			return
 		}
+		full = !coarse
 	}
 }
 
-// price looks in every bin for a filling worth more than the bin at values sep
-// and adds those that also are at pi; then for more of them in the bins where
+// price looks in the bins of the grid, or with full set in every bin, for a
+// filling worth more than the bin at values sep and adds those that also are at pi; then for more of them in the bins where
 // there was one, without the items it has found already, so that one round of
 // the LP learns about many items. It returns the worst ratio of value (from
 // above) to price.
-func (s *solver) price(sep, pi []float64, rem []int32, nodes int) (ratio float64, added int) {
+func (s *solver) price(sep, pi []float64, rem []int32, nodes int, full bool) (ratio float64, added int) {
 	md := s.md
 	s.hot = s.hot[:0]
 	look := func(b int32, val []float64) (found pattern, ok bool, bound float64) {
@@ -204,10 +225,16 @@ func (s *solver) price(sep, pi []float64, rem []int32, nodes int) (ratio float64
 		}
 		if x < -1e-7*md.price[b] && s.column(found) {
 			added++
+			s.refine(b)
 		}
 		return found, true, bound
 	}
-	for b := range int32(md.nb) {
+	bins := s.grid
+	if full {
+		bins = s.every
+	}
+	bins = slices.Clone(bins) // the grid may grow
+	for _, b := range bins {
 		if s.kn.ops > s.kn.stop {
 			return math.Inf(1), added // bins not looked at: nothing is proven
 		}
@@ -287,8 +314,11 @@ func (s *solver) dive(until int64) {
 	for i, x := range lp.pi {
 		pi[i] = max(x, 0)
 	}
-	var last, tails int64 // effort of the last greedy end and of all of them
+	last, tails := s.greedyWork, int64(0) // effort of the last greedy end and of all of them
 	start := s.work()
+	if start+last > until {
+		return
+	}
 	for s.work()+last < until {
 		// Whole copies first, the fullest of value before others.
 		bought := false
@@ -352,7 +382,7 @@ func (s *solver) dive(until int64) {
 		}
 		if ok && left <= 40*m {
 			for range 2 {
-				if _, added := s.price(pi, pi, rem, 30); added == 0 {
+				if _, added := s.price(pi, pi, rem, 30, false); added == 0 {
 					break
 				}
 				ops := lp.ops
@@ -376,6 +406,9 @@ func (s *solver) dive(until int64) {
 		}
 	}
 	// Out of time: what is left, greedily.
+	if s.done() {
+		return
+	}
 	tail, c := s.greedy(pi, rem, 30, uses)
 	s.offer(tail, cost+c)
 }

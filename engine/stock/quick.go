@@ -1,6 +1,9 @@
 package stock
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // solver is one Solve: the model, scratch memory and the best known.
 type solver struct {
@@ -12,6 +15,8 @@ type solver struct {
 	rem      []int32
 	best     []use
 	bestCost float64
+	// greedyWork is what buying for all pods greedily has cost at least.
+	greedyWork int64
 
 	resource float64
 	weights  []float64 // what pods weigh in the resource bound
@@ -24,6 +29,12 @@ type solver struct {
 	known   map[uint64]bool
 	collect bool
 	seeds   []pattern // fillings the quick heuristics saw
+
+	// grid are the bins in which fillings are looked for as a rule, in ascending
+	// price: of sizes that follow each other closely every few.
+	grid   []int32
+	inGrid []bool
+	every  []int32 // all bins
 
 	alone    []float64 // per item: its share of the bin it alone fills best
 	aloneBin []int32
@@ -46,6 +57,7 @@ func newSolver(p *Problem) *solver {
 	s.good = make([]bool, md.nb)
 	s.cache = make([]pattern, md.nb)
 	s.val = make([]float64, md.m)
+	s.coarse()
 	s.alone = make([]float64, md.m)
 	s.aloneBin = make([]int32, md.m)
 	for i := range s.alone {
@@ -59,6 +71,64 @@ func newSolver(p *Problem) *solver {
 		}
 	}
 	return s
+}
+
+// near is how close sizes must be to each other, in every dimension, for one to
+// stand for both.
+const near = 1.08
+
+// coarse chooses the grid. A bin is left out when one in the grid may hold the
+// same items, has about the same room and costs about as much for it: a filling
+// of that one is nearly as good, and goes into the cheapest bin that holds it
+// anyway.
+func (s *solver) coarse() {
+	md := s.md
+	s.inGrid = make([]bool, md.nb)
+	s.every = make([]int32, md.nb)
+	for b := range s.every {
+		s.every[b] = int32(b)
+	}
+next:
+	for b := range int32(md.nb) {
+		for x := len(s.grid) - 1; x >= 0; x-- {
+			k := s.grid[x]
+			if md.price[b] > near*near*md.price[k] {
+				break
+			}
+			if s.standsFor(k, b) {
+				continue next
+			}
+		}
+		s.refine(b)
+	}
+}
+
+func (s *solver) standsFor(k, b int32) bool {
+	md := s.md
+	if !slices.Equal(md.list[k], md.list[b]) {
+		return false
+	}
+	most := 1.0
+	ck, cb := md.cp(k), md.cp(b)
+	for d := range cb {
+		x, y := float64(ck[d]), float64(cb[d])
+		if y > near*x || x > near*y {
+			return false
+		}
+		if x > 0 {
+			most = max(most, y/x)
+		}
+	}
+	return md.price[b] >= 0.99*most*md.price[k]
+}
+
+// refine takes a bin into the grid.
+func (s *solver) refine(b int32) {
+	if !s.inGrid[b] {
+		s.inGrid[b] = true
+		at, _ := slices.BinarySearch(s.grid, b)
+		s.grid = slices.Insert(s.grid, at, b)
+	}
 }
 
 func (s *solver) work() int64 { return (s.ops + s.kn.ops) / opsPerUnit }
@@ -80,7 +150,7 @@ func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use
 		s.val[i] = max(val[i], 1e-6*s.alone[i])
 	}
 	val = s.val
-	for b := range md.nb {
+	for _, b := range s.grid {
 		s.score[b] = math.Inf(1)
 		s.good[b] = false
 	}
@@ -89,15 +159,16 @@ func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use
 		// The best of what is known; a stale score is an upper bound.
 		b, top := -1, 0.0
 		okTop := 0.0
-		for q, x := range s.score {
+		for _, q := range s.grid {
+			x := s.score[q]
 			if x > top {
-				b, top = q, x
+				b, top = int(q), x
 			}
 			if s.good[q] && x > okTop {
 				okTop = x
 			}
 		}
-		s.ops += int64(md.nb) / 2
+		s.ops += int64(len(s.grid)) / 2
 		if b < 0 {
 			panic("stock: pods left that no bin holds")
 		}
@@ -125,7 +196,7 @@ func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use
 				left--
 			}
 		}
-		for q := range md.nb {
+		for _, q := range s.grid {
 			if s.good[q] && !within(s.cache[q], rem) {
 				s.good[q] = false
 			}
@@ -182,7 +253,11 @@ func (s *solver) quick() {
 	try := func(val []float64) {
 		copy(s.rem, s.all)
 		var cost float64
+		before := s.work()
 		uses, cost = s.greedy(val, s.rem, 30, uses[:0])
+		if w := s.work() - before; s.greedyWork == 0 || w < s.greedyWork {
+			s.greedyWork = w
+		}
 		s.offer(uses, cost)
 	}
 	try(s.alone)

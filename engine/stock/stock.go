@@ -98,6 +98,13 @@ func Solve(p *Problem, opts Options) *Solution {
 	if err := p.Validate(); err != nil {
 		panic("stock: " + err.Error())
 	}
+	if parts := split(p); parts != nil {
+		return solveParts(p, parts, opts)
+	}
+	return solve(p, opts)
+}
+
+func solve(p *Problem, opts Options) *Solution {
 	s := newSolver(p)
 	sol := &Solution{Unplaceable: s.md.unplaceable, Duals: make([]float64, len(p.Items))}
 	if s.md.m == 0 {
