@@ -16,11 +16,12 @@ import (
 
 // Limits of the improving path under WorkDefault.
 const (
-	improveMinPods  = 32  // fewer pods: the quick path is as good
-	improveFewItems = 120 // up to here the whole budget is worth its time
-	improveMaxItems = 800 // above: only the quick path
-	improveWork     = 600_000
-	improveManyWork = 50_000 // for more than a few items, or rules that keep pods apart
+	improveMinPods   = 32  // fewer pods: the quick path is as good
+	improveFewItems  = 120 // up to here the whole budget is worth its time
+	improveMaxItems  = 800 // above: only the quick path
+	improveWork      = 600_000
+	improveBoundWork = 120_000 // for the bound at least
+	improveManyWork  = 50_000  // for more than a few items, or rules that keep pods apart
 )
 
 // item is demand of the improving path: pods that are alike to the packer and
@@ -428,7 +429,11 @@ func (ps *pass) improve() {
 		for _, m := range old {
 			ps.draw(m.col, 1)
 		}
-		sol := stock.Solve(prob, stock.Options{Work: work})
+		aim := stock.AimCost
+		if same && !ps.opt.SkipBound {
+			aim = stock.AimBoth
+		}
+		sol := stock.Solve(prob, stock.Options{Work: work, Aim: aim})
 		ps.work += sol.Work
 		if len(sol.Unplaceable) == 0 && sol.Cost < before*(1-1e-9) {
 			ps.adopt(items, sol, bins, old, keep)
@@ -441,7 +446,11 @@ func (ps *pass) improve() {
 		if ps.bound == nil && work >= 0 {
 			items, apart := ps.items(every, true)
 			prob, _ := ps.problem(items, apart, true)
-			sol := stock.Solve(prob, stock.Options{Work: max(1, work/3)})
+			most := max(1, work/3)
+			if ps.opt.Work == WorkDefault {
+				most = max(most, min(improveBoundWork, 100*int64(pods)))
+			}
+			sol := stock.Solve(prob, stock.Options{Work: most, Aim: stock.AimBound})
 			ps.work += sol.Work
 			ps.setBound(sol)
 		}

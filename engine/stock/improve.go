@@ -27,6 +27,12 @@ func (s *solver) improve(work int64) {
 	s.openLP()
 	start := s.work()
 	s.generate(md.count, start+(end-start)*7/10, true)
+	if s.aim != AimCost && !s.done() {
+		s.prove(end)
+	}
+	if s.aim == AimBound {
+		return
+	}
 	if s.duals == nil { // no bound proven in the time
 		s.duals = append(s.duals, s.alone...)
 	}
@@ -126,7 +132,7 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 	nodes := 60
 	smooth := 0.6
 	// Rounds over the grid alone prove nothing: when they find no more, one over
-	// all bins follows.
+	// all bins follows, or the proof is left to prove.
 	full := len(s.grid) == s.md.nb
 	s.kn.stop = until*opsPerUnit - s.ops
 	defer func() { s.kn.stop = math.MaxInt64 }()
@@ -173,23 +179,21 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 			copy(center, sep)
 		}
 		if best >= obj*(1-closeEnough/2) {
-			if full {
+			if full || s.aim == AimCost {
 				return
 			}
 			full, atCenter = true, true
 			continue
 		}
+		full = !coarse
 		if added > 0 {
-			full = !coarse
-			continue
-		}
-		if !full {
-			full = true
 			continue
 		}
 		switch {
 		case smooth > 0 && haveCenter:
 			smooth = max(smooth-0.3, 0) // the mixture found nothing: nearer to the LP's own
+		case coarse && prove:
+			return // too many bins to search through: see prove
 		case nodes > 0:
 			nodes, smooth = -1500, 0.5
 		case nodes > -20000 && prove:
@@ -197,15 +201,14 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 		default:
 			return
 		}
-		full = !coarse
 	}
 }
 
 // price looks in the bins of the grid, or with full set in every bin, for a
-// filling worth more than the bin at values sep and adds those that also are at pi; then for more of them in the bins where
-// there was one, without the items it has found already, so that one round of
-// the LP learns about many items. It returns the worst ratio of value (from
-// above) to price.
+// filling worth more than the bin at values sep and adds those that also are at
+// pi; then for more of them in the bins where there was one, without the items it
+// has found already, so that one round of the LP learns about many items. It
+// returns the worst ratio of value (from above) to price.
 func (s *solver) price(sep, pi []float64, rem []int32, nodes int, full bool) (ratio float64, added int) {
 	md := s.md
 	s.hot = s.hot[:0]

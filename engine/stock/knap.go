@@ -85,51 +85,14 @@ func grow[T any](s []T, n int) []T {
 // fillings worth more than floor are of interest. The search goes depth first
 // through nodes leaves, or, if nodes is negative, by layers of -nodes states.
 func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int) (best, bound float64) {
-	md := k.md
-	nd := md.nd
+	nd := k.md.nd
 	k.bestV = 0
 	k.n = 0
-	list, fit := md.list[b], md.fit[b]
-	k.tid, k.tv, k.tub = k.tid[:0], k.tv[:0], k.tub[:0]
-	for q, i := range list {
-		if rem[i] > 0 && val[i] > 0 {
-			k.tid = append(k.tid, i)
-			k.tv = append(k.tv, val[i])
-			k.tub = append(k.tub, min(fit[q], rem[i]))
-		}
-	}
+	root := k.relaxed(b, val, rem)
 	n := len(k.tid)
-	k.ops += int64(len(list))
-	if n == 0 {
-		return 0, 0
-	}
-	k.sf = grow(k.sf, n*nd)
-	capf := md.capf[int(b)*nd : int(b+1)*nd]
-	for q, i := range k.tid {
-		copy(k.sf[q*nd:(q+1)*nd], md.sf(i))
-	}
-	k.relax(capf)
-	// The relaxation's bound from its prices; any prices ≥ 0 prove one.
-	root := 0.0
-	for d := range nd {
-		root += k.lam[d] * capf[d]
-	}
-	k.rc = grow(k.rc, n)
-	for q := range n {
-		r := k.tv[q]
-		for d, s := range k.sf[q*nd : (q+1)*nd] {
-			r -= k.lam[d] * s
-		}
-		k.rc[q] = r
-		if r > 0 {
-			root += r * float64(k.tub[q])
-		}
-	}
-	root *= up
-	if root <= floor {
+	if n == 0 || root <= floor {
 		return 0, root
 	}
-
 	// A first filling: the relaxation's, rounded down.
 	k.perm = grow(k.perm, n)
 	for q := range k.perm {
@@ -171,13 +134,13 @@ func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int
 		k.id[a], k.v[a], k.ub[a] = k.tid[q], k.tv[q], k.tub[q]
 		ww[a] = k.w[q]
 		start[a] = float64(k.scratch[q])
-		copy(k.s[a*nd:(a+1)*nd], md.sz(k.tid[q]))
+		copy(k.s[a*nd:(a+1)*nd], k.md.sz(k.tid[q]))
 	}
 	k.w, k.rc = ww, k.w
 	k.n = n
 	k.suffixes()
 
-	cap := md.cp(b)
+	cap := k.md.cp(b)
 	k.reset(cap)
 	for a := range n {
 		if c := int32(start[a]); c > 0 {
@@ -215,6 +178,51 @@ func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int
 		return k.layered(cap, floor, root, -nodes)
 	}
 	return k.search(cap, floor, root, nodes)
+}
+
+// relaxed bounds the value of any filling of bin b by its linear relaxation. The
+// candidates are in tid, tv and tub, and x has the relaxation's filling.
+func (k *knap) relaxed(b int32, val []float64, rem []int32) (root float64) {
+	md := k.md
+	nd := md.nd
+	list, fit := md.list[b], md.fit[b]
+	k.tid, k.tv, k.tub = k.tid[:0], k.tv[:0], k.tub[:0]
+	for q, i := range list {
+		if rem[i] > 0 && val[i] > 0 {
+			k.tid = append(k.tid, i)
+			k.tv = append(k.tv, val[i])
+			k.tub = append(k.tub, min(fit[q], rem[i]))
+		}
+	}
+	n := len(k.tid)
+	k.ops += int64(len(list))
+	if n == 0 {
+		return 0
+	}
+	k.sf = grow(k.sf, n*nd)
+	capf := md.capf[int(b)*nd : int(b+1)*nd]
+	for q, i := range k.tid {
+		copy(k.sf[q*nd:(q+1)*nd], md.sf(i))
+	}
+	k.relax(capf)
+	// The bound from its prices; any prices ≥ 0 prove one.
+	root = 0
+	for d := range nd {
+		root += k.lam[d] * capf[d]
+	}
+	k.rc = grow(k.rc, n)
+	for q := range n {
+		r := k.tv[q]
+		for d, s := range k.sf[q*nd : (q+1)*nd] {
+			r -= k.lam[d] * s
+		}
+		k.rc[q] = r
+		if r > 0 {
+			root += r * float64(k.tub[q])
+		}
+	}
+	return root * up
+
 }
 
 // suffixes computes smin and dens.

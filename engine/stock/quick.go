@@ -10,6 +10,7 @@ type solver struct {
 	md  *model
 	kn  *knap
 	ops int64
+	aim Aim
 
 	all      []int32 // md.count
 	rem      []int32
@@ -261,6 +262,9 @@ func (s *solver) quick() {
 		s.offer(uses, cost)
 	}
 	try(s.alone)
+	if s.aim == AimBound {
+		return
+	}
 	mix := make([]float64, s.md.m)
 	if s.work() < quickTries && !s.done() {
 		for i := range mix {

@@ -78,7 +78,20 @@ type Options struct {
 	// Work is the budget in work units (deterministic, about a microsecond
 	// each): WorkDefault, WorkQuick, or a positive number.
 	Work int64
+	// Aim says what the work is for.
+	Aim Aim
 }
+
+// Aim is what Solve spends its budget on. Whatever it is, the answer has both a
+// solution and a bound.
+type Aim int
+
+// Aims.
+const (
+	AimBoth  Aim = iota
+	AimCost      // a cheap solution
+	AimBound     // a high bound
+)
 
 // Budgets for Options.Work.
 const (
@@ -106,6 +119,7 @@ func Solve(p *Problem, opts Options) *Solution {
 
 func solve(p *Problem, opts Options) *Solution {
 	s := newSolver(p)
+	s.aim = opts.Aim
 	sol := &Solution{Unplaceable: s.md.unplaceable, Duals: make([]float64, len(p.Items))}
 	if s.md.m == 0 {
 		return sol

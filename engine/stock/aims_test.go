@@ -1,0 +1,151 @@
+package stock
+
+import (
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// genSteps draws a problem with many sizes that follow each other closely, and
+// items of which some keep to themselves: each takes the only unit that a bin
+// has of the last dimension.
+func genSteps(t *rapid.T) *Problem {
+	p := &Problem{}
+	per := int64(rapid.IntRange(1, 4).Draw(t, "per"))
+	overhead := int64(rapid.IntRange(0, 6).Draw(t, "overhead"))
+	for i := range rapid.Int64Range(5, 60).Draw(t, "sizes") {
+		i++
+		p.Bins = append(p.Bins, Bin{Capacity: []int64{10*i - overhead, 10*per*i - 1, 1}, Price: float64(i) * 0.3})
+	}
+	for range rapid.IntRange(1, 4).Draw(t, "items") {
+		p.Items = append(p.Items, Item{
+			Size:  []int64{rapid.Int64Range(1, 60).Draw(t, "cpu"), rapid.Int64Range(0, 90).Draw(t, "memory"), rapid.Int64Range(0, 1).Draw(t, "apart")},
+			Count: rapid.IntRange(1, 3).Draw(t, "count"),
+		})
+	}
+	return p
+}
+
+// TestEveryAimKeepsBetweenBoundAndOptimum: whatever the work is for, the bound
+// is at most the optimum and the solution at least.
+func TestEveryAimKeepsBetweenBoundAndOptimum(t *testing.T) {
+	coarse, tight, total := 0, 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := genSteps(t)
+		s := newSolver(p)
+		if len(s.grid) < s.md.nb {
+			coarse++
+		}
+		out := Quick(p).Unplaceable
+		for _, i := range out {
+			p.Items[i].Count = 0
+		}
+		opt := optimum(p)
+		total++
+		for _, aim := range []Aim{AimBoth, AimCost, AimBound} {
+			sol := Solve(p, Options{Work: int64(rapid.SampledFrom([]int{1, 300, 20000}).Draw(t, "work")), Aim: aim})
+			if err := sol.Check(p); err != nil {
+				t.Fatalf("aim %d: %v", aim, err)
+			}
+			if sol.Bound > opt*(1+1e-9) || sol.Cost < opt*(1-1e-9) {
+				t.Fatalf("aim %d: bound %v, optimum %v, cost %v", aim, sol.Bound, opt, sol.Cost)
+			}
+			if aim == AimBound && sol.Bound > opt*0.98 {
+				tight++
+			}
+		}
+	})
+	t.Logf("%d problems, %d with a grid; the bound within 2%% for %d", total, coarse, tight)
+}
+
+// TestTablesBoundFillings: the table never says less than the best filling is
+// worth, in any bin it was laid out for.
+func TestTablesBoundFillings(t *testing.T) {
+	tables := 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := genProblem(t, 6, 4)
+		if rapid.Bool().Draw(t, "steps") {
+			p = genSteps(t)
+		}
+		md := prepare(p)
+		if md.nb == 0 {
+			t.Skip("nothing fits")
+		}
+		val := make([]float64, md.m)
+		for i := range val {
+			val[i] = float64(rapid.IntRange(0, 30).Draw(t, "value")) / 7
+		}
+		size := make([]int64, md.nd)
+		for b := range int32(md.nb) {
+			for d, c := range md.cp(b) {
+				size[d] = max(size[d], c)
+			}
+		}
+		tab := md.layOut(val, size)
+		if tab == nil {
+			t.Skip("fewer than two dimensions")
+		}
+		tables++
+		for k := range tab.dim { // coarser cells
+			f := int64(rapid.IntRange(1, 5).Draw(t, "coarser"))
+			for i := range tab.item {
+				tab.item[i].size[k] /= int(f)
+			}
+			tab.unit[k] *= f
+			tab.cells[k] = int(size[tab.dim[k]]/tab.unit[k]) + 1
+		}
+		tab.fill()
+		for b := range int32(md.nb) {
+			if want, got := bestFilling(md, b, val), tab.value(md.cp(b)); got < want*(1-1e-12) {
+				t.Fatalf("bin %d: the table says %v, a filling is worth %v", b, got, want)
+			}
+		}
+	})
+	t.Logf("%d tables", tables)
+}
+
+// TestSplitIsTheSameProblem: parts that share no bin are solved on their own, and
+// the answer is one for the whole.
+func TestSplitIsTheSameProblem(t *testing.T) {
+	split2 := 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := genProblem(t, 6, 3)
+		if p.Allowed == nil {
+			t.Skip("nothing restricted")
+		}
+		parts := split(p)
+		if parts == nil {
+			t.Skip("one part")
+		}
+		split2++
+		seen := make([]int, len(p.Items))
+		for _, pt := range parts {
+			for k, i := range pt.items {
+				seen[i]++
+				for q, b := range pt.bins {
+					if hasBit(pt.p.Allowed[k], q) != hasBit(p.Allowed[i], b) {
+						t.Fatalf("item %d and bin %d: allowed in one only", i, b)
+					}
+				}
+			}
+		}
+		for i, n := range seen {
+			if want := min(p.Items[i].Count, 1); n != want {
+				t.Fatalf("item %d is in %d parts", i, n)
+			}
+		}
+		s := Solve(p, Options{Work: 5000})
+		if err := s.Check(p); err != nil {
+			t.Fatal(err)
+		}
+		whole := solve(p, Options{Work: 5000})
+		if !slices.Equal(s.Unplaceable, whole.Unplaceable) {
+			t.Fatalf("unplaceable %v, solved whole %v", s.Unplaceable, whole.Unplaceable)
+		}
+		if max(s.Bound, whole.Bound) > min(s.Cost, whole.Cost)*(1+1e-9) {
+			t.Fatalf("bounds %v, %v above the costs %v, %v", s.Bound, whole.Bound, s.Cost, whole.Cost)
+		}
+	})
+	t.Logf("%d problems in parts", split2)
+}
