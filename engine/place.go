@@ -120,8 +120,9 @@ type pass struct {
 	kindBest  []float64 // that bound, per kind
 	shapes    []*shape  // most valuable first
 	waiting   []*shape  // scratch of chooseIn
-	choices   int       // calls of chooseIn
-	alike     []int32   // per kind, see alikeKinds
+	sizes     []sizeRun
+	choices   int     // calls of chooseIn
+	alike     []int32 // per kind, see alikeKinds
 	shapeKey  map[shapeKey]*shape
 	strictAny bool
 	scratch   [2][]int64

@@ -278,6 +278,12 @@ func (ps *pass) alikeKinds() []int32 {
 	return out
 }
 
+// sizeRun is a range of waiting shapes that ask for the same amounts.
+type sizeRun struct {
+	vec    []int64
+	lo, hi int
+}
+
 func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool) {
 	best := choice{col: -1}
 	bestScore := -1.0
@@ -295,13 +301,18 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 	}
 	free := make([]int64, len(ps.c.dims.names))
 	s := v.pc.shape
-	waiting := ps.waiting[:0]
+	// What else waits, those of one size together.
+	waiting, sizes := ps.waiting[:0], ps.sizes[:0]
 	for _, o := range ps.shapes {
 		if o.look > 0 && o != s && (o.cap == noCap || o.capCtr != v.capCtr) {
+			if n := len(waiting); n == 0 || waiting[n-1].size != o.size {
+				sizes = append(sizes, sizeRun{o.vec, n, n})
+			}
 			waiting = append(waiting, o)
+			sizes[len(sizes)-1].hi++
 		}
 	}
-	ps.waiting = waiting
+	ps.waiting, ps.sizes = waiting, sizes
 	var fill []fillItem
 	evaluated := 0
 	for _, ki := range ps.kindOrder {
@@ -347,26 +358,27 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 			fill = append(fill, fillItem{s, q})
 		}
 		capUsed := v.capCtr
-		for i := 0; i < len(waiting); i++ {
-			o := waiting[i]
-			if !fits(o.vec, free) {
-				// Nor do the others of this size.
-				for i+1 < len(waiting) && waiting[i+1].size == o.size {
-					i++
+		for j := range sizes {
+			g := &sizes[j]
+			if !fits(g.vec, free) {
+				continue
+			}
+			for _, o := range waiting[g.lo:g.hi] {
+				if o.cap < noCap && o.capCtr == capUsed || !o.row.has(col) {
+					continue
 				}
-				continue
-			}
-			if o.cap < noCap && o.capCtr == capUsed || !o.row.has(col) {
-				continue
-			}
-			f := fitCount(o.vec, free, min(o.look, o.cap))
-			for d, r := range o.vec {
-				free[d] -= r * f
-			}
-			value += float64(f) * o.value
-			fill = append(fill, fillItem{o, f})
-			if o.cap < noCap && capUsed < 0 {
-				capUsed = o.capCtr
+				f := fitCount(o.vec, free, min(o.look, o.cap))
+				if f == 0 {
+					break // the size does not fit any more
+				}
+				for d, r := range o.vec {
+					free[d] -= r * f
+				}
+				value += float64(f) * o.value
+				fill = append(fill, fillItem{o, f})
+				if o.cap < noCap && capUsed < 0 {
+					capUsed = o.capCtr
+				}
 			}
 		}
 		score := value / price
