@@ -63,6 +63,8 @@ type class struct {
 	keys  []int32 // keys its requirements and topologies look at
 	on    map[int32]int32
 	total int
+	// pending is the class in the pass that is under way, if it is to be placed.
+	pending *passClass
 
 	// Equal numbers stand for equal node selectors and required affinities,
 	// tolerations, volume topologies, and requests.

@@ -375,6 +375,9 @@ func distinctRows(items []*item) []bitset {
 
 // improve buys again what the quick path bought, and proves a bound.
 func (ps *pass) improve() {
+	if ps.opt.Work == WorkQuick && ps.opt.SkipBound {
+		return
+	}
 	var old, keep []*mach
 	pods := 0
 	for _, m := range ps.machines {

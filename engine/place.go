@@ -27,7 +27,7 @@ func (c *Cluster) Place(pending []PodGroup, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ps.undo()
+	defer ps.end()
 	ps.solve()
 	if ps.scarce() {
 		// Limits or quotas refused pods: start over, the important ones first.
@@ -101,7 +101,6 @@ type pass struct {
 	opt Options
 
 	classes      []*passClass
-	byClass      []*passClass // by number, nil where not pending
 	counters     []*counter
 	counterIndex map[counterKey]*counter
 
@@ -207,28 +206,30 @@ type shapeKey struct {
 }
 
 func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
-	ps := &pass{c: c, cat: c.catalog(), opt: o, byClass: make([]*passClass, len(c.classes)),
+	ps := &pass{c: c, cat: c.catalog(), opt: o,
 		counterIndex: map[counterKey]*counter{}, touched: map[int32]*savedNode{},
 		shapeKey: map[shapeKey]*shape{}, rankLists: map[uint64][]rankList{}, universes: map[universeKey][]int32{}, cursors: map[cursorKey]int{}}
 	var slab []passClass
 	for i := range pending {
 		g := &pending[i]
 		if err := c.checkClass(g.Class); err != nil {
+			ps.end()
 			return nil, fmt.Errorf("pending group %d: %w", i, err)
 		}
 		if len(g.Pods) == 0 {
 			continue
 		}
-		pc := ps.byClass[g.Class]
+		cl := c.classes[g.Class]
+		pc := cl.pending
 		if pc == nil {
 			if len(slab) == 0 {
 				slab = make([]passClass, min(len(pending)-i, 64))
 			}
 			pc, slab = &slab[0], slab[1:]
-			pc.cl = c.classes[g.Class]
+			pc.cl = cl
 			pc.vec = pc.cl.vec
 			pc.contrib, pc.pinKeys = pc.contribRoom[:0], pc.pinRoom[:0]
-			ps.byClass[g.Class] = pc
+			cl.pending = pc
 			ps.classes = append(ps.classes, pc)
 			pc.pods = g.Pods
 		} else {
@@ -297,13 +298,13 @@ func (ps *pass) setupCounters() {
 	}
 	for _, id := range c.antiClasses {
 		owner := c.classes[id]
-		if owner.total == 0 && ps.byClass[id] == nil {
+		if owner.total == 0 && owner.pending == nil {
 			continue
 		}
 		for i, m := range owner.anti {
 			m.update(c)
 			for _, other := range m.matched {
-				if ps.byClass[other] != nil {
+				if c.classes[other].pending != nil {
 					ps.counterFor(owner.antiKeys[i], m, true, nil, false, false)
 					break
 				}
@@ -334,7 +335,7 @@ func (ps *pass) setupCounters() {
 			continue
 		}
 		for _, id := range ctr.m.matched {
-			if pc := ps.byClass[id]; pc != nil {
+			if pc := c.classes[id].pending; pc != nil {
 				note(pc)
 			}
 		}
@@ -855,6 +856,14 @@ func (ps *pass) restart() {
 	}
 	for _, s := range ps.shapes {
 		s.look = s.count
+	}
+}
+
+// end leaves the cluster as it was before the pass.
+func (ps *pass) end() {
+	ps.undo()
+	for _, pc := range ps.classes {
+		pc.cl.pending = nil
 	}
 }
 
