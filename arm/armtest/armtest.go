@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -96,6 +97,167 @@ type Live struct {
 	// Objects are whole NodePools; those whose CPU limit is not 0 count among
 	// Pools.
 	Objects []map[string]any
+	// made are the objects made through Create, by who made them.
+	made map[string][]map[string]any
+	// pods are on nodes, by the node's name; those that blocked has something
+	// to say about are not evicted. waits are the pods without a node.
+	pods     map[string][]string
+	blocked  map[string]string
+	waits    []string
+	cordoned map[string]string
+	// refuse and notReady have Create and NotReady complain.
+	refuse, notReady string
+}
+
+// SetPods puts pods on a node.
+func (l *Live) SetPods(node string, pods ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pods == nil {
+		l.pods = map[string][]string{}
+	}
+	l.pods[node] = pods
+}
+
+// Block keeps a pod from being evicted, for a reason; without one it lets it go.
+func (l *Live) Block(pod, reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.blocked == nil {
+		l.blocked = map[string]string{}
+	}
+	l.blocked[pod] = reason
+}
+
+// SetWaits changes the pods that have no node.
+func (l *Live) SetWaits(pods ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits = pods
+}
+
+// Refuse has Create fail with a reason, and NodePools be not ready for one.
+func (l *Live) Refuse(create, ready string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refuse, l.notReady = create, ready
+}
+
+// State says what was made and which nodes are cordoned, in words.
+func (l *Live) State() (made, cordoned []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, os := range l.made {
+		for _, o := range os {
+			name, _, _ := unstructured.NestedString(o, "metadata", "name")
+			made = append(made, fmt.Sprint(o["kind"], " ", name))
+		}
+	}
+	for n := range l.cordoned {
+		cordoned = append(cordoned, n)
+	}
+	slices.Sort(made)
+	slices.Sort(cordoned)
+	return made, cordoned
+}
+
+// Create implements containerservice.Live.
+func (l *Live) Create(_ context.Context, object map[string]any, by string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refuse != "" {
+		return fmt.Errorf("%s: %w", l.refuse, containerservice.ErrRefused)
+	}
+	if l.made == nil {
+		l.made = map[string][]map[string]any{}
+	}
+	name, _, _ := unstructured.NestedString(object, "metadata", "name")
+	for _, o := range l.made[by] {
+		if n, _, _ := unstructured.NestedString(o, "metadata", "name"); n == name && o["kind"] == object["kind"] {
+			return nil
+		}
+	}
+	l.made[by] = append(l.made[by], object)
+	return nil
+}
+
+// Unmake implements containerservice.Live.
+func (l *Live) Unmake(_ context.Context, by string) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.made, by)
+	return nil, nil
+}
+
+// NotReady implements containerservice.Live.
+func (l *Live) NotReady(_ context.Context, names []string) (map[string]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]string{}
+	for _, n := range names {
+		if l.notReady != "" {
+			out[n] = l.notReady
+		}
+	}
+	return out, nil
+}
+
+// Cordon implements containerservice.Live.
+func (l *Live) Cordon(_ context.Context, nodes []string, by string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cordoned == nil {
+		l.cordoned = map[string]string{}
+	}
+	for _, n := range nodes {
+		l.cordoned[n] = by
+	}
+	return nil
+}
+
+// Uncordon implements containerservice.Live.
+func (l *Live) Uncordon(_ context.Context, by string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n, who := range l.cordoned {
+		if who == by {
+			delete(l.cordoned, n)
+		}
+	}
+	return nil
+}
+
+// Drain implements containerservice.Live: pods are gone when it is called again.
+func (l *Live) Drain(_ context.Context, node string) (left []string, blocked string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left = append(left, l.pods[node]...)
+	var stay []string
+	for _, p := range left {
+		if why := l.blocked[p]; why != "" {
+			stay, blocked = append(stay, p), "pod "+p+": "+why
+		}
+	}
+	if len(left) > 0 {
+		l.pods[node] = stay
+	}
+	return left, blocked, nil
+}
+
+// Waiting implements containerservice.Live.
+func (l *Live) Waiting(context.Context, time.Time) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.waits...), nil
+}
+
+// Release implements containerservice.Live.
+func (l *Live) Release(_ context.Context, node string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.cordoned, node)
+	l.Nodes = slices.DeleteFunc(l.Nodes, func(n string) bool { return n == node })
+	return nil
 }
 
 // SetObjects changes the NodePools.

@@ -32,6 +32,7 @@ func (p *Provider) addClusters() {
 		"stop":                                {Do: p.stop},
 		"start":                               {Do: p.start},
 		"abort":                               {Do: p.abort},
+		"enablenodeprovisioning":              {Permission: "Microsoft.ContainerService/managedClusters/write", Do: p.enable},
 		"disablenodeprovisioning":             {Permission: "Microsoft.ContainerService/managedClusters/write", Do: p.disable},
 		"freezenodeprovisioning":              {Permission: "Microsoft.ContainerService/managedClusters/write", Do: p.freeze},
 		"resumenodeprovisioning":              {Permission: "Microsoft.ContainerService/managedClusters/write", Do: p.resume},

@@ -31,6 +31,28 @@ type Live interface {
 	// EditNodePools has f change every NodePool, as an object of its API, and
 	// writes those of which f says that it did.
 	EditNodePools(ctx context.Context, f func(pool map[string]any) (bool, error)) error
+
+	// Create makes a NodePool or AKSNodeClass and notes on it who did; one that
+	// is there by the same hand is enough. The error wraps ErrRefused if trying
+	// again will not help.
+	Create(ctx context.Context, object map[string]any, by string) error
+	// Unmake deletes what Create made by a hand, NodePools before classes, and
+	// names what is not gone yet.
+	Unmake(ctx context.Context, by string) (left []string, err error)
+	// NotReady says of the NodePools named which are not ready, and why.
+	NotReady(ctx context.Context, names []string) (map[string]string, error)
+	// Cordon keeps new pods from nodes; those that are cordoned already, or not
+	// there, stay as they are. Uncordon undoes what one hand has cordoned.
+	Cordon(ctx context.Context, nodes []string, by string) error
+	Uncordon(ctx context.Context, by string) error
+	// Drain evicts a node's pods as far as their disruption budgets let it now,
+	// and names those that are not gone yet; blocked says what holds them back.
+	Drain(ctx context.Context, node string) (left []string, blocked string, err error)
+	// Waiting names the pods made since then that have no node yet.
+	Waiting(ctx context.Context, since time.Time) ([]string, error)
+	// Release has node auto-provisioning drain a node that it made and delete
+	// its machine.
+	Release(ctx context.Context, node string) error
 }
 
 // Dial gives a cluster's API from its admin kubeconfig.

@@ -114,10 +114,11 @@ func (p *Provider) putMachine(ctx context.Context, q *rp.Request) (*rp.Response,
 	return &rp.Response{Status: first.Status, Body: d, Op: first.Op}, err
 }
 
-func anys(list []string) []any {
+// anys is a list as documents have them.
+func anys[T any](list []T) []any {
 	out := make([]any, len(list))
-	for i, s := range list {
-		out[i] = s
+	for i, v := range list {
+		out[i] = v
 	}
 	return out
 }

@@ -181,6 +181,7 @@ func resumePool(pool map[string]any) (bool, error) {
 
 func (p *Provider) addMigration() {
 	p.env.Engine.Register("DisableNodeProvisioning", rp.Kind{Step: p.stepDisable, Failed: p.clusterFailed})
+	p.env.Engine.Register(migrateKind, rp.Kind{Step: p.stepMigrate, Failed: p.clusterFailed})
 }
 
 func (p *Provider) dial(ctx context.Context, uid string) (Live, error) {
