@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/nap-aks/nap/arm/armtest"
+	"github.com/nap-aks/nap/arm/intent"
 )
 
 // autoscaledCluster has a system pool of 3, a pool "web" of 2 and one "batch" of
@@ -60,6 +62,23 @@ func fromAutoscaler(more ...any) map[string]any {
 		out[more[i].(string)] = more[i+1]
 	}
 	return out
+}
+
+// blocks has the machinery keep the pods of some nodes, for a reason; an empty
+// one lets them go.
+func blocks(m *armtest.Machinery) func(node, why string) {
+	var mu sync.Mutex
+	reasons := map[string]string{}
+	m.Blocked = func(i intent.MachineIntent) string {
+		mu.Lock()
+		defer mu.Unlock()
+		return reasons[i.NodeName]
+	}
+	return func(node, why string) {
+		mu.Lock()
+		defer mu.Unlock()
+		reasons[node] = why
+	}
 }
 
 // inProgress polls an operation until its progress says something.
@@ -144,11 +163,10 @@ func TestEnableRefuses(t *testing.T) {
 func TestEnableMigrates(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
+	block := blocks(m)
 	autoscaledCluster(a)
 	web := machines(a, "web")
-	a.Live.SetPods(web[0], "shop/web-0", "shop/web-1")
-	a.Live.SetPods(web[1], "shop/web-2")
-	a.Live.Block("shop/web-2", "the budget web allows none")
+	block(web[1], "the budget web allows none")
 	m.Hold(true)
 	r := a.Do("POST", enablePath, fromAutoscaler())
 	inProgress(a, r, "the controller of node auto-provisioning comes up")
@@ -168,7 +186,7 @@ func TestEnableMigrates(t *testing.T) {
 	a.Stop()
 	a.Live.Refuse("", "")
 	a.Start()
-	inProgress(a, r, web[1]+" has 1 pods left, pod shop/web-2: the budget web allows none")
+	inProgress(a, r, "pool web: 2 nodes left to drain; "+web[1]+" is being drained, the budget web allows none")
 	if _, cordoned := a.Live.State(); !slices.Contains(cordoned, web[0]) || !slices.Contains(cordoned, web[1]) {
 		t.Errorf("cordoned are %v", cordoned)
 	}
@@ -176,8 +194,8 @@ func TestEnableMigrates(t *testing.T) {
 		t.Errorf("while a pod cannot be evicted: web %s", got)
 	}
 	a.Live.SetWaits("shop/web-9")
-	a.Live.Block("shop/web-2", "")
-	inProgress(a, r, "waiting for a place for shop/web-9")
+	block(web[1], "")
+	inProgress(a, r, "pool web: 1 nodes left to drain; waiting for a place for shop/web-9")
 	a.Stop()
 	a.Start()
 	a.Live.SetWaits()
@@ -210,6 +228,7 @@ func TestEnableDeletesPoolsAndTakesTheGivenNodePools(t *testing.T) {
 func TestEnableIsUndone(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
+	block := blocks(m)
 	autoscaledCluster(a)
 	abort := func() {
 		if r := a.Do("POST", clusterID+"/abort", nil); r.Status != 202 {
@@ -241,10 +260,9 @@ func TestEnableIsUndone(t *testing.T) {
 		}, "spec.limits is wrong"},
 		{"aborted when a pool is empty and one half drained", func() {
 			web := machines(a, "web")
-			a.Live.SetPods(web[0], "shop/a")
-			a.Live.Block("shop/a", "not now")
+			block(web[0], "not now")
 			op = a.Do("POST", enablePath, fromAutoscaler())
-			inProgress(a, op, "1 nodes left to drain; "+web[0]+" has 1 pods left, pod shop/a: not now")
+			inProgress(a, op, "1 nodes left to drain; "+web[0]+" is being drained, not now")
 			a.Live.Set([]string{"aks-new-1", "aks-new-2"}, nil)
 			a.Stop()
 			a.Start()
@@ -265,7 +283,9 @@ func TestEnableIsUndone(t *testing.T) {
 			}
 			a.Live.Refuse("", "")
 			a.Live.SetWaits()
-			a.Live.Block("shop/a", "")
+			for _, n := range machines(a, "web") {
+				block(n, "")
+			}
 			state := strings.Fields(clusterMode(a))
 			if got := fmt.Sprint(state[:2], "; ", poolOf(a, "web"), "; ", poolOf(a, "batch"), "; ", len(machines(a, "web")), len(machines(a, "batch"))); got != "[Manual Auto]; 2 nodes, autoscaler true 1-4; 1 nodes, autoscaler true 0-9; 2 1" {
 				t.Errorf("the cluster is %s", got)

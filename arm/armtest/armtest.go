@@ -99,34 +99,11 @@ type Live struct {
 	Objects []map[string]any
 	// made are the objects made through Create, by who made them.
 	made map[string][]map[string]any
-	// pods are on nodes, by the node's name; those that blocked has something
-	// to say about are not evicted. waits are the pods without a node.
-	pods     map[string][]string
-	blocked  map[string]string
+	// waits are the pods without a node.
 	waits    []string
 	cordoned map[string]string
 	// refuse and notReady have Create and NotReady complain.
 	refuse, notReady string
-}
-
-// SetPods puts pods on a node.
-func (l *Live) SetPods(node string, pods ...string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.pods == nil {
-		l.pods = map[string][]string{}
-	}
-	l.pods[node] = pods
-}
-
-// Block keeps a pod from being evicted, for a reason; without one it lets it go.
-func (l *Live) Block(pod, reason string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.blocked == nil {
-		l.blocked = map[string]string{}
-	}
-	l.blocked[pod] = reason
 }
 
 // SetWaits changes the pods that have no node.
@@ -225,23 +202,6 @@ func (l *Live) Uncordon(_ context.Context, by string) error {
 		}
 	}
 	return nil
-}
-
-// Drain implements containerservice.Live: pods are gone when it is called again.
-func (l *Live) Drain(_ context.Context, node string) (left []string, blocked string, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	left = append(left, l.pods[node]...)
-	var stay []string
-	for _, p := range left {
-		if why := l.blocked[p]; why != "" {
-			stay, blocked = append(stay, p), "pod "+p+": "+why
-		}
-	}
-	if len(left) > 0 {
-		l.pods[node] = stay
-	}
-	return left, blocked, nil
 }
 
 // Waiting implements containerservice.Live.

@@ -24,8 +24,6 @@ const (
 	// it: giving up takes back that and nothing else.
 	madeAnnotation   = "node-auto-provisioning.local/made-by"
 	cordonAnnotation = "node-auto-provisioning.local/cordoned-by"
-
-	doNotDisrupt = "karpenter.sh/do-not-disrupt"
 )
 
 var (
@@ -208,73 +206,6 @@ func (l liveCluster) Uncordon(ctx context.Context, by string) error {
 	return nil
 }
 
-// Drain implements Live.
-func (l liveCluster) Drain(ctx context.Context, node string) ([]string, string, error) {
-	pods, err := l.pods(ctx, "spec.nodeName="+node)
-	if err != nil {
-		return nil, "", err
-	}
-	var left []string
-	blocked := ""
-	for i := range pods {
-		p := &pods[i]
-		phase, _, _ := unstructured.NestedString(p.Object, "status", "phase")
-		if stays(p) || phase == "Succeeded" || phase == "Failed" {
-			continue
-		}
-		key := p.GetNamespace() + "/" + p.GetName()
-		left = append(left, key)
-		if p.GetDeletionTimestamp() != nil {
-			continue
-		}
-		if p.GetAnnotations()[doNotDisrupt] == "true" {
-			blocked = "pod " + key + " has the annotation " + doNotDisrupt
-			continue
-		}
-		uid := p.GetUID()
-		_, err := l.c.Resource(podsOf).Namespace(p.GetNamespace()).Create(ctx, &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "policy/v1", "kind": "Eviction", "metadata": map[string]any{"name": p.GetName(), "namespace": p.GetNamespace()},
-			"deleteOptions": map[string]any{"preconditions": map[string]any{"uid": string(uid)}},
-		}}, metav1.CreateOptions{}, "eviction")
-		switch {
-		case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		case apierrors.IsTooManyRequests(err):
-			blocked = "pod " + key + ": " + why(err)
-		default:
-			return nil, "", fmt.Errorf("evicting pod %s: %w", key, err)
-		}
-	}
-	return left, blocked, nil
-}
-
-// why is what the API server says of an eviction that has to wait, with the
-// disruption budget's name.
-func why(err error) string {
-	var s apierrors.APIStatus
-	if errors.As(err, &s) && s.Status().Details != nil {
-		for _, c := range s.Status().Details.Causes {
-			if c.Message != "" {
-				return c.Message
-			}
-		}
-	}
-	return err.Error()
-}
-
-// stays tells the pods that end with their node: those of DaemonSets and those
-// that the kubelet runs by itself.
-func stays(p *unstructured.Unstructured) bool {
-	if _, mirror := p.GetAnnotations()["kubernetes.io/config.mirror"]; mirror {
-		return true
-	}
-	for _, o := range p.GetOwnerReferences() {
-		if o.Controller != nil && *o.Controller && o.Kind == "DaemonSet" {
-			return true
-		}
-	}
-	return false
-}
-
 func (l liveCluster) pods(ctx context.Context, fields string) ([]unstructured.Unstructured, error) {
 	var out []unstructured.Unstructured
 	opts := metav1.ListOptions{FieldSelector: fields, Limit: 500}
@@ -336,8 +267,6 @@ func few(names []string) string {
 // emptying is how a pool's nodes are taken away with their pods moved first.
 type emptying struct {
 	live Live
-	// by is the operation that cordons.
-	by string
 	// keep is how many nodes stay: those with the lowest numbers.
 	keep int
 	// width is how many are drained at a time.
@@ -347,95 +276,83 @@ type emptying struct {
 	wait []string
 }
 
-// emptyPool drains the nodes of a pool that are one too many, in the order in
-// which a scale-in takes them, and removes those that are empty by lowering the
-// pool's count. It does one step and says what it waits for, or that all is
-// done: nodes and machines are gone.
-func (p *Provider) emptyPool(ctx context.Context, cluster, pool *rp.Record, e emptying) (done bool, progress string, err error) {
-	name := pool.ParsedID().Name()
-	have, _, err := intent.List[intent.MachineIntent](ctx, p.env.Store.KV, intent.MachineIntentPrefix+cluster.UID+"/"+name+"/")
+// emptyPool drains the nodes of a pool that are one too many, the newest first,
+// and removes those that are empty by lowering the pool's count. None of them
+// takes pods any more from the beginning, so that no pod moves twice. It does
+// one step and says what it waits for, or that all is done: nodes and machines
+// are gone.
+func (p *Provider) emptyPool(ctx context.Context, op *rp.Operation, cluster, pool *rp.Record, e emptying) (done bool, waiting string, err error) {
+	s, err := p.look(ctx, op, cluster, pool)
 	if err != nil {
 		return false, "", err
 	}
-	sts, _, err := intent.List[intent.MachineStatus](ctx, p.env.Store.KV, intent.MachineStatusPrefix+cluster.UID+"/"+name+"/")
-	if err != nil {
-		return false, "", err
-	}
-	wanted := map[string]bool{}
-	for _, m := range have {
-		wanted[m.Name] = true
-	}
-	leaving := 0
-	for _, s := range sts {
-		if !wanted[s.Name] {
-			leaving++
-		}
-	}
-	sort.Slice(have, func(i, j int) bool { return instanceNumber(have[i].Name) < instanceNumber(have[j].Name) })
-	if len(have) <= e.keep {
-		if leaving > 0 {
-			return false, fmt.Sprintf("pool %s: %d machines are being deleted", name, leaving), nil
+	if len(s.nodes) <= e.keep {
+		if s.gone > 0 {
+			return false, fmt.Sprintf("pool %s: %d machines are being deleted", s.name, s.gone), nil
 		}
 		return true, "", nil
 	}
-	going := have[e.keep:]
-	var nodes []string
-	for _, m := range going {
-		nodes = append(nodes, m.NodeName)
+	going := s.nodes[e.keep:]
+	var names []string
+	for _, n := range going {
+		names = append(names, n.NodeName)
 	}
-	if err := e.live.Cordon(ctx, nodes, e.by); err != nil {
+	if err := e.live.Cordon(ctx, names, op.ID); err != nil {
 		return false, "", err
 	}
-	if leaving >= max(1, e.width) {
-		return false, fmt.Sprintf("pool %s: %d nodes left to drain; %d machines are being deleted", name, len(going), leaving), nil
+	width := max(1, e.width)
+	if s.gone >= width {
+		return false, fmt.Sprintf("pool %s: %d nodes left to drain; %d machines are being deleted", s.name, len(going), s.gone), nil
 	}
-	if len(e.wait) > 0 {
-		return false, fmt.Sprintf("pool %s: %d nodes left to drain; waiting for a place for %s", name, len(going), few(e.wait)), nil
-	}
-	var empty []intent.MachineIntent
+	var ask, empty []*node
 	var parts []string
-	for i := 0; i < max(1, e.width)-leaving && i < len(going); i++ {
-		m := going[len(going)-1-i]
-		left, blocked, err := e.live.Drain(ctx, m.NodeName)
-		switch {
-		case err != nil:
-			return false, "", err
-		case len(left) == 0:
-			empty = append(empty, m)
-		case blocked != "":
-			parts = append(parts, fmt.Sprintf("%s has %d pods left, %s", m.NodeName, len(left), blocked))
-		default:
-			parts = append(parts, fmt.Sprintf("%s has %d pods left", m.NodeName, len(left)))
+	for i := 0; i < width-s.gone && i < len(going); i++ {
+		n := going[len(going)-1-i]
+		switch state := n.drain(); {
+		case state == intent.Drained, !n.up && n.status.Phase != intent.MachineRunning: // or it has not come up at all
+			empty = append(empty, n)
+			parts = append(parts, n.NodeName+" is empty and goes")
+			continue
+		case n.Drain == nil && len(e.wait) > 0: // those that were begun go on
+			parts = append(parts, "waiting for a place for "+few(e.wait))
+			continue
+		case n.Drain == nil, state == intent.DrainFailed:
+			n.Drain = &intent.Drain{Since: p.env.Now().UTC(), Timeout: 2 * stuckAfter}
+			ask = append(ask, n)
 		}
+		text := n.NodeName + " is being drained"
+		if n.status.Drain != nil && n.status.Drain.Message != "" {
+			text += ", " + n.status.Drain.Message
+		}
+		parts = append(parts, text)
+	}
+	if err := s.write(ask); err != nil {
+		return false, "", err
 	}
 	if len(empty) > 0 {
 		var ops []clientv3.Op
 		for _, m := range empty {
 			ops = append(ops, clientv3.OpDelete(intent.MachineIntentKey(m.ClusterUID, m.Pool, m.Name)))
-			parts = append(parts, m.NodeName+" is empty and goes")
 		}
-		pool.Doc.Set(float64(len(have)-len(empty)), "properties", "count")
+		pool.Doc.Set(float64(len(s.nodes)-len(empty)), "properties", "count")
 		pool.State, pool.ETag, pool.ChangedAt = "Scaling", rp.NewGUID(), p.env.Now().UTC()
-		resp, err := p.env.Store.KV.Txn(ctx).If(rp.Unchanged(pool), rp.Exists(cluster.ParsedID())).Then(append(ops, rp.PutOp(pool))...).Commit()
-		if err != nil {
-			return false, "", fmt.Errorf("removing nodes of pool %s: %w", name, err)
-		}
-		if !resp.Succeeded {
-			return false, fmt.Sprintf("pool %s: %d nodes left to drain", name, len(going)), nil // the next step looks again
+		// If it changed meanwhile, the next step looks again.
+		if _, err := p.env.Store.KV.Txn(ctx).If(rp.Unchanged(pool), rp.Exists(cluster.ParsedID())).Then(append(ops, rp.PutOp(pool))...).Commit(); err != nil {
+			return false, "", fmt.Errorf("removing nodes of pool %s: %w", s.name, err)
 		}
 	}
-	return false, fmt.Sprintf("pool %s: %d nodes left to drain; %s", name, len(going), strings.Join(parts, "; ")), nil
+	return false, fmt.Sprintf("pool %s: %d nodes left to drain; %s", s.name, len(going), strings.Join(parts, "; ")), nil
 }
 
 // progressed notes an operation's progress. It says how long it has been the
 // same, and whether the note has to be saved.
-func (p *Provider) progressed(op *rp.Operation, progress string) (same time.Duration, save bool) {
+func (p *Provider) progressed(op *rp.Operation, text string) (same time.Duration, save bool) {
 	now := p.env.Now().UTC()
 	since, err := time.Parse(time.RFC3339Nano, op.Data.Str("since"))
-	if err == nil && op.Data.Str("progress") == progress {
+	if err == nil && op.Data.Str("progress") == text {
 		return now.Sub(since), false
 	}
 	op.Data = op.Data.Clone()
-	op.Data["progress"], op.Data["since"] = progress, now.Format(time.RFC3339Nano)
+	op.Data["progress"], op.Data["since"] = text, now.Format(time.RFC3339Nano)
 	return 0, true
 }

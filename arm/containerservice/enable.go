@@ -259,9 +259,9 @@ func gaveUp(op *rp.Operation) *rp.Error {
 
 // next saves that an operation has come to a phase, with the writes that belong
 // to it.
-func next(op *rp.Operation, phase, progress string) (rp.Step, error) {
+func next(op *rp.Operation, phase, text string) (rp.Step, error) {
 	op.Data = op.Data.Clone()
-	op.Data["phase"], op.Data["progress"] = phase, progress
+	op.Data["phase"], op.Data["progress"] = phase, text
 	op.Data.Drop("since")
 	return rp.Step{Save: true}, nil
 }
@@ -284,9 +284,8 @@ func (p *Provider) stepMigrate(ctx context.Context, op *rp.Operation) (rp.Step, 
 	}
 	ready, err := p.ready(ctx, r.UID)
 	if err != nil {
-		var e *rp.Error
-		if errors.As(err, &e) && op.Data.Map("why") == nil {
-			return giveUp(op, e)
+		if rp.IsError(err) && op.Data.Map("why") == nil {
+			return giveUp(op, rp.AsError(err))
 		}
 		return rp.Step{}, err
 	}
@@ -320,13 +319,13 @@ func (p *Provider) stepMigrate(ctx context.Context, op *rp.Operation) (rp.Step, 
 
 // waiting notes what an operation waits for; after a while without any change
 // it gives up.
-func (p *Provider) waiting(op *rp.Operation, progress string, watch []string) (rp.Step, error) {
-	same, save := p.progressed(op, progress)
+func (p *Provider) waiting(op *rp.Operation, text string, watch []string) (rp.Step, error) {
+	same, save := p.progressed(op, text)
 	if save {
 		return rp.Step{Save: true}, nil
 	}
 	if same > stuckAfter {
-		e := rp.Conflict("OperationTimeout", "Nothing has changed for %s: %s.", stuckAfter, progress)
+		e := rp.Conflict("OperationTimeout", "Nothing has changed for %s: %s.", stuckAfter, text)
 		if op.Data.Map("why") == nil {
 			e.Message += " Node auto-provisioning is off again and the pools are as before."
 			return giveUp(op, e)
@@ -334,7 +333,7 @@ func (p *Provider) waiting(op *rp.Operation, progress string, watch []string) (r
 		if w := gaveUp(op); w != rp.ErrCanceled {
 			e.Message = w.Message + " " + e.Message
 		}
-		e.Message += " Putting everything back was not finished: repeat the request, or finish by hand (nap disable)."
+		e.Message += " Putting everything back was not finished: repeat the request, or finish by hand."
 		return rp.Step{}, e
 	}
 	return rp.Step{Watch: watch, After: time.Second}, nil
@@ -387,12 +386,12 @@ func (p *Provider) drainPools(ctx, callCtx context.Context, op *rp.Operation, r 
 			continue
 		}
 		pools = append(pools, pool)
-		done, progress, err := p.emptyPool(callCtx, r, pool, emptying{live: live, by: op.ID, width: width, wait: wait})
+		done, text, err := p.emptyPool(callCtx, op, r, pool, emptying{live: live, width: width, wait: wait})
 		if err != nil {
 			return rp.Step{}, err
 		}
 		if !done {
-			return p.waiting(op, progress, []string{intent.MachineStatusPrefix + r.UID + "/" + name + "/"})
+			return p.waiting(op, text, []string{intent.MachineStatusPrefix + r.UID + "/" + name + "/"})
 		}
 	}
 	if len(wait) > 0 {
@@ -413,7 +412,7 @@ func (p *Provider) drainPools(ctx, callCtx context.Context, op *rp.Operation, r 
 }
 
 // restorePools gives pools their counts back and says when the nodes are there.
-func (p *Provider) restorePools(ctx context.Context, op *rp.Operation, r *rp.Record, live Live) (done bool, progress string, err error) {
+func (p *Provider) restorePools(ctx context.Context, op *rp.Operation, r *rp.Record, live Live) (done bool, waiting string, err error) {
 	if err := live.Uncordon(ctx, op.ID); err != nil {
 		return false, "", err
 	}
@@ -441,12 +440,12 @@ func (p *Provider) restorePools(ctx context.Context, op *rp.Operation, r *rp.Rec
 				return false, "", err
 			}
 		}
-		ok, waiting, err := p.reconcilePool(ctx, r, pool)
+		at, err := p.reconcilePool(ctx, op, r, pool)
 		if err != nil {
 			return false, "", err
 		}
-		if !ok {
-			return false, "giving up: waiting for " + waiting, nil
+		if !at.done {
+			return false, "waiting for " + at.waiting, nil
 		}
 	}
 	return true, "", nil
@@ -458,12 +457,15 @@ func (p *Provider) undoMigration(ctx, callCtx context.Context, op *rp.Operation,
 	manual := op.Data.Str("before", "mode") != modeAuto
 	switch op.Data.Str("phase") {
 	case phaseUndo:
-		done, progress, err := p.restorePools(callCtx, op, r, live)
-		if err != nil {
+		done, text, err := p.restorePools(callCtx, op, r, live)
+		if err != nil && !rp.IsError(err) {
 			return rp.Step{}, err
 		}
+		if err != nil {
+			text = err.Error() // must not end what puts things back
+		}
 		if !done {
-			return p.waiting(op, progress, []string{intent.MachineStatusPrefix + r.UID + "/"})
+			return p.waiting(op, "giving up: "+text, []string{intent.MachineStatusPrefix + r.UID + "/"})
 		}
 		if manual {
 			return next(op, phaseReturn, "the pools are as before; provisioned nodes go")

@@ -45,9 +45,6 @@ type Live interface {
 	// there, stay as they are. Uncordon undoes what one hand has cordoned.
 	Cordon(ctx context.Context, nodes []string, by string) error
 	Uncordon(ctx context.Context, by string) error
-	// Drain evicts a node's pods as far as their disruption budgets let it now,
-	// and names those that are not gone yet; blocked says what holds them back.
-	Drain(ctx context.Context, node string) (left []string, blocked string, err error)
 	// Waiting names the pods made since then that have no node yet.
 	Waiting(ctx context.Context, since time.Time) ([]string, error)
 	// Release has node auto-provisioning drain a node that it made and delete

@@ -77,6 +77,9 @@ func annotation(pool map[string]any, key string) string {
 func annotate(pool map[string]any, key, value string) error {
 	if value == "" {
 		unstructured.RemoveNestedField(pool, "metadata", "annotations", key)
+		if as, ok, err := unstructured.NestedMap(pool, "metadata", "annotations"); err == nil && ok && len(as) == 0 {
+			unstructured.RemoveNestedField(pool, "metadata", "annotations")
+		}
 		return nil
 	}
 	return unstructured.SetNestedField(pool, value, "metadata", "annotations", key)
@@ -209,9 +212,9 @@ func (p *Provider) mustBeAuto(ctx context.Context, q *rp.Request) (*rp.Record, e
 
 // disable begins what the documentation has people do by hand: no new nodes,
 // existing ones drained under disruption budgets into pools of a fixed size,
-// then mode Manual. The body may name such a pool to create or to scale first:
+// then mode Manual. The body may name such pools to create or to scale first:
 //
-//	{"fixedPool": {"name": "…", "vmSize": "…", "count": 3}}
+//	{"fixedPools": [{"name": "…", "vmSize": "…", "count": 3}]}
 func (p *Provider) disable(ctx context.Context, q *rp.Request) (*rp.Response, error) {
 	r, err := p.mustBeAuto(ctx, q)
 	if err != nil {
@@ -219,14 +222,30 @@ func (p *Provider) disable(ctx context.Context, q *rp.Request) (*rp.Response, er
 	}
 	id := r.ParsedID()
 	c := &rp.Change{Env: p.env, Caller: q.Caller, ID: id, Type: q.Type, Rec: r, Doc: r.Doc, Lock: lockOf(id), Busy: busy, Op: &rp.Operation{Kind: "DisableNodeProvisioning", Verb: "Updating", Data: rp.Doc{}}}
+	specs := q.Body.List("fixedPools")
 	if fixed := q.Body.Map("fixedPool"); fixed != nil {
-		pool, err := p.fixedPool(ctx, r, q.Caller, fixed)
+		specs = append([]any{map[string]any(fixed)}, specs...)
+	}
+	var pools []any
+	seen := map[string]bool{}
+	for i, x := range specs {
+		spec, ok := x.(map[string]any)
+		if !ok {
+			return nil, rp.BadRequest("InvalidParameter", "fixedPools[%d] is not an object.", i).At("fixedPools")
+		}
+		pool, before, err := p.fixedPool(ctx, r, q.Caller, spec)
 		if err != nil {
 			return nil, err
 		}
+		name := pool.ParsedID().Name()
+		if seen[name] {
+			return nil, rp.BadRequest("InvalidParameter", "fixedPools names '%s' twice.", name).At("fixedPools")
+		}
+		seen[name] = true
 		c.Cmps, c.Ops = append(c.Cmps, rp.Unchanged(pool)), append(c.Ops, rp.PutOp(pool))
-		c.Op.Data["pool"] = pool.ParsedID().Name()
+		pools = append(pools, map[string]any{"name": name, "before": before})
 	}
+	c.Op.Data["pools"] = pools
 	r.State, r.ETag, r.ChangedAt, r.ChangedBy = "Updating", rp.NewGUID(), p.env.Now().UTC(), q.Caller.ObjectID
 	if err := p.env.StartOperation(ctx, c); err != nil {
 		return nil, err
@@ -234,23 +253,29 @@ func (p *Provider) disable(ctx context.Context, q *rp.Request) (*rp.Response, er
 	return &rp.Response{Status: http.StatusAccepted, Op: c.Op, WithLocation: true}, nil
 }
 
-// fixedPool makes the record of the pool that a disabled cluster's pods go to.
-func (p *Provider) fixedPool(ctx context.Context, cluster *rp.Record, caller rp.Principal, spec rp.Doc) (*rp.Record, error) {
+// newPool is the count before of a pool that there was not.
+const newPool = -1
+
+// fixedPool makes the record of a pool that a disabled cluster's pods go to, and
+// tells how many nodes it had, or newPool.
+func (p *Provider) fixedPool(ctx context.Context, cluster *rp.Record, caller rp.Principal, spec rp.Doc) (*rp.Record, int, error) {
 	id := cluster.ParsedID().Child("agentPools", spec.Str("name"))
 	t := p.env.FindType(poolType)
 	if !t.NameRule.MatchString(id.Name()) || id.Name() == intent.MachinesPool {
-		return nil, rp.BadRequest("InvalidParameter", "The name '%s' of fixedPool is invalid. %s", id.Name(), t.NameHelp).At("fixedPool.name")
+		return nil, 0, rp.BadRequest("InvalidParameter", "The name '%s' of a fixed pool is invalid. %s", id.Name(), t.NameHelp).At("fixedPools.name")
 	}
 	r, err := p.env.Store.Get(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
+	before := newPool
 	var old rp.Doc
 	now := p.env.Now().UTC()
 	if r == nil {
 		r = &rp.Record{ID: id.String(), UID: rp.NewGUID(), CreatedAt: now, CreatedBy: caller.ObjectID, Internal: rp.Doc{}, Doc: rp.Doc{}}
 	} else {
 		old = r.Doc.Clone()
+		before, _ = old.Int("properties", "count")
 	}
 	props := map[string]any{}
 	for _, k := range []string{"vmSize", "count", "mode", "osSKU", "availabilityZones"} {
@@ -260,10 +285,10 @@ func (p *Provider) fixedPool(ctx context.Context, cluster *rp.Record, caller rp.
 	}
 	r.Doc = rp.MergePut(r.Doc, rp.Doc{"properties": props})
 	if err := p.completePool(cluster.Doc, r.Doc, old, id.Name()); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	r.State, r.ETag, r.ChangedAt, r.ChangedBy = "Updating", rp.NewGUID(), now, caller.ObjectID
-	return r, nil
+	return r, before, nil
 }
 
 func (p *Provider) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step, error) {
@@ -275,7 +300,11 @@ func (p *Provider) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step, 
 	if r == nil {
 		return rp.Step{}, rp.NotFound(id)
 	}
-	if op.Data.Str("phase") == "manual" {
+	phase := op.Data.Str("phase")
+	if op.Cancel && phase != phaseUndo {
+		return giveUp(op, rp.ErrCanceled)
+	}
+	if phase == phaseManual {
 		ok, err := p.ready(ctx, r.UID)
 		if err != nil || !ok {
 			return rp.Step{Watch: []string{intent.ClusterStatusKey(r.UID)}, After: 2 * time.Second}, err
@@ -289,38 +318,42 @@ func (p *Provider) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step, 
 	}
 	callCtx, cancel := context.WithTimeout(ctx, liveTimeout)
 	defer cancel()
-	giveUp := func(e *rp.Error) (rp.Step, error) {
-		if err := live.EditNodePools(callCtx, reopenPool); err != nil {
-			return rp.Step{}, fmt.Errorf("opening the NodePools again: %w", err)
-		}
-		return rp.Step{}, e
+	if phase == phaseUndo {
+		return p.undoDisable(ctx, callCtx, op, r, live)
 	}
-	if op.Cancel {
-		return giveUp(rp.ErrCanceled)
-	}
-	// The pool comes first: pods need a place to go to.
-	if name := op.Data.Str("pool"); name != "" && op.Data.Str("phase") == "" {
-		pool, err := p.env.Store.Get(ctx, id.Child("agentPools", name))
-		if err != nil {
-			return rp.Step{}, err
-		}
-		if pool != nil {
+	if phase == phaseStart {
+		// The pools come first: pods need a place to go to.
+		for _, x := range op.Data.List("pools") {
+			name := rp.Doc(x.(map[string]any)).Str("name")
+			pool, err := p.env.Store.Get(ctx, id.Child("agentPools", name))
+			if err != nil {
+				return rp.Step{}, err
+			}
+			if pool == nil {
+				continue
+			}
 			at, err := p.reconcilePool(ctx, op, r, pool)
+			if rp.IsError(err) {
+				return giveUp(op, rp.AsError(err))
+			}
 			if err != nil {
 				return rp.Step{}, err
 			}
 			if !at.done {
-				return p.waitForPool(op, r, name, at)
+				same, save := p.progressed(op, "waiting for "+at.waiting)
+				if save {
+					return rp.Step{Save: true}, nil
+				}
+				if same > stuckAfter {
+					return giveUp(op, rp.Conflict("OperationTimeout", "Gave up after %s of waiting for %s. Node auto-provisioning is on, as before.", stuckAfter, at.waiting))
+				}
+				return rp.Step{Watch: []string{intent.MachineStatusPrefix + r.UID + "/" + name + "/"}, After: 2 * time.Second}, nil
 			}
 		}
-	}
-	if op.Data.Str("phase") != "drain" {
 		if err := live.EditNodePools(callCtx, closePool); err != nil {
 			return rp.Step{}, err
 		}
-		op.Data = op.Data.Clone()
-		op.Data["phase"] = "drain"
-		return rp.Step{Save: true}, nil
+		return next(op, phaseDrain, "no new nodes come; those that there are will be drained")
 	}
 	nodes, err := live.ProvisionedNodes(callCtx)
 	if err != nil {
@@ -345,19 +378,83 @@ func (p *Provider) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step, 
 		names = append(names, n)
 	}
 	sort.Strings(names)
-	now := p.env.Now().UTC()
-	progress := fmt.Sprintf("%d nodes left: %s", len(names), strings.Join(names, ", "))
-	since, perr := time.Parse(time.RFC3339Nano, op.Data.Str("since"))
-	if op.Data.Str("progress") != progress || perr != nil {
-		op.Data = op.Data.Clone()
-		op.Data["progress"], op.Data["since"] = progress, now.Format(time.RFC3339Nano)
+	same, save := p.progressed(op, fmt.Sprintf("%d nodes left: %s", len(names), strings.Join(names, ", ")))
+	if save {
 		return rp.Step{Save: true}, nil
 	}
-	if now.Sub(since) > stuckAfter {
-		return giveUp(refused(modePath+" cannot be Manual unless no Node has the label karpenter.sh/nodepool", fmt.Sprintf(
-			"For %s no node has gone; left are %s. Their pods find no place elsewhere, or a PodDisruptionBudget or a karpenter.sh/do-not-disrupt annotation keeps them. Node auto-provisioning is on again, as before. Give the pods a fixed pool that is large enough (fixedPool) and repeat the request.", stuckAfter, strings.Join(names, ", "))))
+	if same > stuckAfter {
+		return giveUp(op, refused(modePath+" cannot be Manual unless no Node has the label karpenter.sh/nodepool", fmt.Sprintf(
+			"For %s no node has gone; left are %s. Their pods find no place elsewhere, or a PodDisruptionBudget or a karpenter.sh/do-not-disrupt annotation keeps them. Node auto-provisioning is on again, as before. Give the pods fixed pools that are large enough (fixedPools) and repeat the request.", stuckAfter, strings.Join(names, ", "))))
 	}
 	return rp.Step{Watch: []string{rp.ResourcePrefix + "microsoft.containerservice/"}, After: 2 * time.Second}, nil
+}
+
+// undoDisable puts everything back: mode Auto, the NodePools as they were, and
+// the fixed pools, whose nodes are drained before they go.
+func (p *Provider) undoDisable(ctx, callCtx context.Context, op *rp.Operation, r *rp.Record, live Live) (rp.Step, error) {
+	if mode(r.Doc) != modeAuto {
+		r.Doc.Set(modeAuto, "properties", "nodeProvisioningProfile", "mode")
+		r.Internal.Drop("closedPools")
+		c := &rp.Change{Env: p.env, ID: r.ParsedID(), Rec: r, Doc: r.Doc}
+		if err := p.writeIntent(ctx, c); err != nil {
+			return rp.Step{}, err
+		}
+		op.Data = op.Data.Clone()
+		op.Data["progress"] = "mode Auto is put back"
+		return rp.Step{Save: true, Cmps: append(c.Cmps, rp.Unchanged(r)), Ops: append([]clientv3.Op{rp.PutOp(r)}, c.Ops...)}, nil
+	}
+	ready, err := p.ready(ctx, r.UID)
+	if err != nil {
+		return rp.Step{}, err
+	}
+	if !ready {
+		return p.waiting(op, "giving up: the controller of node auto-provisioning comes up again", []string{intent.ClusterStatusKey(r.UID)})
+	}
+	if err := live.EditNodePools(callCtx, reopenPool); err != nil {
+		return rp.Step{}, fmt.Errorf("opening the NodePools again: %w", err)
+	}
+	wait, err := live.Waiting(callCtx, op.Start)
+	if err != nil {
+		return rp.Step{}, err
+	}
+	for _, x := range op.Data.List("pools") {
+		d := rp.Doc(x.(map[string]any))
+		before, _ := d.Int("before")
+		pool, err := p.env.Store.Get(ctx, r.ParsedID().Child("agentPools", d.Str("name")))
+		if err != nil {
+			return rp.Step{}, err
+		}
+		if pool == nil {
+			continue
+		}
+		watch := []string{intent.MachineStatusPrefix + r.UID + "/" + d.Str("name") + "/"}
+		done, text, err := p.emptyPool(callCtx, op, r, pool, emptying{live: live, keep: max(0, before), wait: wait})
+		if err != nil {
+			return rp.Step{}, err
+		}
+		if !done {
+			return p.waiting(op, "giving up: "+text, watch)
+		}
+		if before == newPool {
+			return rp.Step{Save: true, Cmps: []clientv3.Cmp{rp.Unchanged(pool)}, Ops: []clientv3.Op{rp.DeleteOp(pool.ParsedID())}}, nil
+		}
+		if n, _ := pool.Doc.Int("properties", "count"); n != before {
+			pool.Doc.Set(float64(before), "properties", "count")
+			pool.ETag, pool.ChangedAt = rp.NewGUID(), p.env.Now().UTC()
+			return rp.Step{Save: true, Cmps: []clientv3.Cmp{rp.Unchanged(pool)}, Ops: []clientv3.Op{rp.PutOp(pool)}}, nil
+		}
+		at, err := p.reconcilePool(ctx, op, r, pool)
+		if err != nil && !rp.IsError(err) {
+			return rp.Step{}, err
+		}
+		if err != nil {
+			at.waiting = err.Error() // must not end what puts things back
+		}
+		if !at.done {
+			return p.waiting(op, "giving up: waiting for "+at.waiting, watch)
+		}
+	}
+	return rp.Step{}, gaveUp(op)
 }
 
 // notYet lets an operation wait for a cluster that cannot be reached, but not
@@ -415,7 +512,7 @@ func (p *Provider) becomeManual(ctx context.Context, op *rp.Operation, r *rp.Rec
 	ci := p.clusterIntent(r, &prev)
 	p.withdrawController(c, &ci)
 	op.Data = op.Data.Clone()
-	op.Data["phase"], op.Data["progress"] = "manual", "no nodes left; the controller is being stopped"
+	op.Data["phase"], op.Data["progress"] = phaseManual, "no nodes left; the controller is being stopped"
 	return rp.Step{Save: true, Cmps: append(c.Cmps, rp.Unchanged(r)), Ops: append([]clientv3.Op{rp.PutOp(r), rp.JSONOp(intent.ClusterIntentKey(r.UID), ci)}, c.Ops...)}, nil
 }
 

@@ -120,3 +120,10 @@ func BadRequest(code, format string, args ...any) *Error {
 func Conflict(code, format string, args ...any) *Error {
 	return Errorf(http.StatusConflict, code, format, args...)
 }
+
+// IsError tells whether an error is, or wraps, an *Error: one for the client,
+// which trying again does not mend.
+func IsError(err error) bool {
+	var e *Error
+	return errors.As(err, &e)
+}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nap-aks/nap/local"
 	"github.com/nap-aks/nap/plan"
@@ -26,33 +27,38 @@ import (
 // nodePoolLabel is on every node that node auto-provisioning made.
 const nodePoolLabel = "karpenter.sh/nodepool"
 
-// provisioningCommands switch node auto-provisioning off, or hold it still.
+// provisioningCommands switch node auto-provisioning on and off, or hold it
+// still.
 func provisioningCommands() []*cobra.Command {
-	var cluster, pool string
-	var dryRun bool
+	var cluster string
+	var pools []string
+	var dryRun, force bool
 	disable := &cobra.Command{
 		Use:   "disable",
 		Short: "Switch node auto-provisioning off: move its pods to fixed nodes, then mode Manual",
-		Long: `Does in one call what the documentation has people do by hand: no new nodes (CPU
-limits 0), the taint that makes existing ones drift, a fixed pool if one is
-asked for, waiting while the nodes drain under PodDisruptionBudgets and
-disruption budgets, and mode Manual at last. Ctrl-C, or no node going for ten
-minutes, puts everything back to Auto as it was.`,
+		Long: `Does in one call what the documentation has people do by hand. First it shows what
+would happen: which pods go where, which have no place and why, and the cost per
+hour now and afterwards. Then: fixed pools are created or scaled if asked for, no
+new nodes (CPU limits 0), the taint that makes existing ones drift, waiting while
+the nodes drain under PodDisruptionBudgets and disruption budgets, and mode Manual
+at last. Ctrl-C, or no node going for ten minutes, puts everything back to Auto as
+it was: limits, taints, and the fixed pools.`,
 		Example: `  nap disable --cluster shop --dry-run
   nap disable --cluster shop --fixed-pool name=fixed,size=Standard_D8s_v5,count=4`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, err := fixedPool(pool)
+			fixed, err := fixedPools(pools)
 			if err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 			defer stop()
-			return disableProvisioning(ctx, cmd.OutOrStdout(), cluster, body, dryRun)
+			return disableProvisioning(ctx, cmd.OutOrStdout(), cluster, fixed, dryRun, force)
 		},
 	}
-	disable.Flags().StringVar(&pool, "fixed-pool", "", "pool to create or scale first: name=NAME,size=VM SIZE,count=N")
-	disable.Flags().BoolVar(&dryRun, "dry-run", false, "show which pods would move where, and which have no place, and change nothing")
+	disable.Flags().StringArrayVar(&pools, "fixed-pool", nil, "pool to create or scale first: name=NAME,size=VM SIZE,count=N[,zones=1 2 3]; repeat for more")
+	disable.Flags().BoolVar(&dryRun, "dry-run", false, "show what would move where, what has no place and what it costs, and change nothing")
+	disable.Flags().BoolVar(&force, "force", false, "begin even if pods would have no place")
 
 	var all bool
 	freeze := &cobra.Command{
@@ -76,37 +82,43 @@ minutes, puts everything back to Auto as it was.`,
 			return poolAction(cmd, cluster, "resumeNodeProvisioning", nil, "as before")
 		},
 	}
-	out := []*cobra.Command{disable, freeze, resume}
+	out := []*cobra.Command{enableCommand(&cluster), disable, freeze, resume}
 	for _, c := range out {
 		c.Flags().StringVar(&cluster, "cluster", "", "the cluster's name or resource ID (default: the only one)")
 	}
 	return out
 }
 
-// fixedPool reads --fixed-pool.
-func fixedPool(s string) (map[string]any, error) {
-	if s == "" {
-		return nil, nil
-	}
-	p := map[string]any{}
-	for _, kv := range strings.Split(s, ",") {
-		k, v, ok := strings.Cut(kv, "=")
-		switch {
-		case ok && k == "name":
-			p["name"] = v
-		case ok && k == "size":
-			p["vmSize"] = v
-		case ok && k == "count":
-			n, err := strconv.Atoi(v)
-			if err != nil {
-				return nil, fmt.Errorf("--fixed-pool: count is %q, not a number", v)
+// fixedPools reads --fixed-pool.
+func fixedPools(args []string) ([]plan.FixedNodes, error) {
+	var out []plan.FixedNodes
+	for _, s := range args {
+		f := plan.FixedNodes{Count: -1}
+		for _, kv := range strings.Split(s, ",") {
+			k, v, ok := strings.Cut(kv, "=")
+			switch {
+			case ok && k == "name":
+				f.Pool = v
+			case ok && k == "size":
+				f.Size = v
+			case ok && k == "zones":
+				f.Zones = strings.Fields(v)
+			case ok && k == "count":
+				n, err := strconv.Atoi(v)
+				if err != nil || n < 0 {
+					return nil, fmt.Errorf("--fixed-pool: count is %q, not a number of nodes", v)
+				}
+				f.Count = n
+			default:
+				return nil, fmt.Errorf("--fixed-pool: %q is none of name=…, size=…, count=…, zones=…", kv)
 			}
-			p["count"] = n
-		default:
-			return nil, fmt.Errorf("--fixed-pool: %q is none of name=…, size=…, count=…", kv)
 		}
+		if f.Pool == "" || f.Size == "" || f.Count < 0 {
+			return nil, fmt.Errorf("--fixed-pool %s: name, size and count are all needed", s)
+		}
+		out = append(out, f)
 	}
-	return map[string]any{"fixedPool": p}, nil
+	return out, nil
 }
 
 // armClient sends requests to the instance's Resource Manager as its owner.
@@ -249,7 +261,7 @@ func poolAction(cmd *cobra.Command, cluster, action string, body any, done strin
 	return nil
 }
 
-func disableProvisioning(ctx context.Context, w io.Writer, cluster string, body map[string]any, dryRun bool) error {
+func disableProvisioning(ctx context.Context, w io.Writer, cluster string, fixed []plan.FixedNodes, dryRun, force bool) error {
 	c, err := dialARM(ctx)
 	if err != nil {
 		return err
@@ -258,22 +270,77 @@ func disableProvisioning(ctx context.Context, w io.Writer, cluster string, body 
 	if err != nil {
 		return err
 	}
-	homeless, err := moves(ctx, w, name)
+	src, err := readCluster(ctx, name)
 	if err != nil {
 		return err
 	}
-	if homeless > 0 && body == nil {
-		fmt.Fprintf(w, "\n%d pods have no place on fixed nodes; add a pool for them: --fixed-pool name=fixed,size=Standard_D8s_v5,count=…\n", homeless)
+	m, err := plan.Simulate(src, plan.Move{Gone: func(n *corev1.Node) bool { _, ok := n.Labels[nodePoolLabel]; return ok }, Fixed: fixed}, plan.Options{Quick: true})
+	if err != nil {
+		return err
+	}
+	if err := m.WriteTable(w); err != nil {
+		return err
 	}
 	if dryRun {
 		return nil
+	}
+	if err := mayMove(m, force, "add room for them: --fixed-pool name=fixed,size=Standard_D8s_v5,count=…"); err != nil {
+		return err
+	}
+	body := map[string]any{}
+	if len(fixed) > 0 {
+		pools := []map[string]any{}
+		for _, f := range fixed {
+			p := map[string]any{"name": f.Pool, "vmSize": f.Size, "count": f.Count}
+			if len(f.Zones) > 0 {
+				p["availabilityZones"] = f.Zones
+			}
+			pools = append(pools, p)
+		}
+		body["fixedPools"] = pools
 	}
 	h, err := c.do(ctx, http.MethodPost, id+"/disableNodeProvisioning", body, nil)
 	if err != nil {
 		return err
 	}
-	poll, last, aborted := h.Get("Azure-AsyncOperation"), "", false
-	// From here on Ctrl-C aborts the operation, and its end is waited for.
+	return c.follow(ctx, w, id, h.Get("Azure-AsyncOperation"), name+": node auto-provisioning is off (mode Manual).", "aborting: mode Auto and the NodePools are put back as they were")
+}
+
+// mayMove refuses to begin what would leave pods without a place.
+func mayMove(m *plan.MoveReport, force bool, hint string) error {
+	on := map[string]bool{}
+	for _, g := range m.Gone {
+		for _, p := range g.Pods {
+			on[p] = true
+		}
+	}
+	n := 0
+	for _, r := range m.Plan.Refused {
+		for _, p := range r.Pods {
+			if on[p] {
+				n++
+			}
+		}
+	}
+	if n == 0 || force {
+		return nil
+	}
+	return fmt.Errorf("%d pods that run now would have no place (above: which and why); %s, or begin all the same with --force", n, hint)
+}
+
+// readCluster reads a cluster of this instance for a plan.
+func readCluster(ctx context.Context, name string) (*plan.Source, error) {
+	h, err := openHome()
+	if err != nil {
+		return nil, err
+	}
+	return plan.ReadCluster(ctx, h.Path("kubeconfig"), name+"-admin", time.Now())
+}
+
+// follow prints the progress of an operation on a cluster until it is over.
+// When ctx ends the operation is aborted, and its end is waited for.
+func (c *armClient) follow(ctx context.Context, w io.Writer, id, poll, done, aborting string) error {
+	last, aborted := "", false
 	bg := context.WithoutCancel(ctx)
 	for {
 		var s struct {
@@ -290,7 +357,7 @@ func disableProvisioning(ctx context.Context, w io.Writer, cluster string, body 
 		}
 		switch s.Status {
 		case "Succeeded":
-			fmt.Fprintf(w, "%s: node auto-provisioning is off (mode Manual).\n", name)
+			fmt.Fprintln(w, done)
 			return nil
 		case "Failed", "Canceled":
 			if s.Error == nil {
@@ -298,53 +365,18 @@ func disableProvisioning(ctx context.Context, w io.Writer, cluster string, body 
 			}
 			return fmt.Errorf("%s (%s)", s.Error.Message, s.Error.Code)
 		}
-		done := ctx.Done()
+		stop := ctx.Done()
 		if aborted {
-			done = nil
+			stop = nil
 		}
 		select {
 		case <-time.After(time.Second):
-		case <-done:
+		case <-stop:
 			aborted = true
-			fmt.Fprintln(w, "aborting: the NodePools are put back as they were")
+			fmt.Fprintln(w, aborting)
 			if _, err := c.do(bg, http.MethodPost, id+"/abort", nil, nil); err != nil {
 				return err
 			}
 		}
 	}
-}
-
-// moves prints where the pods of provisioned nodes would go if there were only
-// the fixed ones, and gives how many have no place.
-func moves(ctx context.Context, w io.Writer, cluster string) (homeless int, err error) {
-	h, err := openHome()
-	if err != nil {
-		return 0, err
-	}
-	src, err := plan.ReadCluster(ctx, h.Path("kubeconfig"), cluster+"-admin", time.Now())
-	if err != nil {
-		return 0, err
-	}
-	o := src.Objects
-	gone := 0
-	for _, n := range o.Nodes {
-		if _, ok := n.Labels[nodePoolLabel]; ok {
-			o.Marked = append(o.Marked, n.Spec.ProviderID)
-			gone++
-		}
-	}
-	o.NodePools, o.NodeClaims = nil, nil
-	r, err := plan.Nap(o, plan.Options{Quick: true})
-	if err != nil {
-		return 0, err
-	}
-	fmt.Fprintf(w, "%s: %d nodes of node auto-provisioning would go; of their %d pods, %d fit on fixed nodes.\n", cluster, gone, r.Summary.Pods, r.Summary.OnNodes)
-	for _, p := range r.Placements {
-		fmt.Fprintf(w, "  %d pods to %s\n", len(p.Pods), p.Node)
-	}
-	for _, x := range r.Refused {
-		fmt.Fprintf(w, "  %d pods without a place: %s\n", len(x.Pods), x.Reason)
-		homeless += len(x.Pods)
-	}
-	return homeless, nil
 }
