@@ -360,6 +360,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 				rp.WriteError(rec, rp.Errorf(500, "InternalServerError", "The server met an unexpected condition; its log has the details under request %s.", id))
 			}
 		}
+		if !s.options.Log.Enabled(r.Context(), slog.LevelDebug) {
+			return
+		}
 		s.options.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "api-version", r.URL.Query().Get("api-version"), "status", rec.status,
 			"ms", time.Since(start).Milliseconds(), "command", r.Header.Get("CommandName"), "client", r.UserAgent(), "request", id)
 	}()

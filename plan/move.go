@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/labels"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 
 	"github.com/nap-aks/nap/apis/v1beta1"
 	"github.com/nap-aks/nap/azure/instancetype"
@@ -102,6 +103,7 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 		return nil, err
 	}
 	out := &MoveReport{Version: ReportVersion, Region: region, Time: o.Now, Gone: []GoingNode{}}
+	notes := s.letGo(mv.Provision)
 	pods := map[string][]string{}
 	for _, p := range o.Pods {
 		if p.Spec.NodeName != "" && movable(p) {
@@ -137,13 +139,43 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Region = region
+	r.Region, r.Notes = region, append(r.Notes, notes...)
 	if len(unknown) > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("no price is known for %s; they count as free", strings.Join(unknown, ", ")))
 	}
 	out.Plan = r
 	out.AfterUSDPerHour += r.Summary.USDPerHour
 	return out, nil
+}
+
+// letGo takes away what keeps pods where they are for a while, budgets and
+// annotations: the question is where they go in the end. It notes what that was.
+func (s *Source) letGo(drained bool) []string {
+	o := s.Objects
+	var notes []string
+	for _, b := range o.PDBs {
+		if b.Status.ExpectedPods > 0 && b.Status.DisruptionsAllowed == 0 {
+			notes = append(notes, fmt.Sprintf("PodDisruptionBudget %s/%s allows no disruption now: its pods stay until it does", b.Namespace, b.Name))
+		}
+	}
+	o.PDBs = nil
+	var held []string
+	for i, p := range o.Pods {
+		if p.Annotations[karpv1.DoNotDisruptAnnotationKey] == "true" && movable(p) {
+			held = append(held, snapshot.PodKey(p))
+			o.Pods[i] = p.DeepCopy()
+			delete(o.Pods[i].Annotations, karpv1.DoNotDisruptAnnotationKey)
+		}
+	}
+	if len(held) > 0 {
+		what := "keep their nodes until the annotation is gone"
+		if drained {
+			what = "are evicted like the others"
+		}
+		sort.Strings(held)
+		notes = append(notes, fmt.Sprintf("pods with the annotation %s %s: %s", karpv1.DoNotDisruptAnnotationKey, what, strings.Join(held, ", ")))
+	}
+	return notes
 }
 
 // movable tells whether a pod has to go elsewhere when its node goes.

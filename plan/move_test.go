@@ -109,6 +109,36 @@ func TestMoveToMachines(t *testing.T) {
 	}
 }
 
+// What keeps pods for a while does not keep them in the plan, but is said.
+func TestMoveNotesWhatHoldsPods(t *testing.T) {
+	src := read(t, twoPools+`
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: none, namespace: shop}
+spec: {maxUnavailable: 0, selector: {}}
+status: {expectedPods: 3, disruptionsAllowed: 0, currentHealthy: 3, desiredHealthy: 3}
+`)
+	for _, p := range src.Objects.Pods {
+		if p.Name == "big" {
+			p.Annotations = map[string]string{"karpenter.sh/do-not-disrupt": "true"}
+		}
+	}
+	m, err := Simulate(src, Move{Gone: ofPool("web")}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Plan.Summary.Pods != 3 {
+		t.Errorf("%d pods are planned for", m.Plan.Summary.Pods)
+	}
+	notes := strings.Join(m.Plan.Notes, "\n")
+	for _, want := range []string{"shop/none allows no disruption now", "do-not-disrupt keep their nodes until the annotation is gone: shop/big"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("no %q in\n%s", want, notes)
+		}
+	}
+}
+
 // The way back: the machines go and there are fixed nodes only, those that
 // there are and those to come.
 func TestMoveToFixedNodes(t *testing.T) {

@@ -293,6 +293,9 @@ type Azure struct {
 	opts  arm.Options
 	ahead atomic.Int64
 
+	signIn     sync.Once
+	ownerToken string
+
 	srv        *httptest.Server
 	server     *arm.Server
 	cancel     context.CancelFunc
@@ -492,8 +495,6 @@ func (a *Azure) Do(method, path string, body any, extra ...string) Reply {
 	return r
 }
 
-var ownerToken sync.Map
-
 // Try is Do without failing the test.
 func (a *Azure) Try(method, path string, body any, extra ...string) (Reply, error) {
 	if !strings.Contains(path, "api-version") {
@@ -522,12 +523,9 @@ func (a *Azure) Try(method, path string, body any, extra ...string) (Reply, erro
 	if err != nil {
 		return Reply{}, err
 	}
-	tok, ok := ownerToken.Load(a.URL)
-	if !ok {
-		tok = a.Token(ClientID, ClientSecret)
-		ownerToken.Store(a.URL, tok)
-	}
-	req.Header.Set("Authorization", "Bearer "+tok.(string))
+	// Each server has a key of its own, even if it gets the port of another.
+	a.signIn.Do(func() { a.ownerToken = a.Token(ClientID, ClientSecret) })
+	req.Header.Set("Authorization", "Bearer "+a.ownerToken)
 	req.Header.Set("Content-Type", "application/json")
 	for i := 0; i+1 < len(extra); i += 2 {
 		req.Header.Set(extra[i], extra[i+1])

@@ -18,9 +18,11 @@ import (
 type Provider struct {
 	env *rp.Env
 
-	mu          sync.Mutex
-	generation  uint64
-	loaded      uint64
+	mu         sync.Mutex
+	generation uint64
+	loaded     uint64
+	// allowed remembers decisions of the assignments and roles that are loaded.
+	allowed     map[decision]bool
 	assignments []assignment
 	roles       map[string]*Role
 }
@@ -93,6 +95,7 @@ func (p *Provider) load(ctx context.Context) ([]assignment, map[string]*Role, er
 			role: roleGUID(r.Doc.Str("properties", "roleDefinitionId"))})
 	}
 	p.assignments, p.roles, p.loaded = list, roles, gen
+	p.allowed = map[decision]bool{}
 	return list, roles, nil
 }
 
@@ -107,11 +110,41 @@ func roleGUID(definitionID string) string {
 	return strings.ToLower(definitionID[strings.LastIndexByte(definitionID, '/')+1:])
 }
 
-// Authorize implements rp.Env.Authorize.
+// decision is what was asked for and allowed.
+type decision struct{ principal, action, scope string }
+
+// maxDecisions is how many are remembered between two changes of roles.
+const maxDecisions = 20_000
+
+// Authorize implements rp.Env.Authorize. What was allowed once is, until roles
+// change.
 func (p *Provider) Authorize(ctx context.Context, who rp.Principal, action string, scope rp.ID) error {
 	if who == rp.System {
 		return nil
 	}
+	d := decision{who.ObjectID, action, scope.Key()}
+	p.mu.Lock()
+	known := p.loaded == p.generation && p.allowed[d]
+	generation := p.generation
+	p.mu.Unlock()
+	if known {
+		return nil
+	}
+	if err := p.authorize(ctx, who, action, scope); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loaded == p.generation && p.generation == generation {
+		if len(p.allowed) >= maxDecisions {
+			clear(p.allowed)
+		}
+		p.allowed[d] = true
+	}
+	return nil
+}
+
+func (p *Provider) authorize(ctx context.Context, who rp.Principal, action string, scope rp.ID) error {
 	as, roles, err := p.load(ctx)
 	if err != nil {
 		return err

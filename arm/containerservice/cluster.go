@@ -24,7 +24,7 @@ import (
 func (p *Provider) addClusters() {
 	t := &rp.Type{Name: clusterType, Versions: apiVersions, Scope: rp.InGroup, Tracked: true, Flat: true, ETagPath: []string{"eTag"}, PatchTagsOnly: true,
 		NameRule: regexp.MustCompile(`^[a-zA-Z0-9]$|^[a-zA-Z0-9][-_a-zA-Z0-9]{0,61}[a-zA-Z0-9]$`), NameHelp: "A cluster's name has 1 to 63 letters, digits, dashes and underscores, and starts and ends with a letter or digit.",
-		Prepare: p.prepareCluster, Commit: p.commitCluster, Delete: p.deleteCluster, RenderList: p.renderClusters}
+		Prepare: p.prepareCluster, Commit: p.commitCluster, Delete: p.deleteCluster, RenderList: p.renderClusters, Stamp: p.stampCluster}
 	t.Actions = map[string]rp.Action{
 		"listclusterusercredential":           {Permission: "Microsoft.ContainerService/managedClusters/listClusterUserCredential/action", Do: p.credential("clusterUser")},
 		"listclusteradmincredential":          {Permission: "Microsoft.ContainerService/managedClusters/listClusterAdminCredential/action", Do: p.credential("clusterAdmin")},
@@ -728,12 +728,22 @@ func (p *Provider) stepDeleteCluster(ctx context.Context, op *rp.Operation) (rp.
 	return rp.Step{Done: true, Ops: ops}, nil
 }
 
+// poolsOf is the collection of a cluster's pools.
+func poolsOf(cluster rp.ID) rp.ID {
+	cluster.Types = append(append([]string(nil), cluster.Types[:1]...), "agentPools")
+	return cluster
+}
+
+// stampCluster sums up what renderClusters reads: the pools.
+func (p *Provider) stampCluster(ctx context.Context, r *rp.Record) (uint64, error) {
+	pools, err := p.env.Store.ViewList(ctx, poolsOf(r.ParsedID()))
+	return rp.Stamp(pools), err
+}
+
 // renderClusters adds what is not in the clusters' own records: their pools.
 func (p *Provider) renderClusters(ctx context.Context, rs []*rp.Record, ds []rp.Doc, apiVersion string) error {
 	for i, r := range rs {
-		of := r.ParsedID()
-		of.Types = append(append([]string(nil), of.Types[:1]...), "agentPools")
-		pools, err := p.env.Store.ViewList(ctx, of)
+		pools, err := p.env.Store.ViewList(ctx, poolsOf(r.ParsedID()))
 		if err != nil {
 			return err
 		}

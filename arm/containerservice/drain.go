@@ -222,6 +222,17 @@ func (l liveCluster) pods(ctx context.Context, fields string) ([]unstructured.Un
 	}
 }
 
+// ofDaemonSet tells the pods that belong to a node: they go with it, and come
+// with the next.
+func ofDaemonSet(p *unstructured.Unstructured) bool {
+	for _, o := range p.GetOwnerReferences() {
+		if o.Controller != nil && *o.Controller && o.Kind == "DaemonSet" {
+			return true
+		}
+	}
+	return false
+}
+
 // Waiting implements Live.
 func (l liveCluster) Waiting(ctx context.Context, since time.Time) ([]string, error) {
 	pods, err := l.pods(ctx, "status.phase=Pending")
@@ -231,7 +242,7 @@ func (l liveCluster) Waiting(ctx context.Context, since time.Time) ([]string, er
 	var out []string
 	for i := range pods {
 		p := &pods[i]
-		if node, _, _ := unstructured.NestedString(p.Object, "spec", "nodeName"); node == "" && p.GetDeletionTimestamp() == nil && !p.GetCreationTimestamp().Time.Before(since.Truncate(time.Second)) {
+		if node, _, _ := unstructured.NestedString(p.Object, "spec", "nodeName"); node == "" && !ofDaemonSet(p) && p.GetDeletionTimestamp() == nil && !p.GetCreationTimestamp().Time.Before(since.Truncate(time.Second)) {
 			out = append(out, p.GetNamespace()+"/"+p.GetName())
 		}
 	}

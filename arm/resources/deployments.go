@@ -184,7 +184,7 @@ func (r runtime) ask(method, id, action, apiVersion string, body []byte) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(resp.Body)
+	return resp.Encoded()
 }
 
 // Reference implements template.Runtime.

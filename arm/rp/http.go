@@ -3,7 +3,6 @@ package rp
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -289,11 +288,11 @@ func (e *Env) get(ctx context.Context, q *Request) (*Response, error) {
 	if q.Method == http.MethodHead {
 		return &Response{Status: http.StatusNoContent}, nil
 	}
-	d, err := e.Render(ctx, q.Type, r, q.APIVersion)
+	b, err := e.body(ctx, q.Type, r, q.APIVersion)
 	if err != nil {
 		return nil, err
 	}
-	return &Response{Body: d, Header: http.Header{"Etag": {`"` + r.ETag + `"`}}}, nil
+	return &Response{JSON: b, Header: http.Header{"Etag": {`"` + r.ETag + `"`}}}, nil
 }
 
 func (e *Env) list(ctx context.Context, q *Request) (*Response, error) {
@@ -323,6 +322,10 @@ func (e *Env) list(ctx context.Context, q *Request) (*Response, error) {
 	page, next, err := Page(q, rs)
 	if err != nil {
 		return nil, err
+	}
+	if q.Type.keepable() {
+		b, err := e.listBody(ctx, q.Type, page, q.APIVersion, next)
+		return &Response{JSON: b}, err
 	}
 	ds, err := e.RenderAll(ctx, q.Type, page, q.APIVersion)
 	if err != nil {
@@ -427,14 +430,14 @@ func (e *Env) write(w http.ResponseWriter, r *http.Request, q *Request, resp *Re
 	if status == 0 {
 		status = http.StatusOK
 	}
-	if resp.Body == nil || status == http.StatusNoContent {
+	if resp.Body == nil && resp.JSON == nil || status == http.StatusNoContent {
 		h.Set("Content-Length", "0")
 		w.WriteHeader(status)
 		return
 	}
-	b, err := json.Marshal(resp.Body)
+	b, err := resp.Encoded()
 	if err != nil {
-		WriteError(w, Errorf(500, "InternalServerError", "encoding the answer: %v", err))
+		WriteError(w, Errorf(500, "InternalServerError", "%v", err))
 		return
 	}
 	h.Set("Content-Type", "application/json; charset=utf-8")

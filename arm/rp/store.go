@@ -44,6 +44,8 @@ type Record struct {
 	ChangedBy string    `json:"changedBy,omitempty"`
 
 	rev int64
+	// answers are the bodies made of this record, while it is shared.
+	answers *answers
 }
 
 // Rev is the etcd revision that the record was read at; 0 if it is new.
@@ -55,7 +57,7 @@ func (r *Record) ParsedID() ID { return MustParseID(r.ID) }
 // Clone copies the record deeply.
 func (r *Record) Clone() *Record {
 	c := *r
-	c.Doc, c.Internal = r.Doc.Clone(), r.Internal.Clone()
+	c.Doc, c.Internal, c.answers = r.Doc.Clone(), r.Internal.Clone(), nil
 	return &c
 }
 
@@ -118,7 +120,7 @@ func (s *Store) decode(key, value []byte, rev int64) (*Record, error) {
 	if err := json.Unmarshal(value, &r); err != nil {
 		return nil, fmt.Errorf("decoding %s: %w", key, err)
 	}
-	r.rev = rev
+	r.rev, r.answers = rev, &answers{}
 	s.decoded.Store(string(key), &r)
 	return &r, nil
 }

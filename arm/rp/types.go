@@ -76,6 +76,10 @@ type Type struct {
 	// RenderList does what has to be done once per list; if set it is called
 	// instead of Render for each element.
 	RenderList func(ctx context.Context, rs []*Record, ds []Doc, apiVersion string) error
+	// Stamp sums up all that Render and RenderList read beside the record
+	// itself, so that a body can be used again while that is as it was. Without
+	// it, a type with either has its bodies made afresh for each answer.
+	Stamp func(ctx context.Context, r *Record) (uint64, error)
 
 	// Get, List and Put take over the whole request, if set.
 	Get  func(ctx context.Context, q *Request) (*Response, error)
@@ -122,6 +126,8 @@ type Response struct {
 	// Status 0 means 200.
 	Status int
 	Body   any
+	// JSON is the body if it is encoded already.
+	JSON   []byte
 	Header http.Header
 	// Op adds the headers of a long-running operation.
 	Op *Operation

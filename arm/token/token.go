@@ -317,11 +317,11 @@ func (s *Service) Authenticate(ctx context.Context, r *http.Request, want Audien
 
 // stillThere refuses the token of a principal that has been deleted meanwhile.
 func (s *Service) stillThere(ctx context.Context, p rp.Principal) (rp.Principal, error) {
-	id, err := ByObjectID(ctx, s.KV, p.ObjectID)
+	resp, err := s.KV.Get(ctx, rp.PrincipalPrefix+strings.ToLower(p.ObjectID), clientv3.WithCountOnly())
 	if err != nil {
-		return p, err
+		return p, fmt.Errorf("looking for the principal %s: %w", p.ObjectID, err)
 	}
-	if id == nil {
+	if resp.Count == 0 {
 		return p, s.unauthorized("InvalidAuthenticationToken", "The principal '%s' of the access token does not exist any more.", p.ObjectID)
 	}
 	return p, nil

@@ -340,7 +340,7 @@ func readCluster(ctx context.Context, name string) (*plan.Source, error) {
 // follow prints the progress of an operation on a cluster until it is over.
 // When ctx ends the operation is aborted, and its end is waited for.
 func (c *armClient) follow(ctx context.Context, w io.Writer, id, poll, done, aborting string) error {
-	last, aborted := "", false
+	last, aborted, failures := "", false, 0
 	bg := context.WithoutCancel(ctx)
 	for {
 		var s struct {
@@ -349,7 +349,13 @@ func (c *armClient) follow(ctx context.Context, w io.Writer, id, poll, done, abo
 			Error      *struct{ Code, Message string }
 		}
 		if _, err := c.do(bg, http.MethodGet, poll, nil, &s); err != nil {
-			return err
+			// The operation outlives a restart of the Resource Manager, and so
+			// does whoever watches it.
+			if failures++; failures > 60 {
+				return err
+			}
+		} else {
+			failures = 0
 		}
 		if p := s.Properties.Progress; p != "" && p != last {
 			fmt.Fprintln(w, p)
