@@ -19,6 +19,8 @@
 //   - pass: what a pass costs a running controller, with one pod more and one
 //     less since the last: for nap reading and the quick path from the compiled
 //     cluster, for Karpenter read and plan.
+//   - quick path: nap without the improving path and the bound, from a snapshot
+//     that is compiled from scratch.
 //   - cost: list prices of the planned machines. Karpenter leaves the choice of
 //     offering to the provider: its machines count with the cheapest one that
 //     their requirements allow.
@@ -75,6 +77,7 @@ type figures struct {
 	usd, quickUSD     float64
 	bound             float64
 	quick             time.Duration
+	quickMachines     int
 	note              string
 }
 
@@ -181,7 +184,7 @@ func nap(o *snapshot.Objects) (*figures, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	f.usd, f.quickUSD, f.machines = p.CostUSDPerHour, p.QuickCostUSDPerHour, len(p.Machines)
+	f.usd, f.machines = p.CostUSDPerHour, len(p.Machines)
 	if p.Bound != nil {
 		f.bound = p.Bound.USDPerHour
 	}
@@ -198,7 +201,10 @@ func nap(o *snapshot.Objects) (*figures, int, error) {
 	quick.Work, quick.SkipBound = engine.WorkQuick, true
 	if err := best(func() (time.Duration, error) {
 		took, _, _, err := cost(func() error {
-			_, err := engine.Place(in.Snapshot, quick)
+			p, err := engine.Place(in.Snapshot, quick)
+			if err == nil {
+				f.quickUSD, f.quickMachines = p.CostUSDPerHour, len(p.Machines)
+			}
 			return err
 		})
 		if f.quick == 0 || took < f.quick {

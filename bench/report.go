@@ -19,15 +19,23 @@ func cells(r *row) [][]string {
 	}
 	pods, nodes := fmt.Sprint(r.pods), fmt.Sprint(r.nodes)
 	n := r.nap
-	against := ""
-	if k := r.karp; k != nil {
-		against = fmt.Sprintf("%.1f× plan, %.0f× pass", ratio(k.plan.Seconds(), n.plan.Seconds()), ratio((k.read+k.plan).Seconds(), n.warm.Seconds()))
-		if k.leftOut == n.leftOut && k.usd > 0 && k.note == "" {
-			against += fmt.Sprintf(", %.1f%% cheaper", 100*(1-n.usd/k.usd))
+	against := func(plan time.Duration, usd float64) string {
+		k := r.karp
+		if k == nil {
+			return ""
 		}
+		s := fmt.Sprintf("%.1f× plan", ratio(k.plan.Seconds(), plan.Seconds()))
+		if k.leftOut == n.leftOut && k.usd > 0 && k.note == "" {
+			s += fmt.Sprintf(", %.1f%% cheaper", 100*(1-usd/k.usd))
+		}
+		return s
 	}
-	out := [][]string{{r.shape.name, pods, nodes, "nap", short(n.fill), short(n.read), short(n.plan), perSecond(r.pods, n.plan), short(n.warm), count(n.allocs), size(n.peak), fmt.Sprint(n.machines), money(n.usd), gap(n.usd, n.bound), fmt.Sprint(n.leftOut), against}}
-	out = append(out, []string{"", "", "", "nap, quick path", "", "", short(n.quick), perSecond(r.pods, n.quick), "", "", "", "", money(n.quickUSD), gap(n.quickUSD, n.bound), "", ""})
+	pass := ""
+	if k := r.karp; k != nil {
+		pass = fmt.Sprintf("; %.0f× pass", ratio((k.read+k.plan).Seconds(), n.warm.Seconds()))
+	}
+	out := [][]string{{r.shape.name, pods, nodes, "nap", short(n.fill), short(n.read), short(n.plan), perSecond(r.pods, n.plan), "", count(n.allocs), size(n.peak), fmt.Sprint(n.machines), money(n.usd), gap(n.usd, n.bound), fmt.Sprint(n.leftOut), against(n.plan, n.usd)}}
+	out = append(out, []string{"", "", "", "nap, quick path", "", "", short(n.quick), perSecond(r.pods, n.quick), short(n.warm), "", "", fmt.Sprint(n.quickMachines), money(n.quickUSD), gap(n.quickUSD, n.bound), "", against(n.quick, n.quickUSD) + pass})
 	switch k := r.karp; {
 	case k != nil:
 		out = append(out, []string{"", "", "", "Karpenter", short(k.fill), short(k.read), short(k.plan), perSecond(r.pods, k.plan), short(k.read + k.plan), count(k.allocs), size(k.peak), fmt.Sprint(k.machines), money(k.usd), gap(k.usd, n.bound), fmt.Sprint(k.leftOut), k.note})
