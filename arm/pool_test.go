@@ -283,3 +283,45 @@ func TestPoolLabelsReachNodes(t *testing.T) {
 		t.Errorf("labels %v, taints %v", m.Labels, m.Taints)
 	}
 }
+
+// The cluster autoscaler resizes a pool within its limits, others cannot undo it
+// by sending a count that they have read earlier.
+func TestResize(t *testing.T) {
+	f := newFixedPools(t, 1, nil)
+	f.MustSucceed(f.put(map[string]any{"enableAutoScaling": true, "minCount": 1, "maxCount": 3}))
+	resize := func(body map[string]any) armtest.Reply { return f.Do("POST", userPool+"/resize", body) }
+	count := func() any {
+		p, _ := f.Do("GET", userPool, nil).JSON["properties"].(map[string]any)
+		return p["count"]
+	}
+	if r := resize(map[string]any{"add": 2}); r.Status != 200 || count() != 3.0 {
+		t.Fatalf("adding 2: %d %s, count %v", r.Status, r.Body, count())
+	}
+	f.expect("added", "000@1.35.6", "001@1.35.6", "002@1.35.6")
+	f.MustSucceed(f.put(map[string]any{"count": 1, "nodeLabels": map[string]any{"a": "b"}}))
+	if count() != 3.0 {
+		t.Errorf("a PUT with an outdated count changed it to %v", count())
+	}
+	first := f.intents()[0].Name
+	for name, body := range map[string]map[string]any{
+		"past the maximum": {"add": 1}, "both": {"add": 1, "remove": []string{first}}, "nothing": {}, "unknown": {"remove": []string{"x"}},
+	} {
+		if r := resize(body); r.Status != 400 {
+			t.Errorf("%s: %d %s", name, r.Status, r.Body)
+		}
+	}
+	if r := resize(map[string]any{"remove": []string{first, first}}); r.Status != 200 || count() != 2.0 {
+		t.Errorf("removing one: %d %s, count %v", r.Status, r.Body, count())
+	}
+	f.expect("removed", "001@1.35.6", "002@1.35.6")
+	// A new minimum takes effect at once.
+	f.MustSucceed(f.put(map[string]any{"minCount": 3}))
+	f.expect("new minimum", "001@1.35.6", "002@1.35.6", "003@1.35.6")
+	f.m.Hold(true)
+	r := f.put(map[string]any{"enableAutoScaling": false, "count": 4})
+	if busy := resize(map[string]any{"remove": []string{f.intents()[0].Name}}); busy.Status != 409 {
+		t.Errorf("during an operation: %d %s", busy.Status, busy.Body)
+	}
+	f.m.Hold(false)
+	f.MustSucceed(r)
+}

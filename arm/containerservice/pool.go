@@ -33,6 +33,7 @@ func (p *Provider) addPools() {
 		"deletemachines":          {Permission: "Microsoft.ContainerService/managedClusters/agentPools/deleteMachines/action", Do: p.deleteMachines},
 		"upgradenodeimageversion": {Permission: "Microsoft.ContainerService/managedClusters/agentPools/upgradeNodeImageVersion/action", Do: p.upgradeImage},
 		"abort":                   {Do: p.abort},
+		"resize":                  {Permission: "Microsoft.ContainerService/managedClusters/agentPools/write", Do: p.resize},
 	}
 	p.env.Add(t)
 	p.env.Engine.Register("PutPool", rp.Kind{Step: p.stepPutPool, Failed: p.poolFailed})
@@ -156,6 +157,17 @@ func (p *Provider) completePool(cluster, d, old rp.Doc, name string) error {
 		return rp.BadRequest("VMSizeNotSupported", "The VM size of %s is not supported in location %s. Sizes: az vm list-skus -l %s --resource-type virtualMachines.", d.Str("properties", "vmSize"), loc, loc).At("agentPoolProfile.vmSize")
 	}
 	d.Set(size.Name, pp("vmSize")...)
+	if old.Bool("properties", "enableAutoScaling") && d.Bool("properties", "enableAutoScaling") {
+		// The count is the cluster autoscaler's: clients send the one that they
+		// have read, which may be outdated.
+		n, _ := old.Int("properties", "count")
+		lo, _ := d.Int("properties", "minCount")
+		hi, ok := d.Int("properties", "maxCount")
+		if ok && lo <= hi {
+			n = min(max(n, lo), hi)
+		}
+		d.Set(float64(n), pp("count")...)
+	}
 	count, ok := d.Int("properties", "count")
 	if v, there := d.Lookup(pp("count")...); there && v != nil && !ok || ok && (count < 0 || count > maxPoolCount) {
 		return rp.BadRequest("InvalidParameter", "The value of parameter agentPoolProfile.count is invalid: a pool has 0 to %d nodes.", maxPoolCount).At("agentPoolProfile.count")
