@@ -1,0 +1,83 @@
+package eviction
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+func pod(name string, change func(*corev1.Pod)) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "shop"}, Spec: corev1.PodSpec{NodeName: "n"}}
+	if change != nil {
+		change(p)
+	}
+	return p
+}
+
+func TestEvict(t *testing.T) {
+	ctx := context.Background()
+	yes, now := true, metav1.Now()
+	pods := []runtime.Object{
+		pod("free", nil),
+		pod("kept", nil),
+		pod("ending", func(p *corev1.Pod) { p.DeletionTimestamp, p.Finalizers = &now, []string{"x/y"} }),
+		pod("daemon", func(p *corev1.Pod) {
+			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", Controller: &yes}}
+		}),
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}},
+	}
+	client := fake.NewClientset(pods...)
+	// The fake knows nothing of DaemonSets' existence; kubectl asks for it.
+	client.PrependReactor("get", "daemonsets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, nil })
+	var evicted []string
+	client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		if a.GetSubresource() != "eviction" {
+			return false, nil, nil
+		}
+		name := a.(clienttesting.CreateAction).GetObject().(*policyv1.Eviction).Name
+		if name == "kept" {
+			err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
+			err.ErrStatus.Details.Causes = []metav1.StatusCause{{Message: "The disruption budget b needs 1 healthy pods and has 1 currently"}}
+			return true, nil, err
+		}
+		evicted = append(evicted, name)
+		return true, nil, nil
+	})
+	left, err := Evict(ctx, client, "n", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(left, "\n")
+	if len(left) != 3 || !strings.Contains(left[0], "shop/kept is refused") || !strings.Contains(left[0], "budget b needs 1 healthy") || !strings.Contains(text, "shop/ending is still terminating") || strings.Contains(text, "daemon") {
+		t.Errorf("left are %q", left)
+	}
+	if len(evicted) != 1 || evicted[0] != "free" {
+		t.Errorf("evicted are %v", evicted)
+	}
+	// Without budgets, pods are deleted.
+	if _, err := Evict(ctx, client, "n", true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Pods("shop").Get(ctx, "kept", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod of the budget is still there: %v", err)
+	}
+	for _, want := range []bool{true, false} {
+		if err := Cordon(ctx, client, "n", want); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := client.CoreV1().Nodes().Get(ctx, "n", metav1.GetOptions{}); err != nil || n.Spec.Unschedulable != want {
+			t.Errorf("unschedulable %v (%v), want %v", n.Spec.Unschedulable, err, want)
+		}
+	}
+	if err := Cordon(ctx, client, "gone", true); err != nil {
+		t.Errorf("a node that is gone: %v", err)
+	}
+}
