@@ -325,3 +325,33 @@ func TestResize(t *testing.T) {
 	f.m.Hold(false)
 	f.MustSucceed(r)
 }
+
+// The autoscaler's profile gets AKS's defaults once a pool is autoscaled, and is
+// checked.
+func TestAutoScalerProfile(t *testing.T) {
+	a := armtest.New(t)
+	a.Machinery()
+	newGroup(a)
+	body := clusterBody("Manual")
+	change(body, "properties.autoScalerProfile", map[string]any{"scan-interval": "20s"})
+	a.MustSucceed(a.Do("PUT", clusterID, body))
+	profile := func() map[string]any {
+		p, _ := a.Do("GET", clusterID, nil).JSON["properties"].(map[string]any)
+		m, _ := p["autoScalerProfile"].(map[string]any)
+		return m
+	}
+	if p := profile(); len(p) != 1 {
+		t.Errorf("without an autoscaled pool: %v", p)
+	}
+	change(body, "properties.agentPoolProfiles", []any{map[string]any{"name": "system", "mode": "System", "count": 3, "enableAutoScaling": true, "minCount": 1, "maxCount": 5}})
+	a.MustSucceed(a.Do("PUT", clusterID, body))
+	if p := profile(); p["scan-interval"] != "20s" || p["expander"] != "random" || p["scale-down-unneeded-time"] != "10m" {
+		t.Errorf("with one: %v", p)
+	}
+	for k, v := range map[string]string{"expander": "cheapest", "scale-down-utilization-threshold": "1.5", "scale-down-unneeded-time": "soon", "max-empty-bulk-delete": "-1", "skip-nodes-with-system-pods": "perhaps"} {
+		change(body, "properties.autoScalerProfile", map[string]any{k: v})
+		if r := a.Do("PUT", clusterID, body); r.Status != 400 || !strings.Contains(r.Message(), k) {
+			t.Errorf("%s %q: %d %s", k, v, r.Status, r.Body)
+		}
+	}
+}

@@ -117,8 +117,16 @@ func (c *cluster) reconcile(ci intent.ClusterIntent) error {
 		c.status.UID = c.uid
 	}
 	if ci.Stopped {
-		c.stopProcesses()
-		return c.report(ci, intent.ClusterStopped, "")
+		left, err := c.machinesLeft()
+		if err != nil {
+			return err
+		}
+		if left == 0 {
+			c.stopProcesses()
+			return c.report(ci, intent.ClusterStopped, "")
+		}
+		// Machines take their Nodes with them, for which the API has to be there.
+		defer c.wakeIn(500 * time.Millisecond)
 	}
 	if err := kube.CheckVersion(ci.KubernetesVersion); err != nil {
 		return errors.Join(err, c.report(ci, intent.ClusterFailed, err.Error()))
@@ -171,7 +179,31 @@ func (c *cluster) reconcile(ci intent.ClusterIntent) error {
 	}
 	c.status.NodeProvisioningMode = mode
 	c.readyOnce = true
+	if ci.Stopped {
+		return c.report(ci, intent.ClusterReady, "machines are being switched off")
+	}
 	return c.report(ci, intent.ClusterReady, "")
+}
+
+// machinesLeft is how many of the cluster's machines are still there.
+func (c *cluster) machinesLeft() (int64, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, 10*time.Second)
+	defer cancel()
+	resp, err := c.s.etcd.Get(ctx, intent.MachineStatusPrefix+c.uid+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return 0, fmt.Errorf("counting its machines: %w", err)
+	}
+	return resp.Count, nil
+}
+
+// wakeIn has loop look again after a time.
+func (c *cluster) wakeIn(d time.Duration) {
+	time.AfterFunc(d, func() {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	})
 }
 
 // phaseWhileNotReady does not take Ready back from a cluster that was: a

@@ -24,6 +24,9 @@ type Rooms struct {
 	ARM func(ctx context.Context, h Home, i Instance) error
 	// Controller runs node auto-provisioning for one cluster.
 	Controller func(ctx context.Context, i Instance, s ControllerSettings) error
+	// Azure signs in to the instance's Resource Manager, for the autoscaler of
+	// fixed pools. It may be nil: then no pool is autoscaled.
+	Azure func(i Instance) (fleet.Azure, error)
 }
 
 // RunComponent is the whole life of a child process: `nap component NAME ARGS`.
@@ -64,7 +67,7 @@ func RunComponent(name string, args []string, rooms Rooms) error {
 	}
 	switch {
 	case name == ComponentFleet:
-		return runFleet(ctx, h, i, *bootTime)
+		return runFleet(ctx, h, i, *bootTime, rooms)
 	case name == ComponentARM && rooms.ARM != nil:
 		err = rooms.ARM(ctx, h, i)
 	case name == ComponentController && rooms.Controller != nil:
@@ -81,13 +84,20 @@ func RunComponent(name string, args []string, rooms Rooms) error {
 	return err
 }
 
-func runFleet(ctx context.Context, h Home, i Instance, bootTime time.Duration) error {
+func runFleet(ctx context.Context, h Home, i Instance, bootTime time.Duration, rooms Rooms) error {
 	c, err := DialEtcd(i)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close() }()
+	var azure fleet.Azure
+	if rooms.Azure != nil {
+		if azure, err = rooms.Azure(i); err != nil {
+			return err
+		}
+	}
 	return fleet.Run(ctx, fleet.Options{
+		Azure:      azure,
 		Etcd:       c,
 		Kubeconfig: func(uid string) string { return h.ClusterPath(uid, idFleet+".kubeconfig") },
 		BootTime:   bootTime,

@@ -168,12 +168,15 @@ func (p *Provider) prepareCluster(ctx context.Context, c *rp.Change) error {
 	if err := checkRules(v); err != nil {
 		return err
 	}
+	if err := completeAutoScaler(v); err != nil {
+		return err
+	}
 	if c.Old != nil && mode(c.Old.Doc) == modeAuto && mode(d) == modeManual {
 		if err := p.checkDisable(ctx, c.Old); err != nil {
 			return err
 		}
 	}
-	if err := p.checkSubnets(ctx, c, v.pools); err != nil {
+	if err := p.checkSubnets(ctx, c, d, v.pools); err != nil {
 		return err
 	}
 	d.Drop("properties", "agentPoolProfiles")

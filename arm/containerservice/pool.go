@@ -394,7 +394,16 @@ func (p *Provider) preparePool(ctx context.Context, c *rp.Change) error {
 	if v.autoscalerAllowed, err = p.autoscalerAllowed(ctx); err != nil {
 		return err
 	}
-	return checkRules(v)
+	if err := checkRules(v); err != nil {
+		return err
+	}
+	all := []rp.Doc{me}
+	for _, r := range pools {
+		if !strings.EqualFold(r.ID, c.ID.String()) {
+			all = append(all, r.Doc)
+		}
+	}
+	return p.checkSubnets(ctx, c, cluster.Doc, all)
 }
 
 func (p *Provider) commitPool(_ context.Context, c *rp.Change) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/nap-aks/nap/arm/intent"
 	"github.com/nap-aks/nap/local"
 	"github.com/nap-aks/nap/local/azclient"
 	"github.com/nap-aks/nap/local/fleet"
@@ -171,6 +172,14 @@ func evictNode(ctx context.Context, cmd *cobra.Command, i local.Instance, c *cli
 			}
 			az, err := azclient.Connect(i)
 			if err != nil {
+				return err
+			}
+			if m.Pool != intent.MachinesPool {
+				// AKS would drain a node that is deleted; Azure evicts without asking.
+				err = az.Resize(ctx, cl.ResourceGroup, cl.Name, m.Pool, 0, []string{m.Name}, true)
+				if err == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "Machine %s (%s) of cluster %s is gone.\n", m.Name, m.Size, cl.Name)
+				}
 				return err
 			}
 			poller, err := az.AgentPools.BeginDeleteMachines(ctx, cl.ResourceGroup, cl.Name, m.Pool, armcontainerservice.AgentPoolDeleteMachinesParameter{MachineNames: []*string{&m.Name}}, nil)

@@ -8,6 +8,8 @@ import (
 	kubeversion "k8s.io/component-base/version"
 
 	"github.com/nap-aks/nap/local"
+	"github.com/nap-aks/nap/local/azclient"
+	"github.com/nap-aks/nap/local/fleet"
 	"github.com/nap-aks/nap/plan"
 )
 
@@ -27,7 +29,7 @@ func versions() [][2]string {
 
 // rooms are the components that other packages implement.
 func rooms() local.Rooms {
-	return local.Rooms{ARM: runARM, Controller: runController}
+	return local.Rooms{ARM: runARM, Controller: runController, Azure: func(i local.Instance) (fleet.Azure, error) { return azclient.Connect(i) }}
 }
 
 // planCommands are `nap plan` and `nap explain`.

@@ -4,6 +4,7 @@
 package azclient
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
@@ -27,6 +29,9 @@ type Clients struct {
 	Deployments *armresources.DeploymentsClient
 	Clusters    *armcontainerservice.ManagedClustersClient
 	AgentPools  *armcontainerservice.AgentPoolsClient
+
+	arm          *arm.Client
+	subscription string
 }
 
 // Connect signs in, lazily: at the first request.
@@ -59,7 +64,10 @@ func Connect(i local.Instance) (*Clients, error) {
 		return nil, fmt.Errorf("signing in to the local Azure: %w", err)
 	}
 	opts := &arm.ClientOptions{ClientOptions: options}
-	a := &Clients{}
+	a := &Clients{subscription: i.SubscriptionID}
+	if a.arm, err = arm.NewClient("nap", "v0.0.0", cred, opts); err != nil {
+		return nil, err
+	}
 	if a.Groups, err = armresources.NewResourceGroupsClient(i.SubscriptionID, cred, opts); err != nil {
 		return nil, err
 	}
@@ -73,4 +81,45 @@ func Connect(i local.Instance) (*Clients, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// Cluster reads a managed cluster.
+func (a *Clients) Cluster(ctx context.Context, group, name string) (*armcontainerservice.ManagedCluster, error) {
+	resp, err := a.Clusters.Get(ctx, group, name, nil)
+	if err != nil {
+		return nil, fmt.Errorf("reading cluster %s: %w", name, err)
+	}
+	return &resp.ManagedCluster, nil
+}
+
+// Resize changes the scale set of an agent pool at once: add instances, or
+// remove the named ones with all that is on them. With force the limits of an
+// autoscaled pool do not count.
+func (a *Clients) Resize(ctx context.Context, group, cluster, pool string, add int, remove []string, force bool) error {
+	path := "/subscriptions/" + a.subscription + "/resourceGroups/" + group + "/providers/Microsoft.ContainerService/managedClusters/" + cluster + "/agentPools/" + pool + "/resize"
+	req, err := runtime.NewRequest(ctx, http.MethodPost, runtime.JoinPaths(a.arm.Endpoint(), path))
+	if err != nil {
+		return err
+	}
+	query := req.Raw().URL.Query()
+	query.Set("api-version", "2025-10-01")
+	req.Raw().URL.RawQuery = query.Encode()
+	body := map[string]any{"force": force}
+	if add > 0 {
+		body["add"] = add
+	} else {
+		body["remove"] = remove
+	}
+	if err := runtime.MarshalAsJSON(req, body); err != nil {
+		return err
+	}
+	resp, err := a.arm.Pipeline().Do(req)
+	if err != nil {
+		return fmt.Errorf("resizing pool %s of cluster %s: %w", pool, cluster, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if !runtime.HasStatusCode(resp, http.StatusOK) {
+		return fmt.Errorf("resizing pool %s of cluster %s: %w", pool, cluster, runtime.NewResponseError(resp))
+	}
+	return nil
 }

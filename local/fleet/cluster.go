@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/nap-aks/nap/arm/intent"
+	"github.com/nap-aks/nap/local/autoscaler"
 )
 
 // clusterFleet is the machines of one cluster and the client to its API.
@@ -112,6 +113,9 @@ func (c *clusterFleet) connect(ctx context.Context, endpoint string) {
 			if ctx.Err() == nil {
 				c.client = client
 				c.signal()
+			}
+			if c.f.Azure != nil {
+				go autoscaler.Run(ctx, client, &poolCloud{c: c}, log)
 			}
 			log.Info("kubelets play", "endpoint", endpoint)
 			return nil

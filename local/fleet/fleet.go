@@ -42,6 +42,9 @@ type Options struct {
 	// times.
 	Seed   int64
 	Logger *slog.Logger
+	// Azure is what fixed pools are scaled through; without it no pool is
+	// autoscaled.
+	Azure Azure
 }
 
 // Run serves all clusters until ctx ends.

@@ -148,3 +148,43 @@ func TestFixedPoolsDrain(t *testing.T) {
 		t.Fatalf("deleting the pool whatever the budgets say: %v", err)
 	}
 }
+
+// TestStopAndStart stops a cluster with work on it, which takes its machines
+// with it, and starts it again: the pods come back on new nodes.
+func TestStopAndStart(t *testing.T) {
+	in := start(t)
+	in.createManual(t, "tired")
+	c := in.open(t, "tired")
+	c.apply(t, deployment("web", 2, "100m", "64Mi"))
+	eventually(t, "2 pods Running", time.Minute, func() error { return c.running("default", "web", 2) })
+	stop, err := in.clusters.BeginStop(in.ctx, resourceGroup, c.name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stop.PollUntilDone(in.ctx, pollEvery); err != nil {
+		t.Fatalf("stopping: %v", err)
+	}
+	got, err := in.clusters.Get(in.ctx, resourceGroup, c.name, nil)
+	if err != nil || *got.Properties.PowerState.Code != armcontainerservice.CodeStopped {
+		t.Errorf("the cluster is not Stopped (%v)", err)
+	}
+	if err := in.putPool(c.name, "nodepool1", func(*armcontainerservice.ManagedClusterAgentPoolProfileProperties) {}); err == nil {
+		t.Error("a pool of a stopped cluster can be changed")
+	}
+	begin, err := in.clusters.BeginStart(in.ctx, resourceGroup, c.name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := begin.PollUntilDone(in.ctx, pollEvery); err != nil {
+		t.Fatalf("starting: %v", err)
+	}
+	c = in.open(t, c.name)
+	eventually(t, "2 pods Running again", time.Minute, func() error { return c.running("default", "web", 2) })
+	eventually(t, "no node of before", time.Minute, func() error {
+		all, _, err := c.poolNodes("nodepool1")
+		if err != nil || len(all) != 2 {
+			return fmt.Errorf("nodes %v (%v)", all, err)
+		}
+		return c.readyNodes(2)
+	})
+}
