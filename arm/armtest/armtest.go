@@ -596,7 +596,8 @@ type Machinery struct {
 	hold bool
 }
 
-// Hold stops the machinery, or lets it go on.
+// Hold stops the machinery, or lets it go on. Once it returns nothing that was
+// begun before is under way.
 func (m *Machinery) Hold(on bool) {
 	m.mu.Lock()
 	m.hold = on
@@ -629,12 +630,12 @@ func (m *Machinery) run(ctx context.Context, kv *clientv3.Client) {
 		case <-tick.C:
 		}
 		m.mu.Lock()
-		hold := m.hold
-		m.mu.Unlock()
-		if hold {
-			continue
+		var err error
+		if !m.hold {
+			err = m.round(ctx, kv)
 		}
-		if err := m.round(ctx, kv); err != nil && ctx.Err() == nil {
+		m.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
 			fmt.Fprintln(os.Stderr, "armtest machinery:", err)
 		}
 	}
