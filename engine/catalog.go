@@ -582,8 +582,13 @@ func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
 			out = append(out, t)
 			continue
 		}
+		// By name: the numbers are given in the order of first sight, which must
+		// not matter.
+		slices.SortFunc(multi, func(x, y decided) int { return strings.Compare(c.sym.tab[x.key].name, c.sym.tab[y.key].name) })
 		expand := [][]int32{base}
 		for _, m := range multi {
+			m.vs = slices.Clone(m.vs)
+			slices.SortFunc(m.vs, func(x, y int32) int { return strings.Compare(c.sym.valueName(m.key, x), c.sym.valueName(m.key, y)) })
 			i := b.index[m.key]
 			var next [][]int32
 			for _, e := range expand {

@@ -388,6 +388,22 @@ func (c *Cluster) checkClass(id ClassID) error {
 	return nil
 }
 
+// SetQuotas replaces what is left of the quotas that SetCatalogue gave, and the
+// texts about them. It is cheap. The error says which quotas do not match; give
+// them with SetCatalogue then.
+func (c *Cluster) SetQuotas(quotas []Quota) error {
+	if len(quotas) != len(c.quotas) {
+		return fmt.Errorf("there are %d quotas, the catalogue charges %d: set the catalogue anew", len(quotas), len(c.quotas))
+	}
+	for i := range quotas {
+		if quotas[i].Name != c.quotas[i].Name {
+			return fmt.Errorf("quota %d is %q, the catalogue charges %q there: set the catalogue anew", i, quotas[i].Name, c.quotas[i].Name)
+		}
+	}
+	c.quotas = slices.Clone(quotas)
+	return nil
+}
+
 // SetCatalogue replaces NodePools, catalogues, quotas and daemon classes. The
 // error names what refers to something that is not there.
 func (c *Cluster) SetCatalogue(pools []NodePool, catalogues []Catalogue, quotas []Quota, daemons []ClassID) error {

@@ -111,6 +111,9 @@ func (ps *pass) cheapest(m *mach, row bitset, used []int64) int32 {
 		if !ps.swapAllowed(m.col, col) {
 			continue
 		}
+		if ps.way != nil && ps.way.thrifty && ps.thrift(col) > ps.thrift(m.col) {
+			continue
+		}
 		return col
 	}
 	return m.col

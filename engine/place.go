@@ -28,12 +28,50 @@ func (c *Cluster) Place(pending []PodGroup, o Options) (*Plan, error) {
 		return nil, err
 	}
 	defer ps.end()
+	ps.decide()
+	if ps.overdrawn() {
+		// Most of the time no quota is near; when one is, it is heeded from the start.
+		ps.heedQuotas = true
+		ps.way, ps.extra, ps.byPriority, ps.bound = nil, nil, false, nil
+		ps.restart()
+		ps.decide()
+	}
+	return ps.plan(), nil
+}
+
+// overdrawn says whether the machines draw more than is left of a quota, and
+// notes what they leave.
+func (ps *pass) overdrawn() bool {
+	if ps.heedQuotas || len(ps.c.quotas) == 0 {
+		return false
+	}
+	left := make([]int64, len(ps.c.quotas))
+	for i := range left {
+		left[i] = ps.c.quotas[i].Remaining
+	}
+	for _, m := range ps.machines {
+		if len(m.pods) == 0 {
+			continue
+		}
+		for _, q := range ps.cat.cols[m.col].off.Charges {
+			left[q.Quota] -= q.Amount
+		}
+	}
+	ps.quotaNote = left
+	return slices.ContainsFunc(left, func(n int64) bool { return n < 0 })
+}
+
+// decide places the pods and buys.
+func (ps *pass) decide() {
 	ps.solve()
 	if ps.scarce() {
 		// Limits or quotas refused pods: start over, the important ones first.
 		ps.restart()
 		ps.byPriority = true
 		ps.solve()
+	}
+	if ps.left() > 0 || ps.unsound {
+		ps.rescue()
 	}
 	ps.quickCost = ps.cost()
 	ps.improve()
@@ -42,12 +80,18 @@ func (c *Cluster) Place(pending []PodGroup, o Options) (*Plan, error) {
 		ps.run()
 		ps.rightSize()
 		ps.quickCost += max(0, ps.cost()-before)
+		if ps.newDomains() {
+			// It does, but at the price of a spread: as before, then.
+			ps.begin(ps.way)
+			ps.quickCost = ps.cost()
+			ps.improve()
+		}
 	}
-	return ps.plan(), nil
 }
 
 // solve runs the quick path to its end.
 func (ps *pass) solve() {
+	ps.unsound = false
 	for i := 0; ; i++ {
 		ps.run()
 		ps.rightSize()
@@ -60,7 +104,11 @@ func (ps *pass) solve() {
 			}
 			ps.rightSize()
 		}
-		if i == 4 || !ps.newDomains() {
+		if !ps.newDomains() {
+			break
+		}
+		if i == 4 {
+			ps.unsound = true
 			break
 		}
 		ps.restart()
@@ -68,6 +116,7 @@ func (ps *pass) solve() {
 	if ps.left() > 0 && ps.forgetDomains() {
 		ps.run()
 		ps.rightSize()
+		ps.unsound = ps.newDomains()
 	}
 	ps.dissolve()
 }
@@ -108,11 +157,16 @@ type pass struct {
 	touched    map[int32]*savedNode
 	onNode     []nodePlaced
 	limits     [][]limitLeft // per catalogue pool
-	quotaLeft  []int64
+	heedQuotas bool          // a plan without regard to them would draw too much
+	quotaLeft  []int64       // empty unless they are heeded
+	quotaNote  []int64       // what a plan that did not heed them leaves
 	resLeft    []int64
 	byPriority bool
+	way        *way // nil: the usual one
+	unsound    bool // a spread does not hold: machines brought a domain that it did not reckon with
 	limitHit   bool
 
+	dimOrder  []int     // all dimensions by name
 	pi        []float64 // value of a unit of each dimension, $/h
 	piRows    bitset    // the columns it is proven for
 	kindOrder []int32   // kinds by the most value they can hold per dollar
@@ -268,8 +322,10 @@ func (ps *pass) resetAmounts() {
 		}
 	}
 	ps.quotaLeft = ps.quotaLeft[:0]
-	for i := range ps.c.quotas {
-		ps.quotaLeft = append(ps.quotaLeft, ps.c.quotas[i].Remaining)
+	if ps.heedQuotas {
+		for i := range ps.c.quotas {
+			ps.quotaLeft = append(ps.quotaLeft, ps.c.quotas[i].Remaining)
+		}
 	}
 	ps.resLeft = append(ps.resLeft[:0], ps.cat.resLeft...)
 }
@@ -510,6 +566,7 @@ func (ps *pass) setLevel(pc *passClass, level int) {
 		k := check{kind: checkSpread, ctr: ctr, self: ctr.m.has.has(int32(cl.id)), maxSkew: int64(max(s.MaxSkew, 1)), minDomains: int(s.MinDomains)}
 		if !ctr.host {
 			k.universe = ps.universe(v, ctr)
+			k.late = pc.lateDomains(&k)
 		}
 		add(k)
 	}
@@ -546,10 +603,30 @@ func (ps *pass) setLevel(pc *passClass, level int) {
 	pc.v = v
 }
 
+// lateDomains are the domains of a spread constraint that were not there when
+// the first pods of the class were placed.
+func (pc *passClass) lateDomains(k *check) []int32 {
+	if pc.used == 0 || pc.v == nil {
+		return nil
+	}
+	for i := range pc.v.domain {
+		if old := &pc.v.domain[i]; old.kind == checkSpread && old.ctr == k.ctr {
+			late := slices.Clip(old.late)
+			for _, val := range k.universe {
+				if !slices.Contains(old.universe, val) {
+					late = append(late, val)
+				}
+			}
+			return late
+		}
+	}
+	return nil
+}
+
 // variantRows finds the columns and nodes a variant can be on.
 func (ps *pass) variantRows(v *variant) {
 	c, cl := ps.c, v.pc.cl
-	v.rows = ps.columnsOf(cl, v.strict, v.pref)
+	v.rows = ps.avoiding(ps.columnsOf(cl, v.strict, v.pref))
 	v.row, v.rowID = v.rows.bits, v.rows.id
 	v.nodeRow = c.staticNodes(cl, v.strict)
 	if v.pref >= 0 {
@@ -685,6 +762,10 @@ func (ps *pass) run() {
 	clear(ps.cursors)
 	ps.cursorAt = ps.cursorAt[:0]
 	order := slices.Clone(ps.classes)
+	w := ps.way
+	if w == nil {
+		w = &way{}
+	}
 	// Pods for which no machine can be bought have the first choice of the nodes.
 	for i, pc := range order {
 		pc.order = i
@@ -708,6 +789,15 @@ func (ps *pass) run() {
 	slices.SortFunc(order, func(a, b *passClass) int {
 		if pa, pb := a.cl.pc.Priority, b.cl.pc.Priority; ps.byPriority && pa != pb {
 			return cmp.Compare(pb, pa)
+		}
+		if ra, rb := w.rank[a], w.rank[b]; ra != rb {
+			return cmp.Compare(rb, ra)
+		}
+		if w.bySize != 0 {
+			if c := slices.Compare(a.vec[:dimPods], b.vec[:dimPods]); c != 0 { // further dimensions have no fixed order
+				return -c * w.bySize
+			}
+			return cmp.Compare(a.order, b.order)
 		}
 		if a.nodesOnly != b.nodesOnly {
 			if a.nodesOnly {
@@ -734,11 +824,16 @@ func (ps *pass) run() {
 				continue
 			}
 			before := pc.used
+			all := pc.pods
+			if w.single {
+				pc.pods = all[:pc.used+1]
+			}
 			ps.placeClass(pc)
+			pc.pods = all
 			if pc.used > before {
 				progress = true
 			}
-			if pc.used < len(pc.pods) && (len(pc.v.affs) > 0 || len(pc.v.domain) > 0) {
+			if pc.used < len(pc.pods) && (w.single || len(pc.v.affs) > 0 || len(pc.v.domain) > 0) {
 				retry = true // another class may make room for its affinity or even out its spread
 			}
 		}
@@ -786,7 +881,7 @@ func (ps *pass) newDomains() bool {
 				most = max(most, k.ctr.at(v))
 			}
 			for v := range vals {
-				if slices.Contains(k.universe, v) {
+				if slices.Contains(k.universe, v) && !slices.Contains(k.late, v) {
 					continue
 				}
 				helps := pc.used < len(pc.pods) && len(k.universe) < k.minDomains
@@ -852,7 +947,7 @@ func (ps *pass) restart() {
 	clear(ps.universes)
 	ps.setupCounters()
 	for _, pc := range ps.classes {
-		ps.setLevel(pc, 0)
+		ps.setLevel(pc, ps.startLevel(pc))
 	}
 	for _, s := range ps.shapes {
 		s.look = s.count
@@ -1158,7 +1253,10 @@ func (ps *pass) bestTuple(v *variant, tuples []*tuple) (*tuple, int64) {
 		}
 		// A domain whose nodes have room costs nothing, so it goes before a less
 		// crowded one where a machine would have to be bought.
-		free := t.nodeCur < len(t.nodes)
+		free := t.nodeCur < len(t.nodes) && (ps.way == nil || !ps.way.evenly && !(boot && ps.way.roomy))
+		if boot && ps.way != nil && ps.way.roomy {
+			crowd = -ps.roomIn(v, t)
+		}
 		if best == nil || free && !bestFree || free == bestFree && crowd < bestCrowd {
 			best, bestCrowd, bestRoom, bestFree = t, crowd, room, free
 		}
@@ -1765,6 +1863,9 @@ func (ps *pass) drawable(col int32) bool {
 	if cc.reserve >= 0 && ps.resLeft[cc.reserve] <= 0 {
 		return false
 	}
+	if !ps.heedQuotas {
+		return true
+	}
 	for _, q := range cc.off.Charges {
 		if ps.quotaLeft[q.Quota] < q.Amount {
 			ps.limitHit = true
@@ -1798,6 +1899,9 @@ func (ps *pass) draw(col int32, sign int64) {
 	}
 	if cc.reserve >= 0 {
 		ps.resLeft[cc.reserve] -= sign
+	}
+	if !ps.heedQuotas {
+		return
 	}
 	for _, q := range cc.off.Charges {
 		ps.quotaLeft[q.Quota] -= sign * q.Amount

@@ -19,7 +19,7 @@ import (
 //	type NAME cpu=4 memory=16Gi [RESOURCE=N] price=0.2 [zones=z1,z2] [ct=on-demand,spot*0.3]
 //	     [label=K:V] [limit.DRIVER=N] [allocatable.RESOURCE=N] [unavailable=z1/spot] [quota=NAME:N] [reservation=ID:N@z1]
 //	pool NAME [weight=N] [limit.cpu=N] [used.cpu=N] [label=K:V] [require=K:In:a,b] [min=K:N] [taint=K=V:Effect] [startup=…] [blocked=why]
-//	quota NAME N
+//	quota NAME N [of=LIMIT] [title=…] [advice=…]       (_ in texts is a space)
 //	node NAME cpu=4 memory=16Gi [zone=z1] [label=K:V] [taint=…] [startup=…] [uninitialized] [closed=why] [gone] [undecided=K:a,b]
 //	     [limit.DRIVER=N] [pods=CLASS*3,…] [daemons=CLASS]
 //	pods NAME [xN] cpu=1 memory=1Gi …constraints…      pending pods of a class (x0: none)
@@ -283,7 +283,21 @@ func (sc *scenario) line(t *testing.T, line string) {
 		s.Catalogues[0].InstanceTypes = append(s.Catalogues[0].InstanceTypes, it)
 	case "quota":
 		n, _ := strconv.ParseInt(args[0], 10, 64)
-		s.Quotas = append(s.Quotas, Quota{Name: name, Remaining: n})
+		q := Quota{Name: name, Remaining: n}
+		for _, a := range args[1:] {
+			k, v, _ := strings.Cut(a, "=")
+			switch text := strings.ReplaceAll(v, "_", " "); k {
+			case "of":
+				q.Limit, _ = strconv.ParseInt(v, 10, 64)
+			case "title":
+				q.Title = text
+			case "advice":
+				q.Advice = text
+			default:
+				t.Fatalf("quota %s: %q is not known", name, a)
+			}
+		}
+		s.Quotas = append(s.Quotas, q)
 	case "pool":
 		p := NodePool{Name: name, Labels: map[string]string{}}
 		for _, a := range args {

@@ -15,13 +15,23 @@ func (ps *pass) prices() {
 	cat := ps.cat
 	nd := len(ps.c.dims.names)
 	ps.pi = make([]float64, nd)
+	// By name: the numbers are given in the order of first sight, and sums and
+	// prices that several answers fit must not depend on it.
+	ps.dimOrder = make([]int, nd)
+	for d := range ps.dimOrder {
+		ps.dimOrder[d] = d
+	}
+	sort.Slice(ps.dimOrder, func(i, j int) bool {
+		return ps.c.dims.names[ps.dimOrder[i]] < ps.c.dims.names[ps.dimOrder[j]]
+	})
 	demand := make([]float64, nd)
 	rows := newBitset(len(cat.cols))
 	for _, pc := range ps.classes {
-		if pc.v.row.empty() {
+		row := ps.hopedRow(pc)
+		if row.empty() {
 			continue
 		}
-		rows.or(pc.v.row)
+		rows.or(row)
 		for d, r := range pc.vec {
 			demand[d] += float64(r) * float64(len(pc.pods))
 		}
@@ -54,8 +64,11 @@ func (ps *pass) prices() {
 
 func (ps *pass) valueOf(vec []int64) float64 {
 	v := 0.0
-	for d, r := range vec {
-		if d < len(ps.pi) && ps.pi[d] > 0 && r < unlimited/2 {
+	for _, d := range ps.dimOrder {
+		if d >= len(vec) {
+			continue
+		}
+		if r := vec[d]; d < len(ps.pi) && ps.pi[d] > 0 && r < unlimited/2 {
 			v += ps.pi[d] * float64(r)
 		}
 	}
@@ -70,7 +83,7 @@ func (ps *pass) resourcePrices(demand []float64, rows bitset) []float64 {
 	nd := len(demand)
 	out := make([]float64, nd)
 	var dims []int
-	for d := range demand {
+	for _, d := range ps.dimOrder {
 		if demand[d] > 0 {
 			dims = append(dims, d)
 		}
@@ -147,8 +160,18 @@ func (ps *pass) resourcePrices(demand []float64, rows bitset) []float64 {
 	return out
 }
 
-func (ps *pass) shapeOf(pc *passClass) {
+// hopedRow is the columns that a class can be on, or will when it has given up
+// its preferences.
+func (ps *pass) hopedRow(pc *passClass) bitset {
 	if pc.v.row.empty() {
+		return ps.relaxedRow(pc)
+	}
+	return pc.v.row
+}
+
+func (ps *pass) shapeOf(pc *passClass) {
+	row := ps.hopedRow(pc)
+	if row.empty() {
 		return
 	}
 	v := pc.v
@@ -156,10 +179,14 @@ func (ps *pass) shapeOf(pc *passClass) {
 	if v.hostCap < noCap {
 		ctr = v.capCtr
 	}
-	key := shapeKey{v.rowID, pc.cl.vecID, v.hostCap, ctr}
+	id := v.rowID
+	if v.row.empty() {
+		id = ps.cat.rowSet(row).id
+	}
+	key := shapeKey{id, pc.cl.vecID, v.hostCap, ctr}
 	s := ps.shapeKey[key]
 	if s == nil {
-		s = &shape{row: v.row, vec: pc.vec, value: pc.value, cap: v.hostCap, capCtr: ctr}
+		s = &shape{row: row, vec: pc.vec, value: pc.value, cap: v.hostCap, capCtr: ctr}
 		ps.shapeKey[key] = s
 		ps.shapes = append(ps.shapes, s)
 	}
@@ -291,9 +318,11 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 	if len(v.pc.cl.pc.HostPorts) > 0 {
 		room = 1
 	}
+	thrifty := ps.way != nil && ps.way.thrifty
+	big := ps.way != nil && ps.way.big
 	ps.choices++
 	var tried []bool // kinds of these numbers
-	if ps.choices > fullChoices {
+	if ps.choices > fullChoices && !thrifty && !big {
 		if ps.alike == nil {
 			ps.alike = ps.alikeKinds()
 		}
@@ -320,7 +349,7 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 		if int(k.pool) < tr.poolLo || int(k.pool) >= tr.poolHi {
 			continue
 		}
-		if ps.kindBest[ki] <= bestScore && evaluated > 0 {
+		if ps.kindBest[ki] <= bestScore && evaluated > 0 && !thrifty && !big {
 			break
 		}
 		if tried != nil && tried[ps.alike[ki]] {
@@ -331,7 +360,11 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 			continue
 		}
 		price := math.Max(ps.cat.cols[col].price, 1e-9)
-		if ps.kindBest[ki]*k.price <= bestScore*price {
+		if big {
+			price = 1 + 1e-6*price
+		} else if thrifty {
+			price = math.Max(ps.thrift(col), 1e-9)
+		} else if ps.kindBest[ki]*k.price <= bestScore*price {
 			continue
 		}
 		pool := &ps.cat.pools[k.pool]

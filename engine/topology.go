@@ -204,6 +204,7 @@ type check struct {
 	maxSkew    int64
 	minDomains int
 	universe   []int32
+	late       []int32 // of the universe: not there when the first pods were placed
 	preferred  bool
 }
 

@@ -86,11 +86,12 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 	if len(cl.pc.HostPorts) > 0 {
 		stage("hostPorts", ReasonHostPorts, "", nil, func(nd *node) bool { return !conflictAny(cl.pc.HostPorts, nd.ports) })
 	}
-	stage("available", ReasonUnavailable, "offerings that can be had now", func(b bitset) { b.and(cat.avail) }, nil)
-	stage("limits", ReasonLimits, "", func(b bitset) { ps.limitRow(b) }, nil)
-	if len(ps.quotaLeft) > 0 {
+	if len(c.quotas) > 0 {
+		// First, because offerings beyond a quota are often known to be unavailable.
 		stage("quota", ReasonQuota, "", func(b bitset) { ps.quotaRow(b, false) }, nil)
 	}
+	stage("available", ReasonUnavailable, "offerings that can be had now", func(b bitset) { b.and(cat.avail) }, nil)
+	stage("limits", ReasonLimits, "", func(b bitset) { ps.limitRow(b) }, nil)
 	if len(ps.resLeft) > 0 {
 		stage("reservations", ReasonReservation, "", func(b bitset) { ps.quotaRow(b, true) }, nil)
 	}
@@ -165,10 +166,8 @@ func (ps *pass) quotaRow(b bitset, reservations bool) {
 			}
 			continue
 		}
-		for _, q := range cc.off.Charges {
-			if ps.quotaLeft[q.Quota] < q.Amount {
-				b.clear(int32(i))
-			}
+		if ps.shortQuota(int32(i)) != nil {
+			b.clear(int32(i))
 		}
 	}
 }
@@ -294,13 +293,48 @@ func (ps *pass) limitText(k *kind) string {
 	return ""
 }
 
-func (ps *pass) quotaText(col int32) string {
-	for _, q := range ps.cat.cols[col].off.Charges {
-		if ps.quotaLeft[q.Quota] < q.Amount {
-			return fmt.Sprintf("needs %d of quota %s, %d left", q.Amount, ps.c.quotas[q.Quota].Name, ps.quotaLeft[q.Quota])
+// quotasLeft is what the plan leaves of the quotas.
+func (ps *pass) quotasLeft() []int64 {
+	if ps.heedQuotas {
+		return ps.quotaLeft
+	}
+	return ps.quotaNote
+}
+
+// shortQuota is the first charge of a column for which too little is left, or nil.
+func (ps *pass) shortQuota(col int32) *QuotaCharge {
+	left := ps.quotasLeft()
+	charges := ps.cat.cols[col].off.Charges
+	for i := range charges {
+		if left[charges[i].Quota] < charges[i].Amount {
+			return &charges[i]
 		}
 	}
-	return ""
+	return nil
+}
+
+// quotaText says which quota keeps a column out, by how much, and what to do.
+func (ps *pass) quotaText(col int32) string {
+	charge := ps.shortQuota(col)
+	if charge == nil {
+		return ""
+	}
+	q, left := &ps.c.quotas[charge.Quota], ps.quotasLeft()[charge.Quota]
+	text := fmt.Sprintf("needs %d of quota %s", charge.Amount, q.Name)
+	if q.Title != "" {
+		text += fmt.Sprintf(" (%s)", q.Title)
+	}
+	text += fmt.Sprintf(", %d left", max(0, left))
+	if q.Limit > 0 {
+		text += fmt.Sprintf(" of %d", q.Limit)
+	}
+	if planned := q.Remaining - left; planned > 0 {
+		text += fmt.Sprintf(" after the %d of this plan", planned)
+	}
+	if q.Advice != "" {
+		text += ": " + q.Advice
+	}
+	return text
 }
 
 func (tr *stageTrace) missNode(ps *pass, pc *passClass, reason Reason, detail string, nodes []int32) {

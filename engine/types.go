@@ -308,6 +308,11 @@ type Quota struct {
 	Name string `json:"name"`
 	// Remaining is what new machines can draw, those in flight already taken off.
 	Remaining int64 `json:"remaining"`
+	// Limit is the whole amount, Title what people call it, Advice what can be
+	// done when it is used up. They are only told.
+	Limit  int64  `json:"limit,omitempty"`
+	Title  string `json:"title,omitempty"`
+	Advice string `json:"advice,omitempty"`
 }
 
 // QuotaCharge is what one machine draws from Snapshot.Quotas[Quota].

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -185,6 +186,11 @@ func carryOut(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose fu
 		n.Spec.Taints = s.Taints()
 		n.Status.Allocatable, n.Status.Capacity = s.Allocatable(), s.Capacity()
 		w.nodes = append(w.nodes, n)
+		for _, d := range o.DaemonSets {
+			if !hasDaemon(o, d, name) {
+				w.daemon(d, n)
+			}
+		}
 		if csi[name] == nil {
 			for _, it := range o.InstanceTypes[n.Labels[karpv1.NodePoolLabelKey]] {
 				if it.Name == n.Labels[corev1.LabelInstanceTypeStable] && ref.Claim != nil {
@@ -243,12 +249,7 @@ func carryOut(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose fu
 		w.nodes = append(w.nodes, n)
 		limits(name, it)
 		for _, d := range o.DaemonSets {
-			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + name, Namespace: d.Namespace, Labels: d.Spec.Template.Labels}, Spec: *d.Spec.Template.Spec.DeepCopy()}
-			pod.Spec.NodeName = name
-			fits, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n)
-			if err == nil && fits && scheduling.Taints(hard(n.Spec.Taints)).ToleratesPod(pod) == nil {
-				w.pods = append(w.pods, pod)
-			}
+			w.daemon(d, n)
 		}
 		for _, g := range m.Pods {
 			if err := put(g.Pods, name); err != nil {
@@ -257,6 +258,23 @@ func carryOut(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose fu
 		}
 	}
 	return w, csi, nil
+}
+
+// daemon adds the pod that a DaemonSet will run on a node, if it is meant to.
+func (w *world) daemon(d *appsv1.DaemonSet, n *corev1.Node) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + n.Name, Namespace: d.Namespace, Labels: d.Spec.Template.Labels}, Spec: *d.Spec.Template.Spec.DeepCopy()}
+	pod.Spec.NodeName = n.Name
+	fits, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n)
+	if err == nil && fits && scheduling.Taints(hard(n.Spec.Taints)).ToleratesPod(pod) == nil {
+		w.pods = append(w.pods, pod)
+	}
+}
+
+// hasDaemon tells whether a DaemonSet runs on a node already.
+func hasDaemon(o *snapshot.Objects, d *appsv1.DaemonSet, node string) bool {
+	return slices.ContainsFunc(o.Pods, func(p *corev1.Pod) bool {
+		return p.Spec.NodeName == node && !podutils.IsTerminal(p) && metav1.IsControlledBy(p, d)
+	})
 }
 
 func hard(taints []corev1.Taint) []corev1.Taint {
@@ -334,6 +352,25 @@ func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map
 // place of a pod of that spread, and the kube-scheduler would accept the same
 // pods in the other order.
 func (k *kube) comes(ctx context.Context, w *world, pods []*corev1.Pod, placed map[string]bool, patient bool) bool {
+	return len(k.waiting(ctx, w, pods, placed, patient)) == 0
+}
+
+// stranded are the placed pods that cannot come when the others do.
+func (k *kube) stranded(ctx context.Context, o *snapshot.Objects, w *world, csi map[string]*storagev1.CSINode, seed uint64) []*corev1.Pod {
+	k.csi.byName = csi
+	pods := make([]*corev1.Pod, len(w.pods))
+	for i, p := range w.pods {
+		pods[i] = renamed(p, claimPrefix(seed))
+	}
+	placed := map[string]bool{}
+	for _, p := range w.placed {
+		placed[snapshot.PodKey(p)] = true
+	}
+	return k.waiting(ctx, w, pods, placed, len(o.PVCs) > 0)
+}
+
+// waiting is who is left when comes has let in whoever could.
+func (k *kube) waiting(ctx context.Context, w *world, pods []*corev1.Pod, placed map[string]bool, patient bool) []*corev1.Pod {
 	var there, left []*corev1.Pod
 	for _, p := range pods {
 		if placed[snapshot.PodKey(p)] {
@@ -352,12 +389,12 @@ func (k *kube) comes(ctx context.Context, w *world, pods []*corev1.Pod, placed m
 			return k.fits(ctx, try, p.Spec.NodeName, patient) == ""
 		})
 		if next < 0 {
-			return false
+			return left
 		}
 		there = append(there, left[next])
 		left = slices.Delete(left, next, next+1)
 	}
-	return true
+	return nil
 }
 
 // say is larger for pods that look at others.

@@ -166,15 +166,18 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 		}
 	}
 	slices.Sort(refused)
-	if len(refused) > 0 {
-		refused = k.confirmed(ctx, o, in, kr, refused, seed)
+	excused := 0
+	if len(refused) > len(more) {
+		if excused, err = k.excused(ctx, o, in, p, kr, seed); err != nil {
+			r.problems = append(r.problems, "Karpenter's plan: "+err.Error())
+			return r
+		}
 	}
-	// Under limits one pod's place is another's refusal, and both schedulers
-	// choose; that is counted, not judged.
-	if len(refused) > len(more) && limited(o) {
-		r.short = true
-	} else if len(refused) > 0 && len(refused) > len(more) {
-		r.lost = fmt.Sprintf("Karpenter places %d pods that the engine refuses (and the engine %d that Karpenter refuses): %s", len(refused), len(more), strings.Join(refused, "; "))
+	// One pod's place is often another's refusal, and both schedulers choose: it is
+	// the number that is judged.
+	if n := len(refused) - excused; n > len(more) {
+		r.lost = fmt.Sprintf("Karpenter places %d pods that the engine refuses, %d of its pods cannot run there (and the engine places %d that Karpenter refuses): %s", len(refused), excused, len(more), strings.Join(refused, "; "))
+		r.short = limited(o)
 	}
 
 	// Cost.
@@ -229,33 +232,49 @@ func asPlan(kr *peer.Result) *engine.Plan {
 	return p
 }
 
-// confirmed leaves of the pods that Karpenter places and the engine refuses
-// those that the kube-scheduler would let run where Karpenter puts them: its
-// reading of some constraints is looser than the kube-scheduler's.
-func (k *kube) confirmed(ctx context.Context, o *snapshot.Objects, in *snapshot.Input, kr *peer.Result, refused []string, seed uint64) []string {
+// excused counts the pods that Karpenter places where they could not run: its
+// reading of some constraints is looser than the kube-scheduler's, and it lets a
+// pod ask any value of a label that no NodePool defines once another pod on the
+// same planned machine has mentioned the label, in whatever way. That depends on
+// the order of the pods, and no one can count on it. It is looked for in classes
+// of which the engine refuses pods for their requirements.
+func (k *kube) excused(ctx context.Context, o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, kr *peer.Result, seed uint64) (int, error) {
 	w, csi, err := carryOut(o, in, asPlan(kr), func(m *engine.Machine) engine.RankedOffering { return m.Offerings[0] })
 	if err != nil {
-		return []string{err.Error()}
+		return 0, err
 	}
-	bad := map[string]bool{}
-	for _, why := range k.check(ctx, o, w, csi, in, seed, false) {
-		name, _, _ := strings.Cut(strings.TrimPrefix(why, "pod "), " on ")
-		bad[name] = true
+	cannot := map[string]bool{}
+	for _, pod := range k.stranded(ctx, o, w, csi, seed) {
+		cannot[snapshot.PodKey(pod)] = true
 	}
-	return slices.DeleteFunc(refused, func(r string) bool {
-		name, _, _ := strings.Cut(r, " ")
-		return bad[name] || strings.Contains(r, string(engine.ReasonRequirement)) && !alone(ctx, o, name)
-	})
+	suspect := map[engine.ClassID]bool{}
+	for i := range p.Verdicts {
+		if v := &p.Verdicts[i]; v.Code == engine.ReasonRequirement {
+			suspect[v.Class] = true
+		}
+	}
+	class := map[string]engine.ClassID{}
+	for _, g := range in.Snapshot.Pending {
+		for _, key := range g.Pods {
+			class[key] = g.Class
+		}
+	}
+	for _, m := range kr.Machines() {
+		for _, pod := range m.Claim.Pods {
+			if key := snapshot.PodKey(pod); suspect[class[key]] && !cannot[key] && !alone(ctx, o, key) {
+				cannot[key] = true
+			}
+		}
+	}
+	return len(cannot), nil
 }
 
-// alone tells whether Karpenter would place a pod if no other were pending. It
-// lets a pod ask any value of a label that no NodePool defines once another pod
-// on the same planned machine has mentioned the label, in whatever way; that
-// depends on the order of the pods, and no one can count on it.
+// alone tells whether Karpenter would place a pod on a new machine if there were
+// no nodes and no other pod were pending.
 func alone(ctx context.Context, o *snapshot.Objects, name string) bool {
 	one := *o
-	one.Marked = nil
-	one.Pods = slices.DeleteFunc(slices.Clone(o.Pods), func(p *corev1.Pod) bool { return p.Spec.NodeName == "" && snapshot.PodKey(p) != name })
+	one.Marked, one.Nodes, one.NodeClaims = nil, nil, nil
+	one.Pods = slices.DeleteFunc(slices.Clone(o.Pods), func(p *corev1.Pod) bool { return p.Spec.NodeName != "" || snapshot.PodKey(p) != name })
 	kr, err := peer.Schedule(ctx, &one, peer.Options{})
 	return err == nil && kr.Errors[podName(name)] == nil
 }
