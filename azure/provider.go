@@ -198,6 +198,17 @@ func (p *Provider) nodeClass(ctx context.Context, ref *karpv1.NodeClassReference
 // RefreshSizes reads the region's VM sizes.
 func (p *Provider) RefreshSizes(ctx context.Context) error { return p.skus.refresh(ctx) }
 
+// Quotas are the region's vCPU quotas with what is used of them, as last read,
+// and the sizes that count against each. Nothing is known, and nothing returned,
+// before the first reading and when usages could not be read for long.
+func (p *Provider) Quotas() []instancetype.Quota {
+	table := p.skus.table()
+	if table == nil {
+		return nil
+	}
+	return table.Quotas(p.quota.report())
+}
+
 // RefreshQuota reads the subscription's vCPU usages and limits.
 func (p *Provider) RefreshQuota(ctx context.Context) error { return p.quota.refresh(ctx) }
 

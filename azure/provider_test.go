@@ -3,6 +3,7 @@ package azure
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	karpoptions "sigs.k8s.io/karpenter/pkg/operator/options"
 
 	"github.com/nap-aks/nap/apis/v1beta1"
+	"github.com/nap-aks/nap/azure/instancetype"
 )
 
 // readyClass is a class as its status controller leaves it.
@@ -341,6 +343,38 @@ func TestQuotaCountsMachinesUnderWay(t *testing.T) {
 	}
 	if _, err := p.Create(t.Context(), newClaim("d", requirement(corev1.LabelInstanceTypeStable, "Standard_D2s_v5"))); err != nil {
 		t.Errorf("after usages went down: %v", err)
+	}
+}
+
+func TestQuotasAreReportedWithTheSizesThatCount(t *testing.T) {
+	f, p := setUp(t, readyClass())
+	family := p.skus.table().SKU("Standard_D2s_v5").QuotaFamily
+	f.usages = []usageRow{{family, 4, 10}, {"cores", 20, 100}, {"lowPriorityCores", 0, 3}, {"PublicIPAddresses", 1, 2}}
+	if err := p.RefreshQuota(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Create(t.Context(), newClaim("c", requirement(corev1.LabelInstanceTypeStable, "Standard_D2s_v5"))); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]instancetype.Quota{}
+	for _, q := range p.Quotas() {
+		got[q.Name] = q
+	}
+	if len(got) != 3 {
+		t.Fatalf("quotas %v, want the family's, the region's and spot's", slices.Sorted(maps.Keys(got)))
+	}
+	// The machine was confirmed after the usages were read.
+	if q := got[family]; q.Used != 6 || q.Limit != 10 || q.Spot || q.VCPUs["Standard_D2s_v5"] != 2 || q.VCPUs["Standard_E2s_v5"] != 0 {
+		t.Errorf("the family's quota is %d of %d, spot %v, a D2s takes %d and an E2s %d", q.Used, q.Limit, q.Spot, q.VCPUs["Standard_D2s_v5"], q.VCPUs["Standard_E2s_v5"])
+	}
+	if !strings.Contains(got[family].Advice, family) {
+		t.Errorf("the advice %q does not name the quota to raise", got[family].Advice)
+	}
+	if q := got["cores"]; q.Used != 22 || q.VCPUs["Standard_D2s_v5"] != 2 {
+		t.Errorf("the region's quota has %d used", q.Used)
+	}
+	if q := got["lowPriorityCores"]; q.Used != 0 || !q.Spot || q.VCPUs["Standard_D2s_v5"] != 2 {
+		t.Errorf("the spot quota is %+v", q.Usage)
 	}
 }
 

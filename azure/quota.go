@@ -3,7 +3,6 @@ package azure
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -12,13 +11,9 @@ import (
 	"github.com/nap-aks/nap/azure/instancetype"
 )
 
-const (
-	quotaRegional = "cores"
-	quotaSpot     = "lowprioritycores"
-	// quotaStale is how long usages are believed after they could last be read;
-	// afterwards everything counts as allowed.
-	quotaStale = 15 * time.Minute
-)
+// quotaStale is how long usages are believed after they could last be read;
+// afterwards everything counts as allowed.
+const quotaStale = 15 * time.Minute
 
 // quota knows how many vCPUs of each family may still be bought. Azure reports
 // usage late, so machines asked for since the last report are counted here.
@@ -39,7 +34,10 @@ type quota struct {
 // that a change of usage changes no answer.
 const roomy = 1024
 
-type usage struct{ current, limit int64 }
+type usage struct {
+	current, limit int64
+	name, title    string
+}
 
 type pendingCores struct {
 	family string
@@ -99,7 +97,7 @@ func (q *quota) allows(sku *instancetype.SKU, spot bool) bool {
 }
 
 func (q *quota) allowsLocked(family string, vcpus int64, spot bool) bool {
-	for _, name := range quotaNames(family, spot) {
+	for _, name := range instancetype.QuotaNames(family, spot) {
 		u, ok := q.usages[name]
 		if !ok {
 			continue
@@ -111,13 +109,26 @@ func (q *quota) allowsLocked(family string, vcpus int64, spot bool) bool {
 	return true
 }
 
-// quotaNames are the quotas a machine counts against: its family's and the
-// region's; a spot machine only against the spot pool.
-func quotaNames(family string, spot bool) []string {
-	if spot {
-		return []string{quotaSpot}
+// report lists the usages known, with the machines that exist since they were
+// read. Machines that Azure has not confirmed yet are left out: their NodeClaims
+// have no provider ID, and whoever plans counts those.
+func (q *quota) report() []instancetype.Usage {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	since := map[string]int64{}
+	for _, p := range q.pending {
+		if p.settled.IsZero() {
+			continue
+		}
+		for _, name := range instancetype.QuotaNames(p.family, p.spot) {
+			since[name] += p.vcpus
+		}
 	}
-	return []string{strings.ToLower(family), quotaRegional}
+	out := make([]instancetype.Usage, 0, len(q.usages))
+	for key, u := range q.usages {
+		out = append(out, instancetype.Usage{Name: u.name, Title: u.title, Used: u.current + since[key], Limit: u.limit})
+	}
+	return out
 }
 
 // reservation is the share of quota of one machine under way.
@@ -175,7 +186,7 @@ func (q *quota) drop(id uint64, p pendingCores) {
 // count adds cores under way to the quotas they count against, and notes when
 // that may change an answer.
 func (q *quota) count(family string, spot bool, vcpus int64) {
-	for _, name := range quotaNames(family, spot) {
+	for _, name := range instancetype.QuotaNames(family, spot) {
 		q.taken[name] += vcpus
 		if u, ok := q.usages[name]; ok && u.limit-u.current-q.taken[name]-max(vcpus, 0) < roomy {
 			q.seq++

@@ -83,7 +83,11 @@ func listUsages(client *armcompute.UsageClient, region string) func(context.Cont
 				if u == nil || u.Name == nil || u.Name.Value == nil || u.CurrentValue == nil || u.Limit == nil {
 					continue
 				}
-				out[strings.ToLower(*u.Name.Value)] = usage{current: int64(*u.CurrentValue), limit: *u.Limit}
+				title := ""
+				if u.Name.LocalizedValue != nil {
+					title = *u.Name.LocalizedValue
+				}
+				out[strings.ToLower(*u.Name.Value)] = usage{current: int64(*u.CurrentValue), limit: *u.Limit, name: *u.Name.Value, title: title}
 			}
 		}
 		return out, nil

@@ -51,6 +51,7 @@ import (
 	"sigs.k8s.io/karpenter/pkg/state/virtualpods"
 
 	napprovisioning "github.com/nap-aks/nap/controllers/provisioning"
+	"github.com/nap-aks/nap/snapshot"
 )
 
 // karpenterParts are what Karpenter's controllers share.
@@ -61,6 +62,7 @@ type karpenterParts struct {
 	undecorated cloudprovider.CloudProvider
 	cluster     *state.Cluster
 	overlays    *nodeoverlay.InstanceTypeStore
+	quotas      func() []snapshot.Quota
 	// nominate tells that the cluster's scheduler heeds nominated nodes.
 	nominate bool
 }
@@ -89,7 +91,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	if o.Engine == EngineNAP {
 		own := napprovisioning.New(ctx, napprovisioning.Config{
 			Kube: kube, Provider: p.provider, Cluster: p.cluster, Recorder: p.recorder, Clock: p.clock,
-			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Nominate: p.nominate,
+			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Quotas: p.quotas, Nominate: p.nominate,
 		})
 		placement, hooks = []controller.Controller{own}, []cloudprovider.NodeLifecycleHook{own.Hook()}
 		wake = own

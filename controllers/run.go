@@ -44,6 +44,7 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 	"github.com/nap-aks/nap/azure"
 	"github.com/nap-aks/nap/controllers/provisioning"
+	"github.com/nap-aks/nap/snapshot"
 )
 
 // Run is the controller of one cluster. It returns when the context ends (nil)
@@ -253,6 +254,7 @@ func build(ctx context.Context, o Options, mgr manager.Manager, config *rest.Con
 	}
 	all := karpenterControllers(ctx, o, mgr, karpenterParts{
 		clock: realClock, recorder: recorder, provider: decorated, undecorated: provider, cluster: cluster, overlays: overlays, nominate: nominate,
+		quotas: func() []snapshot.Quota { return quotasOf(provider.Quotas()) },
 	})
 	return append(all, ownControllers(o, mgr, api, provider, recorder)...), nil
 }

@@ -48,7 +48,7 @@ func ReadCluster(ctx context.Context, kubeconfig, kubecontext string, now time.T
 // our types. It only lists.
 func ListCluster(ctx context.Context, c client.Reader, now time.Time) (*Source, error) {
 	src := &Source{Objects: &snapshot.Objects{Now: now}}
-	src.note("sizes and prices are those of the built-in catalogue: quota, sizes that are out of stock now and NodeOverlays are not considered")
+	src.note("sizes and prices are those of the built-in catalogue: sizes that are out of stock now and NodeOverlays are not considered")
 	for _, list := range []client.ObjectList{
 		&corev1.PodList{}, &corev1.NodeList{}, &corev1.NamespaceList{}, &corev1.PersistentVolumeClaimList{}, &corev1.PersistentVolumeList{},
 		&corev1.ServiceList{}, &appsv1.DaemonSetList{}, &policyv1.PodDisruptionBudgetList{}, &storagev1.StorageClassList{}, &storagev1.CSINodeList{},

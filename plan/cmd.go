@@ -23,6 +23,7 @@ type input struct {
 	kubeconfig  string
 	kubecontext string
 	save        string
+	usage       string
 	// defaultPools is Auto or None: whether manifests are planned for with the
 	// NodePool that AKS makes in every cluster.
 	defaultPools string
@@ -37,6 +38,7 @@ func (i *input) flags(cmd *cobra.Command) {
 	f.StringVar(&i.kubeconfig, "kubeconfig", "", "kubeconfig file for --from-cluster (default: $KUBECONFIG, then ~/.kube/config)")
 	f.StringVar(&i.kubecontext, "context", "", "kubeconfig context for --from-cluster")
 	f.StringVar(&i.defaultPools, "default-node-pools", "Auto", "with manifests alone: Auto adds the NodePool that AKS creates, as its defaultNodePools does; None plans with the given ones only")
+	f.StringVar(&i.usage, "usage", "", "file with the subscription's vCPU usages and limits, as az vm list-usage -l REGION -o json prints them: the plan stays within")
 	f.StringVar(&i.save, "save", "", "write the cluster to this snapshot file, for a replay or a bug report")
 }
 
@@ -93,6 +95,13 @@ func (i *input) load(ctx context.Context) (*Source, string, error) {
 		if err := src.addInstanceTypes(region); err != nil {
 			return nil, "", err
 		}
+	}
+	if i.usage != "" {
+		if err := src.addQuotas(i.usage, region); err != nil {
+			return nil, "", err
+		}
+	} else if i.fromCluster {
+		src.note("vCPU quotas are not considered: give them with --usage")
 	}
 	if i.save != "" {
 		if err := snapshot.WriteFile(i.save, src.Objects); err != nil {

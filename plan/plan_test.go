@@ -216,6 +216,42 @@ spec:
 	}
 }
 
+func TestAPlanStaysWithinTheSubscriptionsQuotas(t *testing.T) {
+	dir := t.TempDir()
+	usage, pod := filepath.Join(dir, "usage.json"), filepath.Join(dir, "in.yaml")
+	// As az prints it, amounts in strings.
+	if err := os.WriteFile(usage, []byte(`[
+		{"currentValue": "90", "limit": "100", "localName": "Total Regional vCPUs", "name": {"value": "cores", "localizedValue": "Total Regional vCPUs"}},
+		{"currentValue": "1", "limit": "20", "name": {"value": "PublicIPAddresses", "localizedValue": "Public IP Addresses"}}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pod, []byte(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 8, selector: {matchLabels: {app: web}},
+		template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: x, resources: {requests: {cpu: 3500m}}}]}}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := planJSON(t, "-f", pod); r.Summary.Refused != 0 {
+		t.Fatalf("%d pods refused without quotas", r.Summary.Refused)
+	}
+	file := filepath.Join(dir, "cluster.nap")
+	r := planJSON(t, "-f", pod, "--usage", usage, "--save", file)
+	if r.Summary.OnMachines != 2 || r.Summary.Refused != 6 {
+		t.Errorf("%d pods on machines and %d refused; 10 vCPUs hold two pods of 3.5", r.Summary.OnMachines, r.Summary.Refused)
+	}
+	if len(r.Refused) != 1 || r.Refused[0].Code != "Quota" || !strings.Contains(r.Refused[0].Reason, "of quota cores (Total Regional vCPUs), 2 left of 100 after the 8 of this plan: ask Azure for more") {
+		t.Errorf("the refusal is %+v", r.Refused)
+	}
+	// The quotas are part of the file.
+	if again := planJSON(t, "--snapshot", file); again.Summary.Refused != 6 {
+		t.Errorf("the replay refuses %d", again.Summary.Refused)
+	}
+	if err := os.WriteFile(usage, []byte(`{"hello": 1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run(t, "plan", "-f", pod, "--usage", usage); err == nil || !strings.Contains(err.Error(), "az vm list-usage") {
+		t.Errorf("a file that is something else: %v", err)
+	}
+}
+
 func TestASavedPlanIsReplayedAlike(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cluster.nap")
 	first := planJSON(t, "-f", "testdata/shop.yaml", "--save", file)

@@ -66,6 +66,7 @@ type Cache struct {
 	marked   map[string]bool   // provider IDs
 	promised map[string]string // pod key to node or claim name
 	types    map[string][]*cloudprovider.InstanceType
+	quotas   []Quota
 
 	catalogues catalogues
 	daemonSets []daemon
@@ -412,6 +413,7 @@ func Load(o *Objects) (*Cache, error) {
 	for pool, list := range o.InstanceTypes {
 		c.SetInstanceTypes(pool, list)
 	}
+	c.SetQuotas(o.Quotas)
 	c.SetVirtualPods(o.VirtualPods)
 	c.SetMarked(o.Marked)
 	for pod, to := range o.Promised {
@@ -424,7 +426,7 @@ func Load(o *Objects) (*Cache, error) {
 func (c *Cache) Objects(now time.Time) *Objects {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := &Objects{Now: now, Settings: c.settings, VirtualPods: c.virtual, InstanceTypes: map[string][]*cloudprovider.InstanceType{}, Promised: map[string]string{}}
+	o := &Objects{Now: now, Settings: c.settings, VirtualPods: c.virtual, Quotas: slices.Clone(c.quotas), InstanceTypes: map[string][]*cloudprovider.InstanceType{}, Promised: map[string]string{}}
 	c.client.Each(func(obj client.Object) { o.Add(obj) })
 	for k, v := range c.types {
 		o.InstanceTypes[k] = v
@@ -466,6 +468,7 @@ func (c *Cache) Snapshot(now time.Time) (*Input, error) {
 	}
 	c.addPools(in.Snapshot)
 	c.addNodes(ctx, in, leaving)
+	c.addQuotas(in.Snapshot)
 	in.Snapshot.Pending = c.groups(waiting)
 	in.Snapshot.Daemons = c.daemonID
 	in.Snapshot.Classes = slices.Clip(c.shapes.classes)

@@ -23,8 +23,8 @@ import (
 )
 
 // FileVersion is the version of the snapshot file format that this package
-// writes. It reads this and earlier versions.
-const FileVersion = 1
+// writes. It reads this and earlier versions. Version 2 brought quotas.
+const FileVersion = 2
 
 const fileKind = "nap-snapshot"
 
@@ -54,6 +54,7 @@ type file struct {
 	RCs          []*corev1.ReplicationController `json:"replicationControllers,omitempty"`
 	Marked       []string                        `json:"marked,omitempty"`
 	Promised     map[string]string               `json:"promised,omitempty"`
+	Quotas       []Quota                         `json:"quotas,omitempty"`
 	Types        [][]fileInstanceType            `json:"instanceTypes,omitempty"`
 	TypesOf      map[string]int                  `json:"instanceTypesOf,omitempty"`
 }
@@ -113,7 +114,7 @@ func Write(w io.Writer, o *Objects) error {
 		Pods: slim(o.Pods), VirtualPods: slim(o.VirtualPods), Nodes: slim(o.Nodes), NodePools: slim(o.NodePools), NodeClaims: slim(o.NodeClaims),
 		DaemonSets: slim(o.DaemonSets), Namespaces: slim(o.Namespaces), PDBs: slim(o.PDBs), PVCs: slim(o.PVCs), PVs: slim(o.PVs),
 		Classes: slim(o.Classes), CSINodes: slim(o.CSINodes), Services: slim(o.Services), ReplicaSets: slim(o.ReplicaSets),
-		StatefulSets: slim(o.StatefulSets), RCs: slim(o.RCs), Marked: o.Marked, Promised: o.Promised, TypesOf: map[string]int{},
+		StatefulSets: slim(o.StatefulSets), RCs: slim(o.RCs), Marked: o.Marked, Promised: o.Promised, Quotas: o.Quotas, TypesOf: map[string]int{},
 	}
 	var lists [][]*cloudprovider.InstanceType
 	for _, pool := range sortedKeys(o.InstanceTypes) {
@@ -160,7 +161,7 @@ func Read(r io.Reader) (*Objects, error) {
 	o := &Objects{
 		Now: f.Time, Settings: f.Settings, Pods: f.Pods, VirtualPods: f.VirtualPods, Nodes: f.Nodes, NodePools: f.NodePools, NodeClaims: f.NodeClaims,
 		DaemonSets: f.DaemonSets, Namespaces: f.Namespaces, PDBs: f.PDBs, PVCs: f.PVCs, PVs: f.PVs, Classes: f.Classes, CSINodes: f.CSINodes,
-		Services: f.Services, ReplicaSets: f.ReplicaSets, StatefulSets: f.StatefulSets, RCs: f.RCs, Marked: f.Marked, Promised: f.Promised,
+		Services: f.Services, ReplicaSets: f.ReplicaSets, StatefulSets: f.StatefulSets, RCs: f.RCs, Marked: f.Marked, Promised: f.Promised, Quotas: f.Quotas,
 		InstanceTypes: map[string][]*cloudprovider.InstanceType{},
 	}
 	lists := make([][]*cloudprovider.InstanceType, len(f.Types))

@@ -51,6 +51,10 @@ type Objects struct {
 	// overlays already applied.
 	InstanceTypes map[string][]*cloudprovider.InstanceType
 
+	// Quotas are what the cloud lets all machines take together, with what is
+	// used of them at Now.
+	Quotas []Quota
+
 	Settings Settings
 }
 

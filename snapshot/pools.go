@@ -27,7 +27,7 @@ type translatedList struct {
 
 // of returns the translation of a list, made anew only if its elements are not
 // those of a list seen before.
-func (c *catalogues) of(list []*cloudprovider.InstanceType) engine.Catalogue {
+func (c *catalogues) of(list []*cloudprovider.InstanceType, quotas []Quota) engine.Catalogue {
 	for _, t := range c.lists {
 		if slices.Equal(t.from, list) {
 			return t.to
@@ -35,7 +35,7 @@ func (c *catalogues) of(list []*cloudprovider.InstanceType) engine.Catalogue {
 	}
 	t := translatedList{from: slices.Clone(list)}
 	for _, it := range list {
-		t.to.InstanceTypes = append(t.to.InstanceTypes, instanceType(it))
+		t.to.InstanceTypes = append(t.to.InstanceTypes, instanceType(it, quotas))
 	}
 	c.lists = append(c.lists, t)
 	return t.to
@@ -83,7 +83,7 @@ func (c *Cache) translatePools() {
 		if p.Catalogue < 0 {
 			p.Catalogue = len(lists)
 			lists = append(lists, list)
-			c.catsOut = append(c.catsOut, c.catalogues.of(list))
+			c.catsOut = append(c.catsOut, c.catalogues.of(list, c.quotas))
 		}
 		c.poolsOut = append(c.poolsOut, p)
 	}
@@ -140,7 +140,7 @@ func taints(list []corev1.Taint) []engine.Taint {
 	return out
 }
 
-func instanceType(it *cloudprovider.InstanceType) engine.InstanceType {
+func instanceType(it *cloudprovider.InstanceType, quotas []Quota) engine.InstanceType {
 	out := engine.InstanceType{
 		Name: it.Name, Capacity: amounts(it.Capacity, false), Allocatable: amounts(it.Allocatable(), false),
 		VolumeLimits: it.VolumeAttachmentLimits,
@@ -161,6 +161,7 @@ func instanceType(it *cloudprovider.InstanceType) engine.InstanceType {
 		if o.CapacityType() == karpv1.CapacityTypeReserved {
 			e.ReservationID, e.ReservationRemaining = o.ReservationID(), o.ReservationCapacity
 		}
+		e.Charges = quotaCharges(quotas, it.Name, e.CapacityType)
 		for key, r := range o.Requirements {
 			if key == corev1.LabelTopologyZone || key == karpv1.CapacityTypeLabelKey || r.Operator() != corev1.NodeSelectorOpIn || r.Len() != 1 {
 				continue

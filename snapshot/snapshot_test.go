@@ -132,6 +132,7 @@ func TestFileRoundTripKeepsEveryDecision(t *testing.T) {
 	for seed := range uint64(60) {
 		o := clustergen.Generate(seed, clustergen.Options{})
 		o.Promised = map[string]string{}
+		o.Quotas = quotas(int64(seed))
 		var b bytes.Buffer
 		if err := snapshot.Write(&b, o); err != nil {
 			t.Fatal(err)
@@ -221,7 +222,7 @@ func TestEventsInAnyOrderGiveTheSameInput(t *testing.T) {
 // TestWarmPlansAreThoseOfAColdStart changes a cluster step by step and compares
 // the plan from the compiled cluster with one compiled anew.
 func TestWarmPlansAreThoseOfAColdStart(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(60) {
 		o := clustergen.Generate(seed, clustergen.Options{})
 		r := rand.New(rand.NewPCG(seed, 3))
 		c, err := snapshot.Load(o)
@@ -257,7 +258,9 @@ func change(r *rand.Rand, c *snapshot.Cache, o *snapshot.Objects, plan *engine.P
 	for _, p := range o.Pods {
 		pods[snapshot.PodKey(p)] = p
 	}
-	switch r.IntN(6) {
+	switch r.IntN(8) {
+	case 6, 7: // the second time only an amount changes
+		c.SetQuotas(quotas(int64(r.IntN(40))))
 	case 0: // what was placed on nodes is bound
 		for _, pl := range plan.Placements {
 			for _, g := range pl.Pods {
@@ -307,6 +310,57 @@ func change(r *rand.Rand, c *snapshot.Cache, o *snapshot.Objects, plan *engine.P
 		}
 	}
 	return nil
+}
+
+// quotas are those of two families, of which some is used.
+func quotas(used int64) []snapshot.Quota {
+	return []snapshot.Quota{
+		{Name: "small", Title: "small sizes", Used: used, Limit: 48, CapacityTypes: []string{karpv1.CapacityTypeOnDemand}, Charges: map[string]int64{"m1-2-amd64": 1, "m2-4-amd64": 2, "m4-4-amd64": 4}},
+		{Name: "spot", Used: used / 2, Limit: 32, CapacityTypes: []string{karpv1.CapacityTypeSpot}, Charges: map[string]int64{"m8-4-amd64": 8, "m16-4-amd64": 16}},
+	}
+}
+
+func TestQuotasAreChargedWithMachinesInFlight(t *testing.T) {
+	o := base()
+	o.InstanceTypes["default"] = append(o.InstanceTypes["default"], clustergen.InstanceType("m8", 8, 32, 0, "amd64", clustergen.Zones, 0.4, 0))
+	o.Quotas = []snapshot.Quota{
+		{Name: "d", Used: 10, Limit: 30, CapacityTypes: []string{karpv1.CapacityTypeOnDemand}, Charges: map[string]int64{"m4": 4, "m8": 8}},
+		{Name: "spot", Used: 1, Limit: 9, CapacityTypes: []string{karpv1.CapacityTypeSpot}, Charges: map[string]int64{"m4": 4}},
+	}
+	claim := func(name, capacityType, providerID string, types ...string) *karpv1.NodeClaim {
+		nc := &karpv1.NodeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{karpv1.NodePoolLabelKey: "default"}}}
+		nc.Status.ProviderID = providerID
+		nc.Spec.Requirements = []karpv1.NodeSelectorRequirementWithMinValues{
+			{Key: corev1.LabelInstanceTypeStable, Operator: corev1.NodeSelectorOpIn, Values: types},
+			{Key: karpv1.CapacityTypeLabelKey, Operator: corev1.NodeSelectorOpIn, Values: []string{capacityType}},
+		}
+		return nc
+	}
+	o.NodeClaims = []*karpv1.NodeClaim{
+		claim("decided", "on-demand", "", "m8"),          // 8 of d
+		claim("either", "on-demand", "", "m8", "m4"),     // the cheaper comes first: 4 of d
+		claim("spot", "spot", "", "m4"),                  // 4 of spot
+		claim("launched", "on-demand", "test://x", "m8"), // the cloud counts it
+	}
+	s := build(t, o).Snapshot
+	var left []int64
+	for _, q := range s.Quotas {
+		left = append(left, q.Remaining)
+	}
+	if want := []int64{30 - 10 - 8 - 4, 9 - 1 - 4}; !slices.Equal(left, want) {
+		t.Errorf("%v is left of the quotas, want %v", left, want)
+	}
+	for _, it := range s.Catalogues[0].InstanceTypes {
+		for _, of := range it.Offerings {
+			want := []engine.QuotaCharge{{Quota: 0, Amount: map[string]int64{"m4": 4, "m8": 8}[it.Name]}}
+			if of.CapacityType == karpv1.CapacityTypeSpot {
+				want = []engine.QuotaCharge{{Quota: 1, Amount: 4}}
+			}
+			if !slices.Equal(of.Charges, want) {
+				t.Errorf("%s/%s is charged %v, want %v", it.Name, of.CapacityType, of.Charges, want)
+			}
+		}
+	}
 }
 
 func base() *snapshot.Objects {

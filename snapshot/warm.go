@@ -3,6 +3,7 @@ package snapshot
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/nap-aks/nap/engine"
@@ -18,6 +19,7 @@ type warm struct {
 	classes int
 	nodes   map[string]int // stamp by name
 	usage   []engine.Resources
+	quotas  []engine.Quota
 }
 
 // Place asks the engine for a plan of an input of this cache, as engine.Place
@@ -68,6 +70,11 @@ func (w *warm) sync(in *Input) error {
 			}
 		}
 	}
+	if !slices.Equal(w.quotas, s.Quotas) {
+		if err := w.cluster.SetQuotas(s.Quotas); err != nil {
+			return fmt.Errorf("taking over quotas: %w", err)
+		}
+	}
 	w.usages(s)
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
@@ -106,7 +113,7 @@ func (w *warm) compile(in *Input) error {
 }
 
 func (w *warm) usages(s *engine.Snapshot) {
-	w.usage = w.usage[:0]
+	w.usage, w.quotas = w.usage[:0], s.Quotas
 	for i := range s.Pools {
 		w.usage = append(w.usage, s.Pools[i].Usage)
 	}

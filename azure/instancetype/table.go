@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v6"
 	corev1 "k8s.io/api/core/v1"
@@ -74,6 +75,9 @@ type Table struct {
 
 	byName    map[string]*SKU
 	offerings map[offeringKey]scheduling.Requirements
+
+	chargesOnce sync.Once
+	charges     map[string]map[string]int64 // see quotaCharges
 }
 
 type offeringKey struct {

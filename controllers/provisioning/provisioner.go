@@ -79,6 +79,9 @@ type Config struct {
 	Buffers *virtualpods.Cache
 	// Nominate tells the scheduler where pods are to go; see NominationVersion.
 	Nominate bool
+	// Quotas tells which quotas of the cloud there are and what is used of them;
+	// nil when there are none.
+	Quotas func() []snapshot.Quota
 	// Decisions is a folder for snapshots of what passes decided on, the newest
 	// ones; "" for none. Each can be replayed with nap plan.
 	Decisions string
@@ -255,8 +258,8 @@ func measure(part string, c clock.Clock) func() {
 	return func() { passSeconds.WithLabelValues(part).Observe(c.Since(start).Seconds()) }
 }
 
-// refresh tells the mirror what no informer does: instance types and machines
-// marked for disruption.
+// refresh tells the mirror what no informer does: instance types, quotas and
+// machines marked for disruption.
 func (p *Provisioner) refresh(ctx context.Context) error {
 	pools, err := nodepoolutils.ListManaged(ctx, p.Kube, p.Provider)
 	if err != nil {
@@ -271,6 +274,9 @@ func (p *Provisioner) refresh(ctx context.Context) error {
 			list = nil
 		}
 		p.mirror.SetInstanceTypes(pool.Name, list)
+	}
+	if p.Quotas != nil {
+		p.mirror.SetQuotas(p.Quotas())
 	}
 	var marked []string
 	for n := range p.cluster.Nodes() {

@@ -378,6 +378,44 @@ func TestEveryRefusedPodIsToldWhy(t *testing.T) {
 	}
 }
 
+func TestQuotasHoldOverPassesAndAreTold(t *testing.T) {
+	w := newWorld(t)
+	charges := map[string]int64{}
+	for _, it := range w.provider.list {
+		charges[it.Name] = it.Capacity.Cpu().Value()
+	}
+	used := int64(92)
+	w.p.Quotas = func() []snapshot.Quota {
+		return []snapshot.Quota{{Name: "cores", Title: "Total Regional vCPUs", Used: used, Limit: 100, Charges: charges, Advice: "ask for more"}}
+	}
+	w.apply(pods(20, "900m")...)
+	w.pass()
+	first := len(w.claims())
+	if first == 0 {
+		t.Fatal("8 vCPUs are left, and no NodeClaim was created")
+	}
+	told := ""
+	for i := range 20 {
+		for _, e := range w.events.about(fmt.Sprintf("p-%03d", i), events.FailedScheduling) {
+			told = e
+		}
+	}
+	if !strings.Contains(told, "of quota cores (Total Regional vCPUs)") || !strings.Contains(told, "left of 100") || !strings.Contains(told, "ask for more") {
+		t.Errorf("a refused pod was told %q: which quota, how much is left and what to do is missing", told)
+	}
+	// The machines are asked for and not yet counted by the cloud: they count here.
+	w.clock.Step(10 * time.Second)
+	w.pass()
+	if n := len(w.claims()); n != first {
+		t.Errorf("%d NodeClaims after a second pass, %d after the first: the quota was spent twice", n, first)
+	}
+	used = 84 // somebody else's machines have gone
+	w.pass()
+	if n := len(w.claims()); n <= first {
+		t.Error("there is room in the quota again, and nobody used it")
+	}
+}
+
 func TestNodePoolLimitsHoldOverPasses(t *testing.T) {
 	np := pool("default")
 	np.Spec.Limits = karpv1.Limits{corev1.ResourceCPU: resource.MustParse("8")}

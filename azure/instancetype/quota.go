@@ -1,0 +1,89 @@
+package instancetype
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Names under which Azure counts vCPUs that are not a family's: those of all
+// machines of a region, and those of its spot machines.
+const (
+	QuotaRegional = "cores"
+	QuotaSpot     = "lowPriorityCores"
+)
+
+// Usage is what Azure reports of a compute quota in a region.
+type Usage struct {
+	// Name is Azure's, in any case; Title what people call it.
+	Name  string
+	Title string
+	// Used and Limit are in vCPUs.
+	Used, Limit int64
+}
+
+// Quota is a limit on vCPUs with the sizes that count against it.
+type Quota struct {
+	Usage
+	// Spot tells that only spot machines count; otherwise only the others do.
+	Spot bool
+	// Advice says what can be done when it is used up.
+	Advice string
+	// VCPUs is what one machine takes, by size. The map is shared: read only.
+	VCPUs map[string]int64
+}
+
+// QuotaNames are the quotas that a machine counts against, in lower case: its
+// family's and the region's; a spot machine only against the spot quota.
+func QuotaNames(family string, spot bool) []string {
+	if spot {
+		return []string{strings.ToLower(QuotaSpot)}
+	}
+	return []string{strings.ToLower(family), QuotaRegional}
+}
+
+// Quotas joins what Azure reports with the sizes of the table. Quotas that no
+// size counts against (public addresses, families the region does not offer) are
+// left out. The order is that of the names.
+func (t *Table) Quotas(usages []Usage) []Quota {
+	charges := t.quotaCharges()
+	var out []Quota
+	for _, u := range usages {
+		name := strings.ToLower(u.Name)
+		vcpus := charges[name]
+		if len(vcpus) == 0 {
+			continue
+		}
+		q := Quota{Usage: u, Spot: strings.EqualFold(u.Name, QuotaSpot), VCPUs: vcpus}
+		instead := "allow other families in the NodePool"
+		switch {
+		case q.Spot:
+			instead = "allow on-demand machines in the NodePool"
+		case name == QuotaRegional:
+			instead = "remove machines that are not needed in the region, or allow spot"
+		}
+		q.Advice = fmt.Sprintf("ask Azure for more (az quota update --resource-name %s, location %s), or %s", u.Name, t.Region, instead)
+		out = append(out, q)
+	}
+	slices.SortFunc(out, func(a, b Quota) int { return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)) })
+	return out
+}
+
+// quotaCharges are the vCPUs of the sizes by the quotas they count against.
+func (t *Table) quotaCharges() map[string]map[string]int64 {
+	t.chargesOnce.Do(func() {
+		t.charges = map[string]map[string]int64{}
+		for _, s := range t.SKUs {
+			for _, name := range append(QuotaNames(s.QuotaFamily, false), QuotaNames("", true)...) {
+				if name == "" || strings.EqualFold(name, QuotaSpot) && !s.SpotCapable {
+					continue
+				}
+				if t.charges[name] == nil {
+					t.charges[name] = map[string]int64{}
+				}
+				t.charges[name][s.Name.Full] = s.VCPUs
+			}
+		}
+	})
+	return t.charges
+}

@@ -1,0 +1,87 @@
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+
+	"github.com/nap-aks/nap/azure/instancetype"
+	"github.com/nap-aks/nap/snapshot"
+)
+
+// azUsage is an element of what `az vm list-usage` and ARM's usages print. The
+// amounts are numbers from the one and strings from the other.
+type azUsage struct {
+	CurrentValue json.RawMessage `json:"currentValue"`
+	Limit        json.RawMessage `json:"limit"`
+	Name         struct {
+		Value          string `json:"value"`
+		LocalizedValue string `json:"localizedValue"`
+	} `json:"name"`
+}
+
+// readUsage reads the compute usages of a subscription in a region: the list
+// that `az vm list-usage -o json` prints, or ARM's answer with the list in value.
+func readUsage(path string) ([]instancetype.Usage, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the usages: %w", err)
+	}
+	var list []azUsage
+	if err := json.Unmarshal(data, &list); err != nil {
+		var page struct {
+			Value []azUsage `json:"value"`
+		}
+		if json.Unmarshal(data, &page) != nil || page.Value == nil {
+			return nil, fmt.Errorf("usages in %s: it is not what az vm list-usage -o json prints: %w", path, err)
+		}
+		list = page.Value
+	}
+	out := make([]instancetype.Usage, 0, len(list))
+	for _, u := range list {
+		used, err := amountOf(u.CurrentValue)
+		if err != nil {
+			return nil, fmt.Errorf("usages in %s: currentValue of %s: %w", path, u.Name.Value, err)
+		}
+		limit, err := amountOf(u.Limit)
+		if err != nil {
+			return nil, fmt.Errorf("usages in %s: limit of %s: %w", path, u.Name.Value, err)
+		}
+		out = append(out, instancetype.Usage{Name: u.Name.Value, Title: u.Name.LocalizedValue, Used: used, Limit: limit})
+	}
+	return out, nil
+}
+
+func amountOf(raw json.RawMessage) (int64, error) {
+	return strconv.ParseInt(strings.Trim(string(raw), `"`), 10, 64)
+}
+
+// addQuotas holds the plan to the vCPU quotas of a usage file.
+func (s *Source) addQuotas(path, region string) error {
+	usages, err := readUsage(path)
+	if err != nil {
+		return err
+	}
+	table, _, err := offline(region)
+	if err != nil {
+		return err
+	}
+	s.Objects.Quotas = nil
+	for _, q := range table.Quotas(usages) {
+		counted := []string{karpv1.CapacityTypeOnDemand}
+		if q.Spot {
+			counted = []string{karpv1.CapacityTypeSpot}
+		}
+		s.Objects.Quotas = append(s.Objects.Quotas, snapshot.Quota{
+			Name: q.Name, Title: q.Title, Advice: q.Advice, Used: q.Used, Limit: q.Limit, CapacityTypes: counted, Charges: q.VCPUs,
+		})
+	}
+	if len(s.Objects.Quotas) == 0 {
+		return fmt.Errorf("usages in %s: none is a vCPU quota of a size in region %s", path, region)
+	}
+	return nil
+}
