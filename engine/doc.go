@@ -54,7 +54,9 @@
 // The quick path goes class by class, those with the tightest rules first:
 // onto existing nodes, onto machines planned already, which may grow where that
 // buys more per dollar than another machine, and onto new machines chosen by
-// the value they hold per dollar when filled with all that still waits. The
+// the value they hold per dollar when filled with all that still waits. When pods
+// are left over that could have had a place, the path is gone again in other ways
+// (rescue.go), and the way that places most is kept. The
 // improving path then forgets the machines, keeps the domains, and buys again
 // as cutting stock (package stock): patterns generated against dual prices,
 // rounded, searched. It works within a budget of work units, never seconds, and
@@ -63,7 +65,7 @@
 //
 // Where to read on: types.go is the glossary, cluster.go the warm form,
 // catalog.go columns and kinds, topology.go counters and rules, place.go the
-// quick path, score.go the choice of a machine, improve.go the second purchase
+// quick path, rescue.go its other ways, score.go the choice of a machine, improve.go the second purchase
 // and the bound, finalize.go the ranked offerings, trace.go the explanations;
 // docs/designs/0002-engine.md says why it is so.
 //

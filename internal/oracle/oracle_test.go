@@ -364,16 +364,15 @@ func TestOracles(t *testing.T) {
 			}
 		}
 	}
-	// Room on the nodes that are there, and domains, can be given to one pod or to
-	// another: both schedulers are greedy about it, and each loses a pod at times
-	// that the other places. That must stay rare.
-	if lost > len(seeds)/200+1 {
-		t.Errorf("%d of %d clusters have pods that Karpenter places and the engine refuses: more than one in 200", lost, len(seeds))
+	// Room on nodes, in domains and under limits can be given to one pod or to
+	// another, and no scheduler looks at all the ways.
+	if lost > len(seeds)/1000+1 {
+		t.Errorf("in %d of %d clusters Karpenter places more pods than the engine: more than one in 1,000", lost, len(seeds))
 	}
 	if nap > karp*(1+1e-9) {
 		t.Errorf("over all comparable clusters the engine pays $%.2f, more than Karpenter's $%.2f", nap, karp)
 	}
-	t.Logf("%d clusters in %s: %d pods, %d placed; %d failed, %d lose pods that Karpenter places, %d place fewer pods under limits than Karpenter; of %d with comparable cost %d dearer than Karpenter (worst %.1f%%), in sum $%.2f against $%.2f",
+	t.Logf("%d clusters in %s: %d pods, %d placed; %d failed, %d place fewer pods than Karpenter (%d of them under limits); of %d with comparable cost %d dearer than Karpenter (worst %.1f%%), in sum $%.2f against $%.2f",
 		len(seeds), time.Since(start).Round(time.Millisecond), pods, placed, failed, lost, short, comparable, dearer, 100*worst, nap, karp)
 }
 
