@@ -224,7 +224,7 @@ func (ps *pass) promote(rank map[*passClass]int, lost []*passClass) map[*passCla
 				continue
 			}
 			for _, id := range ctr.m.matched {
-				if o := ps.byClass[id]; o != nil {
+				if o := ps.c.classes[id].pending; o != nil {
 					out[o] = top + 2
 				}
 			}
