@@ -29,9 +29,9 @@ unit: ## the fast tests: every package but the end-to-end ones (under 2 minutes 
 e2e: build ## the documentation as a test: a private instance driven by the Azure SDK and client-go
 	$(GO) test -count=1 -v -timeout 40m ./test/e2e
 
-e2e-karpenter: build ## Karpenter's own end-to-end suite against the local Azure (SUITE=regression FOCUS=… SKIP=…)
-	NAP_KARPENTER_SUITE=$(or $(SUITE),regression) NAP_KARPENTER_FOCUS='$(FOCUS)' NAP_KARPENTER_SKIP='$(SKIP)' \
-	$(GO) test -count=1 -v -timeout 70m -run TestKarpenterSuites ./test/e2e
+e2e-karpenter: build ## Karpenter's own end-to-end suites against the local Azure (SUITE="static buffers …" PARALLEL=2 FOCUS=… SKIP=… LOGS=…)
+	NAP_KARPENTER_SUITE="$(or $(SUITE),integration)" NAP_KARPENTER_PARALLEL=$(PARALLEL) NAP_KARPENTER_FOCUS='$(FOCUS)' NAP_KARPENTER_SKIP='$(SKIP)' \
+	NAP_KARPENTER_LOGS='$(abspath $(LOGS))' $(GO) test -count=1 -v -timeout 300m -run TestKarpenterSuites ./test/e2e
 
 test: unit e2e ## all tests
 

@@ -108,11 +108,12 @@ func stages() (map[internalversion.StageResourceRef][]*internalversion.Stage, er
 	for _, s := range []struct {
 		ref  internalversion.StageResourceRef
 		text string
+		fill func(*v1alpha1.Stage)
 	}{
-		{node, nodefast.DefaultNodeInit}, {node, nodelease.DefaultNodeHeartbeatWithLease},
-		{pod, podfast.DefaultPodReady}, {pod, podfast.DefaultPodDelete},
+		{node, nodefast.DefaultNodeInit, nil}, {node, nodelease.DefaultNodeHeartbeatWithLease, nil},
+		{pod, podfast.DefaultPodReady, nil}, {pod, podfast.DefaultPodDelete, withoutPreStop}, {pod, preStopStage, nil},
 	} {
-		if _, err := add(s.ref, s.text, nil); err != nil {
+		if _, err := add(s.ref, s.text, s.fill); err != nil {
 			return nil, err
 		}
 	}

@@ -86,7 +86,7 @@ func start(t *testing.T) *instance {
 	if home == "" {
 		home = t.TempDir()
 	} else {
-		home = filepath.Join(home, t.Name())
+		home = filepath.Join(home, strings.ReplaceAll(t.Name(), "/", "-"))
 		if err := os.RemoveAll(home); err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,7 @@ const karpenterPod = "karpenter-0"
 // metrics and profiles through that pod; here it is a process beside the
 // cluster. The front passes every request on, but those for the pod's ports go
 // to the process.
-func (c *cluster) karpenterFront(t *testing.T) ([]byte, error) {
+func (c *cluster) karpenterFront(t *testing.T, gates string) ([]byte, error) {
 	var port int
 	all, err := c.components()
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *cluster) karpenterFront(t *testing.T) ([]byte, error) {
 		return nil, fmt.Errorf("cluster %s has no controller with a metrics port among %+v", c.name, all)
 	}
 	labels := map[string]string{"app.kubernetes.io/instance": "karpenter"}
-	controller := corev1.Container{Name: "controller", Image: "nap-controller", Env: []corev1.EnvVar{{Name: "FEATURE_GATES", Value: karpenterGates}}}
+	controller := corev1.Container{Name: "controller", Image: "nap-controller", Env: []corev1.EnvVar{{Name: "FEATURE_GATES", Value: gates}}}
 	for _, obj := range []ctrlclient.Object{
 		&corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: karpenterPod, Namespace: "kube-system", Labels: labels},
