@@ -388,7 +388,17 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 			free[d] -= r * q
 		}
 		if s != nil {
-			fill = append(fill, fillItem{s, q})
+			// Pods of other classes may look the same to a machine.
+			same := q
+			if v.hostCap == noCap && s.look > q {
+				more := fitCount(v.pc.vec, free, s.look-q)
+				for d, r := range v.pc.vec {
+					free[d] -= r * more
+				}
+				value += float64(more) * v.pc.value
+				same += more
+			}
+			fill = append(fill, fillItem{s, same})
 		}
 		capUsed := v.capCtr
 		for j := range sizes {

@@ -68,7 +68,7 @@ type karpenterPart struct {
 var karpenterParts = map[string]karpenterPart{
 	"buffers":     {suite: "regression", focus: "CapacityBuffer", cores: "2"},
 	"static":      {suite: "regression", focus: "StaticCapacity"},
-	"integration": {suite: "regression", focus: "Integration|NodeClaim|DefaultTopologySpread"},
+	"integration": {suite: "regression", focus: "Integration|StandaloneNodeClaim|DefaultTopologySpread"},
 	"chaos":       {suite: "regression", focus: "Chaos|Performance"},
 	"drift":       {suite: "disruption", focus: "Drift"},
 	"termination": {suite: "disruption", focus: "Termination|Expiration"},
