@@ -671,6 +671,10 @@ func (ps *pass) build(items []*item, sol *stock.Solution, bins []int32) bool {
 			}
 			for len(queue[i][rank]) > 0 {
 				run := queue[i][rank][0]
+				if run.n == 0 { // placed while an earlier one could not be
+					queue[i][rank] = queue[i][rank][1:]
+					continue
+				}
 				if alone := ps.cheapestOf(mask); alone >= 0 {
 					// Onto one made larger, if that is less than one of its own.
 					like := &mach{col: alone, pool: ps.cat.cols[alone].pool}

@@ -187,8 +187,8 @@ type pass struct {
 	rankSeen  []bool  // offerings that rank has taken
 	rankLists map[uint64][]rankList
 	universes map[universeKey][]int32
-	cursors   map[cursorKey]int // see cursor; indices of cursorAt
-	cursorAt  []int
+	places    map[placeKey]int // indices of placeAt, see resume
+	placeAt   []pausedAt
 	movedAt   int // first machine moved while a class is placed
 	// extra are domains that came into being in an earlier run of the pass.
 	extra map[counterKey]map[int32]bool
@@ -244,6 +244,7 @@ type shape struct {
 	id     int
 	size   int // equal for neighbours that ask for the same amounts
 	row    bitset
+	rowID  int32
 	vec    []int64
 	value  float64
 	cap    int64
@@ -262,7 +263,7 @@ type shapeKey struct {
 func (c *Cluster) newPass(pending []PodGroup, o Options) (*pass, error) {
 	ps := &pass{c: c, cat: c.catalog(), opt: o,
 		counterIndex: map[counterKey]*counter{}, touched: map[int32]*savedNode{},
-		shapeKey: map[shapeKey]*shape{}, rankLists: map[uint64][]rankList{}, universes: map[universeKey][]int32{}, cursors: map[cursorKey]int{}}
+		shapeKey: map[shapeKey]*shape{}, rankLists: map[uint64][]rankList{}, universes: map[universeKey][]int32{}, places: map[placeKey]int{}}
 	var slab []passClass
 	for i := range pending {
 		g := &pending[i]
@@ -759,8 +760,8 @@ func (ps *pass) anyUsable(row, mask bitset) bool {
 
 // run places all classes.
 func (ps *pass) run() {
-	clear(ps.cursors)
-	ps.cursorAt = ps.cursorAt[:0]
+	clear(ps.places)
+	ps.placeAt = ps.placeAt[:0]
 	order := slices.Clone(ps.classes)
 	w := ps.way
 	if w == nil {
@@ -1005,8 +1006,9 @@ func (ps *pass) placeVariant(v *variant) {
 		return
 	}
 	if len(v.domain) == 0 {
-		t := &tuple{mask: v.row, nodes: nodes, machCur: ps.cursor(v, nil)}
-		defer ps.keepCursors(v, t)
+		t := &tuple{mask: v.row, nodes: nodes}
+		ps.resume(v, t)
+		defer ps.pause(v, t)
 		if ps.growTogether(v, []*tuple{t}) {
 			return
 		}
@@ -1019,9 +1021,9 @@ func (ps *pass) placeVariant(v *variant) {
 	}
 	tuples := ps.tuples(v, nodes)
 	for _, t := range tuples {
-		t.machCur = ps.cursor(v, t)
+		ps.resume(v, t)
 	}
-	defer ps.keepCursors(v, tuples...)
+	defer ps.pause(v, tuples...)
 	if ps.growTogether(v, tuples) {
 		return
 	}
@@ -1042,61 +1044,76 @@ func (ps *pass) placeVariant(v *variant) {
 	}
 }
 
-// cursorKey names where pods of one size that may use the same columns of a
-// domain have looked for room.
-type cursorKey struct {
-	row, vec, domain int32
+// placeKey names pods of one shape, in one domain if their place depends on it.
+type placeKey struct {
+	s      *shape
+	domain int32
+}
+
+func (v *variant) placeKey(t *tuple) (placeKey, bool) {
+	k := placeKey{v.pc.shape, -1}
+	if len(t.vals) == 1 {
+		k.domain = t.vals[0]
+	}
+	return k, k.s != nil && k.s.rowID == v.rowID && len(v.keys) <= 1
 }
 
 // sharesCursor says whether what the machines before a cursor lack, they lack
-// for every class of the same size and columns: no rule within a machine tells
-// the classes apart.
+// for every class of the same shape: no rule within a machine tells the classes
+// apart.
 func (v *variant) sharesCursor() bool {
-	return len(v.host) == 0 && len(v.keys) <= 1 && len(v.pc.cl.pc.HostPorts) == 0 && len(v.pc.cl.pc.SharedVolumes) == 0
+	return len(v.host) == 0 && len(v.pc.cl.pc.HostPorts) == 0 && len(v.pc.cl.pc.SharedVolumes) == 0
 }
 
-func (v *variant) cursorKey(t *tuple) cursorKey {
-	k := cursorKey{v.rowID, v.pc.cl.vecID, -1}
-	if t != nil && len(t.vals) == 1 {
-		k.domain = t.vals[0]
-	}
-	return k
-}
-
-// cursor is the first machine with room for a variant in a tuple, as far as
-// earlier classes have seen: room only shrinks, but for machines that are moved
-// to another column, which set cursors back.
-func (ps *pass) cursor(v *variant, t *tuple) int {
-	if !v.sharesCursor() {
-		return 0
-	}
-	if i, ok := ps.cursors[v.cursorKey(t)]; ok {
-		return ps.cursorAt[i]
-	}
-	return 0
-}
-
-func (ps *pass) keepCursors(v *variant, tuples ...*tuple) {
-	if !v.sharesCursor() {
+// resume goes on where the last class of the same shape has paused: with the
+// first machine that may have room, which only shrinks, but for machines that
+// are moved to another column, which set cursors back; and with the machine to
+// open next.
+func (ps *pass) resume(v *variant, t *tuple) {
+	k, ok := v.placeKey(t)
+	if !ok {
 		return
 	}
-	for _, t := range tuples {
-		key := v.cursorKey(t)
-		i, ok := ps.cursors[key]
-		if !ok {
-			i = len(ps.cursorAt)
-			ps.cursors[key] = i
-			ps.cursorAt = append(ps.cursorAt, 0)
-		}
-		ps.cursorAt[i] = min(t.machCur, ps.movedAt)
+	i, ok := ps.places[k]
+	if !ok {
+		return
 	}
+	if v.sharesCursor() {
+		t.machCur = ps.placeAt[i].cursor
+	}
+	t.choice = ps.placeAt[i].choice
+}
+
+func (ps *pass) pause(v *variant, tuples ...*tuple) {
+	for _, t := range tuples {
+		k, ok := v.placeKey(t)
+		if !ok {
+			continue
+		}
+		i, ok := ps.places[k]
+		if !ok {
+			i = len(ps.placeAt)
+			ps.places[k] = i
+			ps.placeAt = append(ps.placeAt, pausedAt{})
+		}
+		if v.sharesCursor() {
+			ps.placeAt[i].cursor = min(t.machCur, ps.movedAt)
+		}
+		ps.placeAt[i].choice = t.choice
+	}
+}
+
+// pausedAt is where the search for room has come to, see pass.resume.
+type pausedAt struct {
+	cursor int
+	choice choice
 }
 
 // changed sets cursors back to a machine that has been moved.
 func (ps *pass) changed(m *mach) {
 	ps.movedAt = min(ps.movedAt, m.at)
-	for i, at := range ps.cursorAt {
-		ps.cursorAt[i] = min(at, m.at)
+	for i := range ps.placeAt {
+		ps.placeAt[i].cursor = min(ps.placeAt[i].cursor, m.at)
 	}
 }
 

@@ -186,7 +186,7 @@ func (ps *pass) shapeOf(pc *passClass) {
 	key := shapeKey{id, pc.cl.vecID, v.hostCap, ctr}
 	s := ps.shapeKey[key]
 	if s == nil {
-		s = &shape{row: row, vec: pc.vec, value: pc.value, cap: v.hostCap, capCtr: ctr}
+		s = &shape{row: row, rowID: id, vec: pc.vec, value: pc.value, cap: v.hostCap, capCtr: ctr}
 		ps.shapeKey[key] = s
 		ps.shapes = append(ps.shapes, s)
 	}
