@@ -255,8 +255,9 @@ func TestManyAtOnce(t *testing.T) {
 	p, g := percentile(puts, .99), percentile(gets, .99)
 	t.Logf("PUT p99 %v, median %v; GET p99 %v, median %v", p, percentile(puts, .5), g, percentile(gets, .5))
 	// The requirement, 1 s and 100 ms, is for a machine of one's own:
-	// NAP_TEST_PERF=1 holds the server to it. A shared one gets twenty times that.
-	slack := time.Duration(20)
+	// NAP_TEST_PERF=1 holds the server to it. A shared one gets five times that;
+	// what holds there as well is TestReadingIsCheap.
+	slack := time.Duration(5)
 	if os.Getenv("NAP_TEST_PERF") != "" {
 		slack = 1
 	}

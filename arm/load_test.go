@@ -352,7 +352,8 @@ func TestKilledUnderLoad(t *testing.T) {
 }
 
 // What a read costs is bounded by processor time, which holds on a busy machine
-// as well: a thousand at once have to fit into 100 ms of two processors.
+// as well: a thousand at once have to fit into 100 ms of two processors, and
+// leave more than half of it to TLS and the rest of the machine.
 func TestReadingIsCheap(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
@@ -375,10 +376,10 @@ func TestReadingIsCheap(t *testing.T) {
 	}
 	one, list := cost(ids[7], 1000), cost(strings.TrimSuffix(ids[0], "/c0"), 50)
 	t.Logf("a cluster takes %v of a processor, a list of 50 takes %v", one, list)
-	if one > 150*time.Microsecond {
-		t.Errorf("reading a cluster takes %v of a processor: a thousand at once take more than 100 ms of two", one)
+	if one > 80*time.Microsecond {
+		t.Errorf("reading a cluster takes %v of a processor: a thousand at once take %v of two", one, 500*one)
 	}
-	if list > 4*time.Millisecond {
+	if list > 2*time.Millisecond {
 		t.Errorf("listing 50 clusters takes %v of a processor", list)
 	}
 }

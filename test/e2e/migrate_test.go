@@ -230,6 +230,25 @@ func TestMigrateAndBack(t *testing.T) {
 	if s := c.nodePoolSpec(t, "web"); s != limits {
 		t.Errorf("the NodePool was %s and is %s", limits, s)
 	}
+
+	// And all the way, within the budget.
+	if err := c.kube.Patch(c.ctx, budget, ctrlclient.RawPatch(types.MergePatchType, []byte(`{"spec":{"maxUnavailable":1}}`))); err != nil {
+		t.Fatal(err)
+	}
+	held = c.watchBudget(t, "web", 1)
+	out, err = in.run("disable", "--cluster", name, "--fixed-pool", "name=fixed,size=Standard_D4s_v5,count=2")
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	held()
+	t.Log(out)
+	if got := c.mode() + ", fixed " + c.pool("fixed"); got != "Manual, fixed 2 nodes, autoscaler false" {
+		t.Errorf("disabled, the cluster is %s", got)
+	}
+	eventually(t, "pods Running", time.Minute, func() error { return c.running("default", "web", pods) })
+	if err := c.noMachines(); err != nil {
+		t.Error(err)
+	}
 }
 
 // nodePoolNames are the names of the NodePools that there are.
