@@ -13,6 +13,7 @@
 // log, the what-if input and the bug report.
 //
 //	plan, err := engine.Place(snapshot, engine.Options{})
+//	bound, err := engine.Bound(snapshot, engine.Options{}) // of any plan whatever
 //
 // # The warm form
 //
@@ -65,9 +66,11 @@
 //
 // Where to read on: types.go is the glossary, cluster.go the warm form,
 // catalog.go columns and kinds, topology.go counters and rules, place.go the
-// quick path, rescue.go its other ways, score.go the choice of a machine, improve.go the second purchase
-// and the bound, finalize.go the ranked offerings, trace.go the explanations;
-// docs/designs/0002-engine.md says why it is so.
+// quick path, rescue.go its other ways, score.go the choice of a machine,
+// improve.go the second purchase and the bound of a plan, bound.go that of any
+// plan, finalize.go the ranked offerings, trace.go the explanations;
+// docs/designs/0002-engine.md says why it is so, 0008 and 0010 what the bounds
+// rest on.
 //
 // # Rules that always hold
 //

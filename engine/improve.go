@@ -79,6 +79,7 @@ func (ps *pass) tierOf(pool int32) int {
 // one. Pods that a term selects without owning it are not bound: they may come
 // later.
 type apartRule struct {
+	key   apartKey
 	cap   int64
 	pods  int64 // bound by the rule
 	sizes int   // different demands among them
@@ -119,19 +120,20 @@ const (
 	apartShare = 8 // with many items: rules that need less than this part of the machines are left to build
 )
 
+// cell is pods that are alike to every rule.
+type cell struct {
+	v    *variant
+	base int // number of what they ask for, the rules that keep pods apart aside
+	tier int
+	pins []pinned
+	runs []placed
+	n    int
+}
+
 // items gathers the demand of machines: in the domains and tiers they are in,
 // or, with free set, wherever they might be. The second result is how many pods
 // of each rule that got a dimension a machine may have.
 func (ps *pass) items(ms []*mach, free bool) ([]*item, []int64) {
-	// Pods that are alike but for the rules that keep them apart.
-	type cell struct {
-		v    *variant
-		base int // number of its demand
-		tier int
-		pins []pinned
-		runs []placed
-		n    int
-	}
 	// Where they must stay.
 	type place struct {
 		tier       int
@@ -189,6 +191,19 @@ func (ps *pass) items(ms []*mach, free bool) ([]*item, []int64) {
 			c.n += pl.n
 		}
 	}
+	list, rules := ps.merge(cells, len(bases), int64(len(ms)))
+	dims := make([]int64, len(rules))
+	for d, r := range rules {
+		dims[d] = r.cap
+	}
+	return list, dims
+}
+
+// merge makes items of cells: one of those that are alike to the packer once
+// rules that bind few of the machines (-1: as many as some rule needs) are left
+// out. The second result are the
+// rules that have a dimension.
+func (ps *pass) merge(cells []*cell, bases int, machines int64) ([]*item, []*apartRule) {
 	// The rules, and which of them matter.
 	var rules []*apartRule
 	index := map[apartKey]int{}
@@ -199,7 +214,7 @@ func (ps *pass) items(ms []*mach, free bool) ([]*item, []int64) {
 			if !ok {
 				r = len(rules)
 				index[key] = r
-				rules = append(rules, &apartRule{cap: most, dim: -1})
+				rules = append(rules, &apartRule{key: key, cap: most, dim: -1})
 			}
 			rule := rules[r]
 			rule.cap = max(rule.cap, most)
@@ -211,21 +226,24 @@ func (ps *pass) items(ms []*mach, free bool) ([]*item, []int64) {
 			bound[i] = append(bound[i], r)
 		})
 	}
-	var dims []int64
+	var dims []*apartRule
 	order := make([]int, len(rules))
 	for r := range order {
 		order[r] = r
 	}
 	need := func(r int) int64 { return (rules[r].pods + rules[r].cap - 1) / rules[r].cap }
 	sort.SliceStable(order, func(a, b int) bool { return need(order[a]) > need(order[b]) })
-	few := len(bases)+len(rules) <= improveFewItems
+	few := bases+len(rules) <= improveFewItems
+	if machines < 0 && len(order) > 0 {
+		machines = need(order[0])
+	}
 	for _, r := range order {
 		rule := rules[r]
 		switch {
-		case need(r)*apartShare < int64(len(ms)) && (!few || rule.sizes > 1):
+		case need(r)*apartShare < machines && (!few || rule.sizes > 1):
 		case rule.sizes > 1 && len(dims) < apartDims:
 			rule.dim = len(dims)
-			dims = append(dims, rule.cap)
+			dims = append(dims, rule)
 		default:
 			rule.own = true
 		}
@@ -395,7 +413,7 @@ func (ps *pass) improve() {
 	}
 	if len(old)+len(keep) == 0 {
 		if !ps.opt.SkipBound {
-			ps.bound = &Bound{Kind: "resource"}
+			ps.bound = &CostBound{Kind: "resource"}
 		}
 		return
 	}
@@ -471,11 +489,15 @@ func (ps *pass) improve() {
 	}
 	if ps.opt.SkipBound {
 		ps.bound = nil
+		return
+	}
+	for _, it := range all {
+		ps.bound.Pods += it.n
 	}
 }
 
 func (ps *pass) setBound(sol *stock.Solution) {
-	ps.bound = &Bound{USDPerHour: sol.Bound, Resource: sol.ResourceBound, Pattern: sol.PatternBound, Kind: "resource"}
+	ps.bound = &CostBound{USDPerHour: sol.Bound, Resource: sol.ResourceBound, Pattern: sol.PatternBound, Kind: "resource"}
 	if sol.PatternBound > sol.ResourceBound {
 		ps.bound.Kind = "pattern"
 	}
@@ -792,7 +814,7 @@ const boundGroups = 12
 // highest of their prices in each dimension, and all prices are scaled down
 // until none holds more than it costs, so the sum is a bound whatever the
 // groups are.
-func (ps *pass) resourceBound(items []*item) *Bound {
+func (ps *pass) resourceBound(items []*item) *CostBound {
 	nd := len(ps.c.dims.names)
 	type group struct {
 		rows   bitset
@@ -868,5 +890,5 @@ func (ps *pass) resourceBound(items []*item) *Bound {
 		one = math.Max(one, own) // any group alone is a bound, too
 	}
 	sum = math.Max(sum/worst, one) * (1 - 1e-9) // rounding
-	return &Bound{USDPerHour: sum, Resource: sum, Kind: "resource"}
+	return &CostBound{USDPerHour: sum, Resource: sum, Kind: "resource"}
 }

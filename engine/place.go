@@ -180,7 +180,7 @@ type pass struct {
 	strictAny bool
 	scratch   [2][]int64
 	quickCost float64
-	bound     *Bound
+	bound     *CostBound
 	work      int64
 	keyBuf    []int32 // scratch of labelKeys
 	rankCols  []int32 // scratch of rank

@@ -454,7 +454,7 @@ type Plan struct {
 	QuickCostUSDPerHour float64 `json:"quickCostUSDPerHour"`
 	// Bound is a proven lower bound on the cost of machines for the pods that
 	// the plan puts on new machines; nil when it was not asked for.
-	Bound *Bound `json:"bound,omitempty"`
+	Bound *CostBound `json:"bound,omitempty"`
 	// Work is the number of work units used by the improving path.
 	Work int64 `json:"work"`
 	// Trace explains, as far as Options.Trace asks.
@@ -549,10 +549,14 @@ const (
 	ReasonUnsupported Reason = "Unsupported"
 )
 
-// Bound is a proven lower bound.
-type Bound struct {
+// CostBound is a proven lower bound on what machines for pods cost. That of a
+// plan is about the pods that the plan puts on new machines, with the preferences
+// that it kept; that of Bound assumes neither.
+type CostBound struct {
 	// USDPerHour: no placement of the pods costs less.
 	USDPerHour float64 `json:"usdPerHour"`
+	// Pods is how many pods the bound is about.
+	Pods int `json:"pods"`
 	// Kind is "pattern" or "resource": whichever was larger.
 	Kind string `json:"kind"`
 	// Resource and Pattern are the two bounds (0 when not computed).

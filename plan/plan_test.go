@@ -319,6 +319,46 @@ func TestCompareShowsBoth(t *testing.T) {
 	}
 }
 
+// Both plans of a comparison are measured by one bound, which holds for either.
+func TestCompareMeasuresBothByOneBound(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "apart.yaml")
+	text := `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: apart}
+spec:
+  replicas: 40
+  selector: {matchLabels: {app: apart}}
+  template:
+    metadata: {labels: {app: apart}}
+    spec:
+      affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: apart}}}]}}
+      containers: [{name: c, image: x, resources: {requests: {cpu: 500m, memory: 256Mi}}}]
+`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, "plan", "-f", path, "--compare", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c Comparison
+	if err := json.Unmarshal([]byte(out), &c); err != nil {
+		t.Fatal(err)
+	}
+	k, n := &c.Karpenter.Summary, &c.Nap.Summary
+	if n.Refused+k.Refused > 0 || n.Machines != 40 {
+		t.Fatalf("%+v\n%+v", n, k)
+	}
+	if k.BoundUSDPerHour < 0.99*n.USDPerHour || k.BoundUSDPerHour > n.USDPerHour+1e-9 || k.BoundUSDPerHour > k.USDPerHour+1e-9 || k.Gap == nil {
+		t.Errorf("bound %v; nap costs %v, Karpenter %v", k.BoundUSDPerHour, n.USDPerHour, k.USDPerHour)
+	}
+	out, err = run(t, "plan", "-f", path, "--engine", "karpenter")
+	if err != nil || !strings.Contains(out, "no placement costs less than") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestExplain(t *testing.T) {
 	for name, want := range map[string][]string{
 		"train-0": {"no place", "nvidia.com/gpu", "CONSTRAINT", "NEAREST MISS"},

@@ -314,8 +314,10 @@ func (c *Comparison) WriteTable(w io.Writer) error {
 	row("refused", n.Refused+n.Deferred, k.Refused)
 	row("machines", n.Machines, k.Machines)
 	row("$ per hour", fmt.Sprintf("%.4f", n.USDPerHour), fmt.Sprintf("%.4f%s", k.USDPerHour, percent(k.USDPerHour, n.USDPerHour)))
-	if n.BoundUSDPerHour > 0 {
-		row("above the bound", percentOf(n.USDPerHour, n.BoundUSDPerHour), percentOf(k.USDPerHour, n.BoundUSDPerHour))
+	if b := k.BoundUSDPerHour; b > 0 && n.Refused+n.Deferred == 0 {
+		row("above the bound", percentOf(n.USDPerHour, b), percentOf(k.USDPerHour, b))
+	} else if n.BoundUSDPerHour > 0 {
+		row("above its own bound", percentOf(n.USDPerHour, n.BoundUSDPerHour), "")
 	}
 	row("time", seconds(n.PlanSeconds), fmt.Sprintf("%s%s", seconds(k.PlanSeconds), times(k.PlanSeconds, n.PlanSeconds)))
 	fmt.Fprintln(tw)

@@ -198,7 +198,35 @@ func Karpenter(ctx context.Context, o *snapshot.Objects, opt Options) (*Report, 
 	}
 	r.workloads(pods)
 	r.finish()
+	if err := r.prove(o, opt); err != nil {
+		return nil, err
+	}
 	return r, nil
+}
+
+// prove adds the bound that holds whoever plans, and how far this plan is above
+// it. A plan that leaves pods out may cost less, so it gets none.
+func (r *Report) prove(o *snapshot.Objects, opt Options) error {
+	if r.Summary.Refused > 0 {
+		return nil
+	}
+	in, err := snapshot.Build(o)
+	if err != nil {
+		return fmt.Errorf("reading the cluster for the bound: %w", err)
+	}
+	eo := in.Options
+	if opt.Quick {
+		eo.Work = engine.WorkQuick
+	}
+	b, err := engine.Bound(in.Snapshot, eo)
+	if err != nil {
+		return fmt.Errorf("proving the bound: %w", err)
+	}
+	if b.USDPerHour > 0 {
+		gap := r.Summary.USDPerHour/b.USDPerHour - 1
+		r.Summary.BoundUSDPerHour, r.Summary.BoundKind, r.Summary.Gap = b.USDPerHour, b.Kind, &gap
+	}
+	return nil
 }
 
 func podName(k types.NamespacedName) string { return k.Namespace + "/" + k.Name }

@@ -149,3 +149,85 @@ func TestSplitIsTheSameProblem(t *testing.T) {
 	})
 	t.Logf("%d problems in parts", split2)
 }
+
+// TestRoomTakesNoMoreThanItsBound: what is left to buy once nodes have taken what
+// they can costs at least what is proven, whichever pods they take.
+func TestRoomTakesNoMoreThanItsBound(t *testing.T) {
+	above, tight := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := genProblem(t, 4, 3)
+		for _, i := range Quick(p).Unplaceable {
+			p.Items[i].Count = 0
+		}
+		nd := len(p.Items[0].Size)
+		var rooms []Room
+		for range rapid.IntRange(1, 3).Draw(t, "rooms") {
+			r := Room{}
+			for range nd {
+				r.Capacity = append(r.Capacity, rapid.Int64Range(0, 20).Draw(t, "free"))
+			}
+			for i := range p.Items {
+				n := min(int(fits(r.Capacity, p.Items[i].Size, int32(p.Items[i].Count))), rapid.IntRange(0, 3).Draw(t, "most"))
+				r.Most = append(r.Most, n)
+			}
+			rooms = append(rooms, r)
+		}
+		s := Solve(p, Options{Work: 3000, Aim: AimBound})
+		value, taken := MostValue(p.Items, s.Values, rooms)
+		// The truth: every way to fill the rooms, the rest bought.
+		least := optimum(p)
+		seen := map[string]bool{}
+		var fill func(k, i int, left []int64)
+		fill = func(k, i int, left []int64) {
+			if k == len(rooms) {
+				key := ""
+				for _, it := range p.Items {
+					key += string(rune('0' + it.Count))
+				}
+				if !seen[key] {
+					seen[key] = true
+					least = min(least, optimum(p))
+				}
+				return
+			}
+			if i == len(p.Items) {
+				if k++; k < len(rooms) {
+					fill(k, 0, slices.Clone(rooms[k].Capacity))
+				} else {
+					fill(k, 0, nil)
+				}
+				return
+			}
+			it := &p.Items[i]
+			for n := 0; n <= rooms[k].Most[i] && n <= it.Count; n++ {
+				rest := slices.Clone(left)
+				ok := true
+				for d, x := range it.Size {
+					rest[d] -= x * int64(n)
+					ok = ok && rest[d] >= 0
+				}
+				if !ok {
+					break
+				}
+				it.Count -= n
+				fill(k, i+1, rest)
+				it.Count += n
+			}
+		}
+		fill(0, 0, slices.Clone(rooms[0].Capacity))
+		bound := s.Bound - value
+		if bound > least+1e-9 {
+			t.Fatalf("bound %v − %v, but %v suffices (%v taken)", s.Bound, value, least, taken)
+		}
+		if least > 0 {
+			above++
+			if bound > 0.7*least {
+				tight++
+			}
+		}
+	})
+	t.Logf("something to buy in %d, the bound within 30%% in %d", above, tight)
+	if above > 50 && tight*3 < above {
+		t.Errorf("the bound is far off: within 30%% in %d of %d", tight, above)
+	}
+}

@@ -149,7 +149,7 @@ func solveParts(p *Problem, parts []*part, opts Options) *Solution {
 		})
 	}
 	wg.Wait()
-	sol := &Solution{Duals: make([]float64, len(p.Items))}
+	sol := &Solution{Duals: make([]float64, len(p.Items)), Values: make([]float64, len(p.Items))}
 	proved := false
 	for k, s := range sols {
 		pt := parts[k]
@@ -167,7 +167,7 @@ func solveParts(p *Problem, parts []*part, opts Options) *Solution {
 		sol.ResourceBound += s.ResourceBound
 		proved = proved || s.PatternBound > 0
 		for i, v := range s.Duals {
-			sol.Duals[pt.items[i]] = v
+			sol.Duals[pt.items[i]], sol.Values[pt.items[i]] = v, s.Values[i]
 		}
 		for _, i := range s.Unplaceable {
 			sol.Unplaceable = append(sol.Unplaceable, pt.items[i])

@@ -66,6 +66,10 @@ type Solution struct {
 	// Duals[i] is the value of one pod of item i that proved PatternBound, for
 	// use as a shadow price by heuristics.
 	Duals []float64
+	// Values[i] is the value of one pod of item i that proved Bound: no bin can
+	// hold more value than it costs, and all pods together are worth Bound. With
+	// Room there is, Bound less what MostValue says of these is a bound.
+	Values []float64
 	// Unplaceable are the items with pods that no allowed bin holds, ascending.
 	// Patterns, Cost and Bound are about the others.
 	Unplaceable []int
@@ -120,7 +124,7 @@ func Solve(p *Problem, opts Options) *Solution {
 func solve(p *Problem, opts Options) *Solution {
 	s := newSolver(p)
 	s.aim = opts.Aim
-	sol := &Solution{Unplaceable: s.md.unplaceable, Duals: make([]float64, len(p.Items))}
+	sol := &Solution{Unplaceable: s.md.unplaceable, Duals: make([]float64, len(p.Items)), Values: make([]float64, len(p.Items))}
 	if s.md.m == 0 {
 		return sol
 	}
@@ -134,6 +138,15 @@ func solve(p *Problem, opts Options) *Solution {
 	for i, v := range s.duals {
 		for _, o := range s.md.member[i] {
 			sol.Duals[o] = v
+		}
+	}
+	proof := s.weights
+	if s.farley > s.resource {
+		proof = s.duals
+	}
+	for i, v := range proof {
+		for _, o := range s.md.member[i] {
+			sol.Values[o] = v
 		}
 	}
 	sol.Work = s.work()

@@ -1,0 +1,222 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/nap-aks/nap/engine/stock"
+)
+
+// Bound proves how little the machines for the pending pods of a snapshot can
+// cost, without placing them. No plan in which all of these pods have a place
+// costs less, whoever makes it: pods go onto existing nodes as far as any of them
+// have room, anywhere, in any order, and may give up all their preferences. Zones,
+// limits and quotas are not looked at, so the bound may be low, never high. It is
+// about the rules as this package reads them (see the package comment: the least
+// count of a spread over hostnames is 0).
+//
+// Pods that no available offering holds are left out: on a node they cost nothing.
+// A plan that refuses some of the others may cost less. CostBound.Pods says how
+// many pods it is about, its Gap is 0.
+//
+// Of Options, Work is the budget: WorkDefault spends up to about a second, and
+// WorkQuick looks at resources alone. The error says what is inconsistent in the
+// snapshot.
+func Bound(s *Snapshot, o Options) (*CostBound, error) {
+	c, err := Compile(s)
+	if err != nil {
+		return nil, err
+	}
+	return c.Bound(s.Pending, o)
+}
+
+// Bound proves how little machines for pending pods can cost; see the function of
+// that name. The Cluster is left as it was.
+func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
+	ps, err := c.newPass(pending, o)
+	if err != nil {
+		return nil, err
+	}
+	defer ps.undo()
+	type demandKey struct{ row, vec int32 }
+	bases := map[demandKey]int{}
+	var cells []*cell
+	pods := 0
+	for _, pc := range ps.classes {
+		if len(pc.cl.pc.Unsupported) > 0 {
+			continue
+		}
+		ps.setLevel(pc, len(pc.ladder))
+		if pc.v.row.empty() {
+			continue
+		}
+		key := demandKey{pc.v.rowID, pc.cl.vecID}
+		base, ok := bases[key]
+		if !ok {
+			base = len(bases)
+			bases[key] = base
+		}
+		cells = append(cells, &cell{v: pc.v, base: base, runs: []placed{{pc.v, 0, len(pc.pods)}}, n: len(pc.pods)})
+		pods += len(pc.pods)
+	}
+	if pods == 0 {
+		return &CostBound{Kind: "resource"}, nil
+	}
+	items, rules := ps.merge(cells, len(bases), -1)
+	apart := make([]int64, len(rules))
+	for d, r := range rules {
+		apart[d] = r.cap
+	}
+	work := o.Work
+	if work == WorkDefault {
+		work = min(improveWork, max(improveBoundWork, 100*int64(pods)))
+	}
+	prob, _ := ps.problem(items, apart, true)
+	rooms := ps.rooms(items, rules)
+	best := &CostBound{Kind: "resource", Pods: pods}
+	full := make([]stock.Item, len(prob.Items))
+	copy(full, prob.Items)
+	// Values that suit what is left when the nodes are full prove more than those
+	// for all pods, so the second round asks for these.
+	for range 2 {
+		sol := stock.Solve(prob, stock.Options{Work: work, Aim: stock.AimBound})
+		total := 0.0
+		for i, v := range sol.Values {
+			total += v * float64(full[i].Count)
+		}
+		most, taken := stock.MostValue(full, sol.Values, rooms)
+		if b := (total - most) * (1 - 1e-9); b > best.USDPerHour {
+			best.USDPerHour = b
+			if best.Kind = "resource"; sol.PatternBound > sol.ResourceBound {
+				best.Kind = "pattern"
+			}
+		}
+		if most == 0 {
+			best.Resource, best.Pattern = sol.ResourceBound, sol.PatternBound
+			break
+		}
+		left := 0
+		for i := range prob.Items {
+			prob.Items[i].Count = max(0, full[i].Count-int(taken[i]))
+			left += prob.Items[i].Count
+		}
+		if left == 0 {
+			break
+		}
+	}
+	if best.Resource == 0 && best.Pattern == 0 {
+		if best.Kind == "pattern" {
+			best.Pattern = best.USDPerHour
+		} else {
+			best.Resource = best.USDPerHour
+		}
+	}
+	return best, nil
+}
+
+// Limits on how many different rooms are told apart.
+const (
+	boundRooms = 40
+	boundPairs = 600 // rooms × items
+)
+
+// rooms are the existing nodes as room for items. Nodes on which the same items
+// can be are one room, which has what is free on all of them: at most as many
+// pods of an item fit as on each of them alone. A rule that keeps pods apart has
+// as many units as it leaves on each.
+func (ps *pass) rooms(items []*item, rules []*apartRule) []stock.Room {
+	c := ps.c
+	nd := len(c.dims.names)
+	type group struct {
+		room stock.Room
+		on   []bool
+	}
+	var groups []*group
+	index := map[string]*group{}
+	limit := max(1, min(boundRooms, boundPairs/max(1, len(items))))
+	can := make([][]bitset, len(items)) // nodes, by variant
+	for i, it := range items {
+		for _, run := range it.runs {
+			can[i] = append(can[i], run.v.nodeRow)
+		}
+	}
+	most := make([]int64, len(items))
+	sig := make([]byte, len(items))
+	for _, slot := range c.order {
+		// Resources may have become known since the node was read.
+		nodeFree := c.dims.pad(slices.Clip(c.nodes[slot].free))
+		any := false
+		for i, it := range items {
+			most[i], sig[i] = 0, '0'
+			fit := fitCount(it.vec[:min(nd, len(it.vec))], nodeFree, int64(it.n))
+			if fit == 0 {
+				continue
+			}
+			// Its classes each by their own rules.
+			for q, run := range it.runs {
+				if can[i][q].has(slot) {
+					most[i] += ps.roomBeside(run.v, slot, int64(run.n))
+				}
+			}
+			if most[i] = min(most[i], fit); most[i] > 0 {
+				sig[i], any = '1', true
+			}
+		}
+		if !any {
+			continue
+		}
+		g := index[string(sig)]
+		if g == nil {
+			if len(groups) < limit {
+				g = &group{room: stock.Room{Capacity: make([]int64, nd+len(rules)), Most: make([]int, len(items))}}
+				groups = append(groups, g)
+			} else {
+				g = groups[limit-1]
+			}
+			index[string(sig)] = g
+		}
+		for d := range nd {
+			if nodeFree[d] > 0 {
+				g.room.Capacity[d] = min(g.room.Capacity[d]+min(nodeFree[d], unlimited), unlimited)
+			}
+		}
+		for d, r := range rules {
+			g.room.Capacity[nd+d] += r.leaves(ps, slot)
+		}
+		for i := range items {
+			g.room.Most[i] += int(most[i])
+		}
+	}
+	out := make([]stock.Room, len(groups))
+	for k, g := range groups {
+		out[k] = g.room
+	}
+	return out
+}
+
+// roomBeside is how many of n pods the rules within a node leave room for beside
+// what is there now. Affinity does not count: whom the pods follow may still come.
+func (ps *pass) roomBeside(v *variant, slot int32, n int64) int64 {
+	if len(v.pc.cl.pc.HostPorts) > 0 {
+		if conflictAny(v.pc.cl.pc.HostPorts, ps.c.nodes[slot].ports) {
+			return 0
+		}
+		n = min(n, 1)
+	}
+	for i := range v.host {
+		if k := &v.host[i]; k.kind != checkAffinity {
+			n = min(n, k.room(int64(k.ctr.nodes[slot]), 0, true))
+		}
+	}
+	return n
+}
+
+// leaves is how many pods of a rule may still come to a node.
+func (r *apartRule) leaves(ps *pass, slot int32) int64 {
+	if r.key.ctr < 0 {
+		if conflictAny([]HostPort{r.key.port}, ps.c.nodes[slot].ports) {
+			return 0
+		}
+		return 1
+	}
+	return max(0, r.cap-int64(ps.counters[r.key.ctr].nodes[slot]))
+}

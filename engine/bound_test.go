@@ -1,0 +1,285 @@
+package engine_test
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	. "github.com/nap-aks/nap/engine"
+	"pgregory.net/rapid"
+)
+
+// genApart draws a few pods with rules within a machine, a few sizes, and nodes
+// with some room: small enough to try every way to place them.
+func genApart(t *rapid.T) *Snapshot {
+	num := func(label string, lo, hi int) int { return rapid.IntRange(lo, hi).Draw(t, label) }
+	s := &Snapshot{Version: SnapshotVersion, Pools: []NodePool{{Name: "p"}}}
+	var cat Catalogue
+	for i, n := 0, num("types", 1, 4); i < n; i++ {
+		cpu := int64(num("cpu", 2, 12))
+		it := InstanceType{Name: fmt.Sprint("t", i), Allocatable: Resources{"cpu": cpu * 1000, "memory": int64(num("mem", 2, 16)) << 30, "pods": int64(num("pods", 1, 6))}}
+		it.Capacity = it.Allocatable
+		it.Offerings = []Offering{{Zone: "z", CapacityType: CapacityOnDemand, Available: true, PriceUSDPerHour: float64(num("cents", 5, 90)) / 100}}
+		cat.InstanceTypes = append(cat.InstanceTypes, it)
+	}
+	s.Catalogues = []Catalogue{cat}
+	left := 6
+	for i, n := 0, num("classes", 1, 4); i < n; i++ {
+		app := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "app")
+		p := PodClass{Name: fmt.Sprint("c", i), Namespace: "n", Labels: map[string]string{"app": app}, Requests: Resources{"cpu": int64(num("reqcpu", 1, 16)) * 250, "memory": int64(num("reqmem", 1, 12)) << 29}}
+		switch num("rule", 0, 4) {
+		case 0:
+			p.PodAntiAffinity = []AffinityTerm{{Key: LabelHostname, Selector: appSelector("app", app)}}
+		case 1:
+			p.Spread = []SpreadConstraint{{Key: LabelHostname, MaxSkew: int32(num("skew", 1, 2)), Selector: appSelector("app", app)}}
+		case 2:
+			p.HostPorts = []HostPort{{Port: 80}}
+		}
+		s.Classes = append(s.Classes, p)
+		g := PodGroup{Class: ClassID(i)}
+		for j, k := 0, num("replicas", 0, 3); j < k && left > 0; j++ {
+			g.Pods = append(g.Pods, fmt.Sprintf("c%d-%d", i, j))
+			left--
+		}
+		if len(g.Pods) > 0 {
+			s.Pending = append(s.Pending, g)
+		}
+	}
+	for i, n := 0, num("nodes", 0, 2); i < n; i++ {
+		name := fmt.Sprint("n", i)
+		nd := Node{Name: name, Initialized: true, Labels: map[string]string{LabelHostname: name, LabelZone: "z"}, Allocatable: Resources{"cpu": int64(num("ncpu", 1, 8)) * 1000, "memory": int64(num("nmem", 1, 8)) << 30, "pods": 5}}
+		if num("taken", 0, 2) == 0 {
+			nd.Pods = []PodGroup{{Class: ClassID(num("by", 0, len(s.Classes)-1)), Pods: []string{"old-" + name}}}
+		}
+		s.Nodes = append(s.Nodes, nd)
+	}
+	return s
+}
+
+// leastCost tries every way to put the pods of genApart onto nodes and new
+// machines. A class that no size holds is left out of account. It knows the rules
+// by what they come to: owners of anti-affinity alone among their app's owners,
+// owners of a spread at most maxSkew of them, one pod per port. Infinite if there
+// is no way.
+func leastCost(s *Snapshot) float64 {
+	type host struct {
+		cpu, mem, pods int64
+		n              map[ClassID]int // pods put there
+		old            map[ClassID]int // pods there before
+	}
+	types := s.Catalogues[0].InstanceTypes
+	fits := func(h *host, cpu, mem, pods int64) bool { return h.cpu <= cpu && h.mem <= mem && h.pods <= pods }
+	rules := func(h *host) bool {
+		ports, oldPorts := 0, 0
+		there := map[string]int{}   // pods of an app that were there
+		keeper := map[string]bool{} // one of them keeps to itself
+		anti, spread, skew := map[string]int{}, map[string]int{}, map[string]int{}
+		for id, n := range h.old {
+			c := &s.Classes[id]
+			oldPorts += n * len(c.HostPorts)
+			there[c.Labels["app"]] += n
+			keeper[c.Labels["app"]] = keeper[c.Labels["app"]] || len(c.PodAntiAffinity) > 0
+		}
+		for id, n := range h.n {
+			c := &s.Classes[id]
+			app := c.Labels["app"]
+			if n == 0 {
+				continue
+			}
+			if keeper[app] {
+				return false
+			}
+			ports += n * len(c.HostPorts)
+			if len(c.PodAntiAffinity) > 0 {
+				anti[app] += n
+			}
+			if len(c.Spread) > 0 {
+				most := int(c.Spread[0].MaxSkew)
+				if n > most-there[app] {
+					return false
+				}
+				spread[app] += n
+				skew[app] = max(skew[app], most)
+			}
+		}
+		for app, n := range anti {
+			if n > 1-there[app] {
+				return false
+			}
+		}
+		for app, n := range spread {
+			if n > skew[app]-there[app] {
+				return false
+			}
+		}
+		return ports == 0 || ports+oldPorts <= 1
+	}
+	var hosts []*host
+	for i := range s.Nodes {
+		nd := &s.Nodes[i]
+		h := &host{n: map[ClassID]int{}, old: map[ClassID]int{}}
+		for _, g := range nd.Pods {
+			for range g.Pods {
+				c := &s.Classes[g.Class]
+				h.cpu, h.mem, h.pods = h.cpu+c.Requests["cpu"], h.mem+c.Requests["memory"], h.pods+1
+				h.old[g.Class]++
+			}
+		}
+		hosts = append(hosts, h)
+	}
+	var pods []ClassID
+	for _, g := range s.Pending {
+		c := &s.Classes[g.Class]
+		one := &host{cpu: c.Requests["cpu"], mem: c.Requests["memory"], pods: 1}
+		for i := range types {
+			a := types[i].Allocatable
+			if fits(one, a["cpu"], a["memory"], a["pods"]) {
+				for range g.Pods {
+					pods = append(pods, g.Class)
+				}
+				break
+			}
+		}
+	}
+	best := math.Inf(1)
+	cheapest := func(h *host) float64 {
+		least := math.Inf(1)
+		for i := range types {
+			a := types[i].Allocatable
+			if fits(h, a["cpu"], a["memory"], a["pods"]) {
+				least = math.Min(least, types[i].Offerings[0].PriceUSDPerHour)
+			}
+		}
+		return least
+	}
+	var put func(k int)
+	put = func(k int) {
+		cost := 0.0
+		for _, h := range hosts[len(s.Nodes):] {
+			cost += cheapest(h)
+		}
+		if cost >= best {
+			return
+		}
+		if k == len(pods) {
+			best = cost
+			return
+		}
+		c := &s.Classes[pods[k]]
+		try := func(h *host, i int) {
+			h.cpu, h.mem, h.pods = h.cpu+c.Requests["cpu"], h.mem+c.Requests["memory"], h.pods+1
+			h.n[pods[k]]++
+			ok := rules(h)
+			if i < len(s.Nodes) {
+				a := s.Nodes[i].Allocatable
+				ok = ok && fits(h, a["cpu"], a["memory"], a["pods"])
+			}
+			if ok {
+				put(k + 1)
+			}
+			h.n[pods[k]]--
+			h.cpu, h.mem, h.pods = h.cpu-c.Requests["cpu"], h.mem-c.Requests["memory"], h.pods-1
+		}
+		for i, h := range hosts {
+			try(h, i)
+		}
+		h := &host{n: map[ClassID]int{}}
+		hosts = append(hosts, h)
+		try(h, len(hosts))
+		hosts = hosts[:len(hosts)-1]
+	}
+	put(0)
+	return best
+}
+
+// No way to place pods costs less than the bound, and the bound of a plan is at
+// most what the plan costs.
+func TestBoundIsBelowEveryPlacement(t *testing.T) {
+	near, total := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		s := genApart(t)
+		o := Options{Work: int64(rapid.SampledFrom([]int{0, -1, 20000}).Draw(t, "work"))}
+		b, err := Bound(s, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		least := leastCost(s)
+		if b.USDPerHour > least+1e-9 {
+			t.Fatalf("bound %v, but %v suffices\n%s", b.USDPerHour, least, mustJSON(s))
+		}
+		if least > 0 && !math.IsInf(least, 1) {
+			total++
+			if b.USDPerHour > 0.6*least {
+				near++
+			}
+		}
+		p, err := Place(s, Options{Work: 20000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := verify(s, p, Options{}); err != nil {
+			t.Fatalf("%v\n%s", err, mustJSON(s))
+		}
+		refused := false
+		for _, v := range p.Verdicts {
+			refused = refused || v.Outcome == Refused
+		}
+		if !refused && b.USDPerHour > p.CostUSDPerHour+1e-9 {
+			t.Fatalf("bound %v above a plan for %v\n%s", b.USDPerHour, p.CostUSDPerHour, mustJSON(s))
+		}
+	})
+	t.Logf("%d with something to buy, the bound above 60%% of the least for %d", total, near)
+	if total > 40 && near*2 < total {
+		t.Errorf("the bound is far off: above 60%% in %d of %d", near, total)
+	}
+}
+
+// Whatever constraints there are, a plan that places all pods costs no less than
+// the bound.
+func TestBoundIsBelowPlans(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := genSnapshot(t)
+		o := Options{Work: 20_000}
+		p, err := Place(s, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range p.Verdicts {
+			if v.Outcome == Refused {
+				return
+			}
+		}
+		before := mustJSON(s)
+		b, err := Bound(s, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.USDPerHour > p.CostUSDPerHour+1e-9 {
+			t.Fatalf("bound %v above a plan for %v\n%s", b.USDPerHour, p.CostUSDPerHour, before)
+		}
+		if mustJSON(s) != before {
+			t.Fatal("the snapshot was changed")
+		}
+		if again, err := Bound(s, o); err != nil || *again != *b {
+			t.Fatalf("two answers: %v and %v (%v)", b, again, err)
+		}
+	})
+}
+
+// Room on nodes counts: what they take need not be bought.
+func TestBoundCountsRoomOnNodes(t *testing.T) {
+	s := apartPods(20, 40)
+	for i := range 10 {
+		name := fmt.Sprint("node-", i)
+		s.Nodes = append(s.Nodes, Node{Name: name, Initialized: true, Labels: map[string]string{LabelHostname: name}, Allocatable: Resources{"cpu": 500, "memory": 4 << 30, "pods": 10}})
+	}
+	b, err := Bound(s, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Of 40 pods that keep to themselves each node takes one.
+	cheapest := s.Catalogues[0].InstanceTypes[0].Offerings[0].PriceUSDPerHour
+	if want := 30 * cheapest; b.USDPerHour < want*(1-1e-6) || b.USDPerHour > want*(1+1e-6) || b.Pods != 80 {
+		t.Errorf("bound %v for %d pods, want 30 machines: %v", b.USDPerHour, b.Pods, want)
+	}
+}
