@@ -83,9 +83,8 @@
 //
 // # Not compiled
 //
-// Pods with more than four different topology keys (the hostname aside) are
-// refused. For a spread over the hostname the least count is taken as zero, as
-// a machine that joins is an empty domain.
+// For a spread over the hostname the least count is taken as zero, as a machine
+// that joins is an empty domain.
 //
 // Pods with PodClass.Unsupported set (dynamic resource claims, at present) are
 // given back with the outcome Deferred.

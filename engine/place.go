@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/bits"
@@ -1139,24 +1140,41 @@ func (ps *pass) candidates(v *variant) []int32 {
 // tuples groups nodes and columns by their domains.
 func (ps *pass) tuples(v *variant, nodes []int32) []*tuple {
 	type key [4]int32
+	keys := v.keys
 	var list []*tuple
 	index := make(map[key]*tuple, 8)
-	find := func(k key) *tuple {
-		t := index[k]
-		if t == nil {
-			t = &tuple{vals: append([]int32(nil), k[:min(len(v.keys), 4)]...)}
-			index[k] = t
-			list = append(list, t)
+	var indexLong map[string]*tuple // for more keys than that
+	var long []byte
+	find := func(vals []int32) *tuple {
+		var k key
+		if len(vals) <= len(k) {
+			copy(k[:], vals)
+			if t := index[k]; t != nil {
+				return t
+			}
+		} else {
+			long = long[:0]
+			for _, val := range vals {
+				long = binary.LittleEndian.AppendUint32(long, uint32(val))
+			}
+			if t := indexLong[string(long)]; t != nil {
+				return t
+			}
 		}
+		t := &tuple{vals: slices.Clone(vals)}
+		list = append(list, t)
+		if len(vals) <= len(k) {
+			index[k] = t
+			return t
+		}
+		if indexLong == nil {
+			indexLong = map[string]*tuple{}
+		}
+		indexLong[string(long)] = t
 		return t
 	}
-	keys := v.keys
-	if len(keys) > 4 {
-		// More topology keys than a tuple has room for: no placement.
-		return nil
-	}
+	k := make([]int32, len(keys))
 	for _, slot := range nodes {
-		var k key
 		open := false
 		for i, tk := range keys {
 			k[i] = ps.c.nodeVal(tk, slot)
@@ -1181,11 +1199,11 @@ func (ps *pass) tuples(v *variant, nodes []int32) []*tuple {
 			return list
 		}
 		for i := range ds {
-			find(key{ds[i].val}).mask = ds[i].mask
+			k[0] = ds[i].val
+			find(k).mask = ds[i].mask
 		}
 	} else {
 		for i := v.row.next(0, n); i < n; i = v.row.next(i+1, n) {
-			var k key
 			for j, tk := range keys {
 				k[j] = ps.cat.vals[tk][i]
 			}
