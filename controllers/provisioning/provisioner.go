@@ -390,18 +390,22 @@ func providerID(ref snapshot.NodeRef) string {
 func (p *Provisioner) promise(groups []engine.PodGroup, to string, in *snapshot.Input, now time.Time) {
 	for _, g := range groups {
 		for _, key := range g.Pods {
-			pod := in.Pods[key]
-			if pod == nil || pod.Spec.NodeName != "" || karpprovisioning.IsVirtualPod(pod) {
-				continue
-			}
-			p.mirror.Promise(key, to)
-			p.since[key] = promise{to: to, made: now}
-			if p.Nominate {
-				p.nominations.want(key, to)
-			}
+			p.promiseOne(in.Pods[key], to, now)
 		}
 	}
 	p.nominations.signal()
+}
+
+func (p *Provisioner) promiseOne(pod *corev1.Pod, to string, now time.Time) {
+	if pod == nil || pod.Spec.NodeName != "" || karpprovisioning.IsVirtualPod(pod) {
+		return
+	}
+	key := snapshot.PodKey(pod)
+	p.mirror.Promise(key, to)
+	p.since[key] = promise{to: to, made: now}
+	if p.Nominate {
+		p.nominations.want(key, to)
+	}
 }
 
 // reviewPromises takes back what is not being kept: the node is ready, yet the
@@ -530,10 +534,18 @@ func (p *Provisioner) deferred(in *snapshot.Input, plan *engine.Plan) []*corev1.
 	return out
 }
 
-// fallBack has Karpenter's scheduler place pods and creates its NodeClaims.
+// fallBack has Karpenter's scheduler place pods, creates its NodeClaims and
+// promises the pods their places. Machines on which others have been promised a
+// place are not offered to it: it knows nothing of promises.
 func (p *Provisioner) fallBack(ctx context.Context, pods []*corev1.Pod) error {
 	o := karpoptions.FromContext(ctx)
-	nodes := p.cluster.DeepCopyNodes()
+	taken := map[string]bool{}
+	for _, to := range p.mirror.Promises() {
+		taken[to] = true
+	}
+	nodes := slices.DeleteFunc(p.cluster.DeepCopyNodes().Active(), func(n *state.StateNode) bool {
+		return n.Node != nil && taken[n.Node.Name] || n.NodeClaim != nil && taken[n.NodeClaim.Name]
+	})
 	opts := []karpsched.Options{
 		karpsched.DisableReservedCapacityFallback,
 		karpsched.NumConcurrentReconciles(int(math.Ceil(float64(o.CPURequests) / 1000))),
@@ -542,7 +554,7 @@ func (p *Provisioner) fallBack(ctx context.Context, pods []*corev1.Pod) error {
 	if o.PreferencePolicy == karpoptions.PreferencePolicyIgnore {
 		opts = append(opts, karpsched.IgnorePreferences)
 	}
-	s, err := p.Karpenter.NewScheduler(ctx, pods, nodes.Active(), sets.New[types.UID](), opts...)
+	s, err := p.Karpenter.NewScheduler(ctx, pods, nodes, sets.New[types.UID](), opts...)
 	if errors.Is(err, karpprovisioning.ErrNodePoolsNotFound) {
 		return nil
 	}
@@ -558,11 +570,42 @@ func (p *Provisioner) fallBack(ctx context.Context, pods []*corev1.Pod) error {
 	results = results.TruncateInstanceTypes(ctx, karpsched.MaxInstanceTypes)
 	p.cluster.MarkPodSchedulingDecisions(ctx, results.PodErrors, results.NodePoolToPodMapping(), results.ExistingNodeToPodMapping())
 	results.Record(ctx, p.Recorder, p.cluster)
+	now := p.Clock.Now()
+	defer p.nominations.signal()
+	for _, n := range results.ExistingNodes {
+		to := ""
+		if n.Node != nil {
+			to = n.Node.Name
+		} else if n.NodeClaim != nil {
+			to = n.NodeClaim.Name
+		}
+		for _, pod := range n.Pods {
+			p.promiseOne(pod, to, now)
+		}
+	}
 	if len(results.NewNodeClaims) == 0 {
 		return nil
 	}
-	if _, err := p.Karpenter.CreateNodeClaims(ctx, results.NewNodeClaims, karpprovisioning.WithReason(metrics.ProvisionedReason), karpprovisioning.RecordPodNomination); err != nil {
-		return fmt.Errorf("creating NodeClaims of Karpenter's scheduler: %w", err)
+	names, err := p.Karpenter.CreateNodeClaims(ctx, results.NewNodeClaims, karpprovisioning.WithReason(metrics.ProvisionedReason), karpprovisioning.RecordPodNomination)
+	if err != nil {
+		err = fmt.Errorf("creating NodeClaims of Karpenter's scheduler: %w", err)
 	}
-	return nil
+	for i, name := range names {
+		if name == "" {
+			continue // not created: its pods are taken up by the next pass
+		}
+		// The mirror learns of the claim now, as of the engine's.
+		claim := &karpv1.NodeClaim{}
+		if p.Kube.Get(ctx, client.ObjectKey{Name: name}, claim) != nil {
+			claim = results.NewNodeClaims[i].ToNodeClaim() // the watch is behind
+			claim.Name = name
+		}
+		if e := p.mirror.Upsert(claim); e != nil {
+			err = errors.Join(err, e)
+		}
+		for _, pod := range results.NewNodeClaims[i].Pods {
+			p.promiseOne(pod, name, now)
+		}
+	}
+	return err
 }
