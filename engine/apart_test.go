@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	. "github.com/nap-aks/nap/engine"
+	"pgregory.net/rapid"
 )
 
 // apartPods are n pods of each of two sizes that share a machine with no other
@@ -59,5 +60,55 @@ func TestMixedPodsAreBoughtAgain(t *testing.T) {
 	}
 	if p.CostUSDPerHour > 0.95*p.QuickCostUSDPerHour || p.Bound.Gap > 0.08 || len(p.Machines) > 202 {
 		t.Errorf("%d machines for $%f, quick $%f, gap %f", len(p.Machines), p.CostUSDPerHour, p.QuickCostUSDPerHour, p.Bound.Gap)
+	}
+}
+
+// Pods with rules of every strictness on the same machines, in numbers that make
+// them meet: whatever the second purchase makes of them, no rule is broken, no pod
+// lost, and nothing gets dearer.
+func TestStrictPodsAreKeptApartWhenBoughtAgain(t *testing.T) {
+	bought, total := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		num := func(label string, lo, hi int) int { return rapid.IntRange(lo, hi).Draw(t, label) }
+		s := &Snapshot{Version: SnapshotVersion, Catalogues: []Catalogue{linearTypes(num("types", 4, 40))}, Pools: []NodePool{{Name: "default"}}}
+		if num("limited", 0, 4) == 0 {
+			s.Pools[0].Limits = Resources{"cpu": int64(num("limit", 10, 200)) * 1000}
+		}
+		apps := []string{"a", "b", "c"}
+		for i, n := 0, num("classes", 3, 12); i < n; i++ {
+			app, other := rapid.SampledFrom(apps).Draw(t, "app"), rapid.SampledFrom(apps).Draw(t, "other")
+			p := PodClass{Name: fmt.Sprint("c", i), Namespace: "n", Labels: map[string]string{"app": app}, Requests: Resources{"cpu": int64(num("cpu", 1, 4)) * 500, "memory": int64(num("mem", 1, 3)) << 30}}
+			switch num("rule", 0, 6) {
+			case 0:
+				p.PodAntiAffinity = []AffinityTerm{{Key: LabelHostname, Selector: appSelector("app", other)}}
+			case 1, 2:
+				p.Spread = []SpreadConstraint{{Key: LabelHostname, MaxSkew: int32(num("skew", 1, 2)), Selector: appSelector("app", other)}}
+			case 3:
+				p.Spread = []SpreadConstraint{{Key: LabelZone, MaxSkew: 1, Selector: appSelector("app", app)}}
+			case 4:
+				p.HostPorts = []HostPort{{Port: int32(num("port", 80, 81))}}
+			}
+			s.Classes = append(s.Classes, p)
+			g := PodGroup{Class: ClassID(i)}
+			for j, k := 0, num("replicas", 1, 20); j < k; j++ {
+				g.Pods = append(g.Pods, fmt.Sprintf("c%d-%d", i, j))
+			}
+			s.Pending = append(s.Pending, g)
+		}
+		p, err := Place(s, Options{Work: int64(rapid.SampledFrom([]int{0, 2000, 30000}).Draw(t, "work"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := verify(s, p, Options{}); err != nil {
+			t.Fatalf("%v\n%s", err, mustJSON(s))
+		}
+		total++
+		if p.CostUSDPerHour < p.QuickCostUSDPerHour*(1-1e-9) {
+			bought++
+		}
+	})
+	t.Logf("%d plans, %d cheaper than the quick path's", total, bought)
+	if total >= 50 && bought*4 < total {
+		t.Errorf("only %d of %d plans are cheaper than the quick path's", bought, total)
 	}
 }

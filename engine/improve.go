@@ -17,12 +17,22 @@ import (
 // Limits of the improving path under WorkDefault.
 const (
 	improveMinPods   = 32  // fewer pods: the quick path is as good
+	improveFewPods   = 200 // fewer pods: some 20 milliseconds have to do
 	improveFewItems  = 120 // up to here the whole budget is worth its time
 	improveMaxItems  = 800 // above: only the quick path
 	improveWork      = 600_000
 	improveBoundWork = 120_000 // for the bound at least
 	improveManyWork  = 50_000  // for more than a few items, or rules that keep pods apart
 )
+
+// improvePerPod is the work that some pods are worth: a pass that places few of
+// them is over in some 20 milliseconds.
+func improvePerPod(pods int) int64 {
+	if pods < improveFewPods {
+		return 20 * int64(pods)
+	}
+	return 100 * int64(pods-improveFewPods*4/5)
+}
 
 // item is demand of the improving path: pods that are alike to the packer and
 // must stay in the same domains.
@@ -425,9 +435,9 @@ func (ps *pass) improve() {
 		case pods < improveMinPods || len(all) > improveMaxItems:
 			work = WorkQuick
 		case len(all) > improveFewItems || len(apart) > 0:
-			work = min(improveManyWork, 100*int64(pods))
+			work = min(improveManyWork, improvePerPod(pods))
 		default:
-			work = min(improveWork, 100*int64(pods))
+			work = min(improveWork, improvePerPod(pods))
 		}
 	}
 	same := len(keep) == 0 && len(ps.cat.tiers) == 1 && !slices.ContainsFunc(all, func(it *item) bool { return len(it.pins) > 0 }) && len(ps.quotaLeft) == 0 && len(ps.resLeft) == 0
@@ -468,8 +478,12 @@ func (ps *pass) improve() {
 			items, apart := ps.items(every, true)
 			prob, _ := ps.problem(items, apart, true)
 			most := max(1, work/3)
-			if ps.opt.Work == WorkDefault {
-				most = max(most, min(improveBoundWork, 100*int64(pods)))
+			switch {
+			case ps.opt.Work != WorkDefault:
+			case pods < improveFewPods:
+				most = stock.WorkQuick
+			default:
+				most = max(most, min(improveBoundWork, improvePerPod(pods)))
 			}
 			sol := stock.Solve(prob, stock.Options{Work: most, Aim: stock.AimBound})
 			ps.work += sol.Work
