@@ -710,6 +710,66 @@ func TestNodesInEachStageOfLife(t *testing.T) {
 	}
 }
 
+// karpenter#3176: objects that come and go within a moment, in any order, must
+// not hold anything up or leave anything behind.
+func TestWhatIsCreatedAndDeletedAtOnceLeavesNoTrace(t *testing.T) {
+	o := base()
+	o.Pods = append(o.Pods, pod("waiting"))
+	c, err := snapshot.Load(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := func() string {
+		t.Helper()
+		in, err := c.Snapshot(o.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := c.Place(in, in.Options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.MarshalIndent([]any{p, in.Snapshot.Nodes, in.Snapshot.Pools[0].Usage}, "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	before := plan()
+	labels := map[string]string{karpv1.NodePoolLabelKey: "default", corev1.LabelInstanceTypeStable: "m4", corev1.LabelTopologyZone: "zone-1", karpv1.CapacityTypeLabelKey: "spot"}
+	claim := &karpv1.NodeClaim{ObjectMeta: metav1.ObjectMeta{Name: "short", Labels: labels}, Status: karpv1.NodeClaimStatus{ProviderID: "test://short"}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "short-node", Labels: labels}, Spec: corev1.NodeSpec{ProviderID: "test://short"}}
+	bound := pod("bound", func(p *corev1.Pod) { p.Spec.NodeName = "short-node" })
+	up := func(list ...client.Object) {
+		for _, obj := range list {
+			if err := c.Upsert(obj); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	down := func(list ...client.Object) {
+		for _, obj := range list {
+			if err := c.Delete(obj); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, f := range map[string]func(){
+		"a claim and its node":                 func() { up(claim, node); down(claim, node) },
+		"seen by a pass":                       func() { up(claim, node, bound); plan(); down(node, claim, bound) },
+		"the node outlives the claim":          func() { up(claim, node); down(claim); plan(); down(node) },
+		"the claim outlives the node":          func() { up(claim, node); down(node); plan(); down(claim) },
+		"a pod of a node never seen":           func() { up(bound); plan(); down(bound) },
+		"a deletion of what was never created": func() { down(claim, node, bound) },
+		"a promise to a claim that goes":       func() { up(claim); c.Promise("default/waiting", "short"); plan(); down(claim) },
+	} {
+		f()
+		if after := plan(); after != before {
+			t.Errorf("%s: the plan is another one afterwards:\n%s", name, after)
+		}
+	}
+}
+
 func TestPoolsSayWhyTheyCannotCreateMachines(t *testing.T) {
 	o := base()
 	static := clustergen.NodePool("static")
