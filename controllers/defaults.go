@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,15 +23,8 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// Names of what InstallDefaults creates.
-const (
-	DefaultNodeClass      = "default"
-	DefaultNodePool       = "default"
-	SystemSurgeNodePool   = "system-surge"
-	criticalAddonsOnly    = "CriticalAddonsOnly"
-	definitionWait        = time.Minute
-	descriptionAnnotation = "kubernetes.io/description"
-)
+// definitionWait is how long the API server may take to serve a new type.
+const definitionWait = time.Minute
 
 // InstallDefaults prepares a cluster: it brings the custom resource definitions
 // up to date and waits until the API server serves them, then, if pools is
@@ -75,7 +67,7 @@ func installDefaults(ctx context.Context, kube client.Client, pools bool) error 
 	if !pools {
 		return nil
 	}
-	for _, obj := range []client.Object{defaultNodeClass(), defaultNodePool(), systemSurgeNodePool()} {
+	for _, obj := range []client.Object{apis.DefaultNodeClass(), apis.DefaultNodePool(), apis.SystemSurgeNodePool()} {
 		if err := createOnce(ctx, kube, obj); err != nil {
 			return err
 		}
@@ -158,51 +150,4 @@ func createOnce(ctx context.Context, kube client.Client, obj client.Object) erro
 		return fmt.Errorf("creating %T %s: %w", obj, obj.GetName(), err)
 	}
 	return nil
-}
-
-func defaultNodeClass() *v1beta1.AKSNodeClass {
-	family := v1beta1.ImageFamilyUbuntu
-	return &v1beta1.AKSNodeClass{
-		ObjectMeta: metav1.ObjectMeta{Name: DefaultNodeClass, Annotations: map[string]string{descriptionAnnotation: "General purpose AKSNodeClass for running Ubuntu nodes"}},
-		Spec:       v1beta1.AKSNodeClassSpec{ImageFamily: &family},
-	}
-}
-
-func defaultNodePool() *karpv1.NodePool {
-	return nodePool(DefaultNodePool, "General purpose NodePool for generic workloads")
-}
-
-func systemSurgeNodePool() *karpv1.NodePool {
-	p := nodePool(SystemSurgeNodePool, "Surge capacity for system pods")
-	p.Spec.Template.Labels = map[string]string{v1beta1.AKSLabelMode: v1beta1.ModeSystem}
-	p.Spec.Template.Spec.Taints = []corev1.Taint{{Key: criticalAddonsOnly, Value: "true", Effect: corev1.TaintEffectNoSchedule}}
-	return p
-}
-
-// nodePool is what both default NodePools have in common.
-func nodePool(name, description string) *karpv1.NodePool {
-	in := func(key, value string) karpv1.NodeSelectorRequirementWithMinValues {
-		return karpv1.NodeSelectorRequirementWithMinValues{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{value}}
-	}
-	zero := time.Duration(0)
-	return &karpv1.NodePool{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{descriptionAnnotation: description}},
-		Spec: karpv1.NodePoolSpec{
-			Disruption: karpv1.Disruption{
-				ConsolidationPolicy: karpv1.ConsolidationPolicyWhenEmptyOrUnderutilized,
-				ConsolidateAfter:    karpv1.NillableDuration{Duration: &zero},
-				Budgets:             []karpv1.Budget{{Nodes: "30%"}},
-			},
-			Template: karpv1.NodeClaimTemplate{Spec: karpv1.NodeClaimTemplateSpec{
-				NodeClassRef: &karpv1.NodeClassReference{Group: v1beta1.Group, Kind: "AKSNodeClass", Name: DefaultNodeClass},
-				ExpireAfter:  karpv1.NillableDuration{}, // Never
-				Requirements: []karpv1.NodeSelectorRequirementWithMinValues{
-					in(corev1.LabelArchStable, karpv1.ArchitectureAmd64),
-					in(corev1.LabelOSStable, string(corev1.Linux)),
-					in(karpv1.CapacityTypeLabelKey, karpv1.CapacityTypeOnDemand),
-					in(v1beta1.LabelSKUFamily, "D"),
-				},
-			}},
-		},
-	}
 }

@@ -48,14 +48,14 @@ func TestDefaultsAreInstalledOnceAndThenLeftAlone(t *testing.T) {
 		}
 	}
 	surge := &karpv1.NodePool{}
-	if err := kube.Get(t.Context(), client.ObjectKey{Name: SystemSurgeNodePool}, surge); err != nil {
+	if err := kube.Get(t.Context(), client.ObjectKey{Name: apis.SystemSurgeNodePoolName}, surge); err != nil {
 		t.Fatal(err)
 	}
 	if surge.Spec.Template.Labels[v1beta1.AKSLabelMode] != "system" || len(surge.Spec.Template.Spec.Taints) != 1 || surge.Spec.Template.Spec.Taints[0].Key != "CriticalAddonsOnly" {
 		t.Errorf("system-surge has labels %v and taints %v", surge.Spec.Template.Labels, surge.Spec.Template.Spec.Taints)
 	}
 	pool := &karpv1.NodePool{}
-	if err := kube.Get(t.Context(), client.ObjectKey{Name: DefaultNodePool}, pool); err != nil {
+	if err := kube.Get(t.Context(), client.ObjectKey{Name: apis.DefaultNodePoolName}, pool); err != nil {
 		t.Fatal(err)
 	}
 	if pool.Spec.Disruption.ConsolidateAfter.Duration == nil || *pool.Spec.Disruption.ConsolidateAfter.Duration != 0 || pool.Spec.Template.Spec.ExpireAfter.Duration != nil {
@@ -69,7 +69,7 @@ func TestDefaultsAreInstalledOnceAndThenLeftAlone(t *testing.T) {
 	if err := installDefaults(t.Context(), kube, true); err != nil {
 		t.Fatal(err)
 	}
-	if err := kube.Get(t.Context(), client.ObjectKey{Name: DefaultNodePool}, pool); err != nil || pool.Spec.Template.Spec.Requirements[3].Values[0] != "E" {
+	if err := kube.Get(t.Context(), client.ObjectKey{Name: apis.DefaultNodePoolName}, pool); err != nil || pool.Spec.Template.Spec.Requirements[3].Values[0] != "E" {
 		t.Errorf("the user's edit is gone: %v, %v", pool.Spec.Template.Spec.Requirements, err)
 	}
 }

@@ -4,15 +4,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 
+	"github.com/nap-aks/nap/apis"
 	"github.com/nap-aks/nap/apis/v1beta1"
 	"github.com/nap-aks/nap/azure/instancetype"
 	"github.com/nap-aks/nap/catalog"
@@ -24,31 +23,19 @@ func metaExtract(obj runtime.Object) ([]runtime.Object, error) { return meta.Ext
 // DefaultRegion is the region planned for when nothing names one.
 const DefaultRegion = "eastus"
 
-// defaultNodePool is the NodePool that AKS node auto-provisioning creates.
-func defaultNodePool(now time.Time) *karpv1.NodePool {
-	in := func(key, value string) karpv1.NodeSelectorRequirementWithMinValues {
-		return karpv1.NodeSelectorRequirementWithMinValues{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{value}}
-	}
-	np := &karpv1.NodePool{ObjectMeta: metav1.ObjectMeta{Name: "default", CreationTimestamp: metav1.NewTime(now)}}
-	np.Spec.Template.Spec.NodeClassRef = &karpv1.NodeClassReference{Group: v1beta1.Group, Kind: "AKSNodeClass", Name: "default"}
-	np.Spec.Template.Spec.Requirements = []karpv1.NodeSelectorRequirementWithMinValues{
-		in(corev1.LabelArchStable, karpv1.ArchitectureAmd64), in(corev1.LabelOSStable, string(corev1.Linux)),
-		in(karpv1.CapacityTypeLabelKey, karpv1.CapacityTypeOnDemand), in(v1beta1.LabelSKUFamily, "D"),
-	}
-	makeReady(np)
-	return np
-}
-
 // addDefaultNodePool adds the NodePool that AKS makes, unless the source has
 // one of that name.
 func (s *Source) addDefaultNodePool() {
 	for _, np := range s.Objects.NodePools {
-		if np.Name == "default" {
+		if np.Name == apis.DefaultNodePoolName {
 			return
 		}
 	}
 	s.note("planning with the NodePool default that AKS creates (on-demand D family, linux, amd64): --default-node-pools None leaves it out")
-	s.Objects.NodePools = append(s.Objects.NodePools, defaultNodePool(s.Objects.Now))
+	np := apis.DefaultNodePool()
+	np.CreationTimestamp = metav1.NewTime(s.Objects.Now)
+	makeReady(np)
+	s.Objects.NodePools = append(s.Objects.NodePools, np)
 }
 
 // addInstanceTypes gives each NodePool the instance types of its node class in
