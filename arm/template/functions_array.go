@@ -520,65 +520,13 @@ var lambdaFunctions = map[string]builtin{
 		return out, failed
 	}},
 	"toObject": {2, 3, func(f *frame, a []any) (any, error) {
-		arr, key, err := arrayAndLambda(a, 1, 2)
-		if err != nil {
-			return nil, err
-		}
-		var val *lambda
-		if len(a) > 2 {
-			if val, err = lambdaArg(a[2], 1, 2); err != nil {
-				return nil, err
-			}
-		}
-		out := newObject()
-		for i, v := range arr {
-			k, err := f.apply(key, v, int64(i))
-			if err != nil {
-				return nil, err
-			}
-			ks, err := strArg(k)
-			if err != nil {
-				return nil, err
-			}
-			if val != nil {
-				if v, err = f.apply(val, v, int64(i)); err != nil {
-					return nil, err
-				}
-			}
-			out.set(ks, v)
-		}
-		return out, nil
+		return byKey(f, a, func(_, v any) any { return v })
 	}},
 	"groupBy": {2, 3, func(f *frame, a []any) (any, error) {
-		arr, key, err := arrayAndLambda(a, 1, 2)
-		if err != nil {
-			return nil, err
-		}
-		var val *lambda
-		if len(a) > 2 {
-			if val, err = lambdaArg(a[2], 1, 2); err != nil {
-				return nil, err
-			}
-		}
-		out := newObject()
-		for i, v := range arr {
-			k, err := f.apply(key, v, int64(i))
-			if err != nil {
-				return nil, err
-			}
-			ks, err := strArg(k)
-			if err != nil {
-				return nil, err
-			}
-			if val != nil {
-				if v, err = f.apply(val, v, int64(i)); err != nil {
-					return nil, err
-				}
-			}
-			group, _ := out.m[ks].([]any)
-			out.set(ks, append(group, v))
-		}
-		return out, nil
+		return byKey(f, a, func(group, v any) any {
+			list, _ := group.([]any)
+			return append(list, v)
+		})
 	}},
 	"mapValues": {2, 2, func(f *frame, a []any) (any, error) {
 		o, err := objArg(a[0])
@@ -608,4 +556,37 @@ func arrayAndLambda(a []any, lo, hi int) ([]any, *lambda, error) {
 	}
 	l, err := lambdaArg(a[1], lo, hi)
 	return arr, l, err
+}
+
+// byKey makes an object of an array: for each element a lambda gives its key
+// and, if there is a second one, its value; add puts it to what the key has.
+func byKey(f *frame, a []any, add func(had, v any) any) (any, error) {
+	arr, key, err := arrayAndLambda(a, 1, 2)
+	if err != nil {
+		return nil, err
+	}
+	var val *lambda
+	if len(a) > 2 {
+		if val, err = lambdaArg(a[2], 1, 2); err != nil {
+			return nil, err
+		}
+	}
+	out := newObject()
+	for i, v := range arr {
+		k, err := f.apply(key, v, int64(i))
+		if err != nil {
+			return nil, err
+		}
+		ks, err := strArg(k)
+		if err != nil {
+			return nil, err
+		}
+		if val != nil {
+			if v, err = f.apply(val, v, int64(i)); err != nil {
+				return nil, err
+			}
+		}
+		out.set(ks, add(out.m[ks], v))
+	}
+	return out, nil
 }
