@@ -100,6 +100,8 @@ type Provisioner struct {
 	told map[types.UID]string
 	// since is when each promise was made, by pod key.
 	since map[string]promise
+	// displaced are pods that lost their promised place and have no other yet.
+	displaced map[string]bool
 	// eventRate limits events about refused pods: their number has no limit.
 	eventRate flowcontrol.RateLimiter
 
@@ -115,6 +117,8 @@ type promise struct {
 	to    string
 	made  time.Time
 	ready time.Time // when the node was first seen ready for pods; zero before
+	// others tells that not the engine chose the place.
+	others bool
 }
 
 // New makes the provisioner; batching, preferences and gates come from
@@ -137,6 +141,7 @@ func New(ctx context.Context, c Config) *Provisioner {
 		features:      o.FeatureGates,
 		told:          map[types.UID]string{},
 		since:         map[string]promise{},
+		displaced:     map[string]bool{},
 		nominations:   newNominations(),
 		eventRate:     flowcontrol.NewTokenBucketRateLimiter(50, 500),
 	}
@@ -228,9 +233,10 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 	options := in.Options
 	options.SkipBound, options.Trace = true, engine.TraceRefused
 	start := p.Clock.Now()
-	plan, err := p.plan(in, options)
+	pending := len(in.Pods)
+	in, plan, err := p.decide(ctx, in, options)
 	if err != nil {
-		return fmt.Errorf("placing %d pods: %w", len(in.Pods), err)
+		return fmt.Errorf("placing %d pods: %w", pending, err)
 	}
 	took := p.Clock.Since(start)
 	passSeconds.WithLabelValues("place").Observe(took.Seconds())
@@ -401,10 +407,22 @@ func (p *Provisioner) promiseOne(pod *corev1.Pod, to string, now time.Time) {
 		return
 	}
 	key := snapshot.PodKey(pod)
+	delete(p.displaced, key)
 	p.mirror.Promise(key, to)
 	p.since[key] = promise{to: to, made: now}
 	if p.Nominate {
 		p.nominations.want(key, to)
+	}
+}
+
+// promiseForOthers keeps places that Karpenter's scheduler has chosen.
+func (p *Provisioner) promiseForOthers(pods []*corev1.Pod, to string, now time.Time) {
+	for _, pod := range pods {
+		p.promiseOne(pod, to, now)
+		if pr, ok := p.since[snapshot.PodKey(pod)]; ok {
+			pr.others = true
+			p.since[snapshot.PodKey(pod)] = pr
+		}
 	}
 }
 
@@ -451,6 +469,7 @@ func (p *Provisioner) reviewPromises(ctx context.Context) {
 		case crowded[key] || now.Sub(pr.ready) >= patience:
 			p.mirror.Release(key)
 			delete(p.since, key)
+			p.displaced[key] = true
 			if p.nominations.takeBack(key) {
 				clearing[key] = ""
 			}
@@ -579,9 +598,7 @@ func (p *Provisioner) fallBack(ctx context.Context, pods []*corev1.Pod) error {
 		} else if n.NodeClaim != nil {
 			to = n.NodeClaim.Name
 		}
-		for _, pod := range n.Pods {
-			p.promiseOne(pod, to, now)
-		}
+		p.promiseForOthers(n.Pods, to, now)
 	}
 	if len(results.NewNodeClaims) == 0 {
 		return nil
@@ -603,9 +620,7 @@ func (p *Provisioner) fallBack(ctx context.Context, pods []*corev1.Pod) error {
 		if e := p.mirror.Upsert(claim); e != nil {
 			err = errors.Join(err, e)
 		}
-		for _, pod := range results.NewNodeClaims[i].Pods {
-			p.promiseOne(pod, name, now)
-		}
+		p.promiseForOthers(results.NewNodeClaims[i].Pods, name, now)
 	}
 	return err
 }
