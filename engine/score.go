@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sort"
 	"strconv"
+
+	"github.com/nap-aks/nap/engine/stock"
 )
 
 // prices finds what a unit of each resource is worth: the dual prices of the
@@ -91,15 +93,12 @@ func (ps *pass) resourcePrices(demand []float64, rows bitset) []float64 {
 	if len(dims) == 0 {
 		return out
 	}
-	// Scale rows so that demands are 1.
 	need := make([]float64, len(dims))
-	for i := range need {
-		need[i] = 1
+	for i, d := range dims {
+		need[i] = demand[d]
 	}
-	lp := newSimplex(need, 1e9)
-	nd2 := len(dims)
 	prices := make([]float64, 0, len(cat.kinds))
-	flat := make([]float64, 0, len(cat.kinds)*nd2) // contents of each candidate, dense
+	flat := make([]float64, 0, len(cat.kinds)*len(dims)) // contents of each candidate
 	for i := range cat.kinds {
 		k := &cat.kinds[i]
 		first := rows.next(k.lo, k.hi)
@@ -107,55 +106,12 @@ func (ps *pass) resourcePrices(demand []float64, rows bitset) []float64 {
 			continue
 		}
 		for _, d := range dims {
-			flat = append(flat, math.Min(float64(max(0, k.alloc[d])), unlimited)/demand[d])
+			flat = append(flat, math.Min(float64(max(0, k.alloc[d])), unlimited))
 		}
 		prices = append(prices, math.Max(cat.cols[first].price, 1e-9))
 	}
-	col := make([]entry, 0, nd2)
-	for iter := 0; iter < 60*nd2+60; iter++ {
-		best, at := -1e-9, -1
-		for i, price := range prices {
-			r := price
-			for j, a := range flat[i*nd2 : i*nd2+nd2] {
-				r -= lp.pi[j] * a
-			}
-			if r < best*price {
-				best, at = r/price, i
-			}
-		}
-		if at < 0 {
-			if !lp.surplus() {
-				break
-			}
-			continue
-		}
-		col = col[:0]
-		for j, a := range flat[at*nd2 : at*nd2+nd2] {
-			if a > 0 {
-				col = append(col, entry{int32(j), a})
-			}
-		}
-		if len(col) == 0 || !lp.enter(prices[at], append([]entry(nil), col...)) {
-			break
-		}
-	}
-	for j, d := range dims {
-		out[d] = math.Max(0, lp.pi[j]) / demand[d]
-	}
-	// Make it a proof whatever the solver did: scale down until no kind holds
-	// more than its price.
-	worst := 0.0
-	for i, price := range prices {
-		v := 0.0
-		for j, a := range flat[i*nd2 : i*nd2+nd2] {
-			v += math.Max(0, lp.pi[j]) * a
-		}
-		worst = math.Max(worst, v/price)
-	}
-	if worst > 1 {
-		for d := range out {
-			out[d] /= worst
-		}
+	for i, w := range stock.Prices(need, flat, prices) {
+		out[dims[i]] = w
 	}
 	return out
 }
