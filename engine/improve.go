@@ -21,8 +21,8 @@ const (
 	improveFewItems  = 120 // up to here the whole budget is worth its time
 	improveMaxItems  = 800 // above: only the quick path
 	improveWork      = 600_000
-	improveBoundWork = 120_000 // for the bound at least
-	improveManyWork  = 50_000  // for more than a few items, or rules that keep pods apart
+	improveBoundWork = 160_000 // for the bound at least
+	improveManyWork  = 150_000 // for more than a few items, or rules that keep pods apart
 )
 
 // improvePerPod is the work that some pods are worth: a pass that places few of
@@ -31,7 +31,7 @@ func improvePerPod(pods int) int64 {
 	if pods < improveFewPods {
 		return 20 * int64(pods)
 	}
-	return 100 * int64(pods-improveFewPods*4/5)
+	return 200 * int64(pods-improveFewPods*9/10)
 }
 
 // item is demand of the improving path: pods that are alike to the packer and
