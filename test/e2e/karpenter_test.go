@@ -60,6 +60,8 @@ type karpenterPart struct {
 	suite, focus string
 	// cores limits the pool's sizes, where the suite does it for kwok's.
 	cores string
+	// arm lets the pool have arm64 machines, too, which one spec needs.
+	arm bool
 	// gates are feature gates beside karpenterGates, written as the specs do it.
 	gates string
 }
@@ -68,7 +70,7 @@ type karpenterPart struct {
 var karpenterParts = map[string]karpenterPart{
 	"buffers":     {suite: "regression", focus: "CapacityBuffer", cores: "2"},
 	"static":      {suite: "regression", focus: "StaticCapacity"},
-	"integration": {suite: "regression", focus: "Integration|StandaloneNodeClaim|DefaultTopologySpread"},
+	"integration": {suite: "regression", focus: "Integration|StandaloneNodeClaim|DefaultTopologySpread", arm: true},
 	"chaos":       {suite: "regression", focus: "Chaos|Performance"},
 	"drift":       {suite: "disruption", focus: "Drift"},
 	"termination": {suite: "disruption", focus: "Termination|Expiration"},
@@ -145,12 +147,15 @@ func (in *instance) karpenterSuite(t *testing.T, name, gates, logs string) {
 	}
 	part, ok := karpenterParts[name]
 	if !ok {
-		part.suite = name
+		part.suite, part.arm = name, true
 	}
 	dir := t.TempDir()
 	pool := karpenterNodePool
 	if part.cores != "" {
 		pool = strings.Replace(pool, "      nodeClassRef:", fmt.Sprintf("      - {key: karpenter.azure.com/sku-cpu, operator: In, values: [%q]}\n      nodeClassRef:", part.cores), 1)
+	}
+	if part.arm {
+		pool = strings.Replace(pool, "[amd64]", "[amd64, arm64]", 1)
 	}
 	files := map[string][]byte{"kubeconfig": kubeconfig, "class.yaml": []byte(karpenterNodeClass), "pool.yaml": []byte(pool)}
 	for f, content := range files {
