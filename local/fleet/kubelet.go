@@ -111,7 +111,7 @@ func stages() (map[internalversion.StageResourceRef][]*internalversion.Stage, er
 		fill func(*v1alpha1.Stage)
 	}{
 		{node, nodefast.DefaultNodeInit, nil}, {node, nodelease.DefaultNodeHeartbeatWithLease, nil},
-		{pod, podfast.DefaultPodReady, nil}, {pod, podfast.DefaultPodDelete, withoutPreStop}, {pod, preStopStage, nil},
+		{pod, podfast.DefaultPodReady, healthy}, {pod, podfast.DefaultPodReady, unhealthy}, {pod, podfast.DefaultPodDelete, withoutPreStop}, {pod, preStopStage, nil},
 	} {
 		if _, err := add(s.ref, s.text, s.fill); err != nil {
 			return nil, err
