@@ -63,7 +63,14 @@ func TestDisableIsUndone(t *testing.T) {
 				t.Fatalf("%d %s", r.Status, r.Body)
 			}
 		},
-		"stuck": func(string) { a.Advance(11 * time.Minute) },
+		"stuck": func(poll string) {
+			a.Live.SetHeld("pod shop/web-1 (PodDisruptionBudget web)")
+			a.Advance(time.Minute)
+			eventually(t, func() bool {
+				return strings.Contains(a.Do("GET", poll, nil).Body, "1 nodes left: aks-a; kept by pod shop/web-1 (PodDisruptionBudget web)")
+			})
+			a.Advance(10 * time.Minute)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a.Live.Set([]string{"aks-a"}, nil)
@@ -76,7 +83,7 @@ func TestDisableIsUndone(t *testing.T) {
 			if s := done.JSON["status"]; s != "Canceled" && s != "Failed" {
 				t.Errorf("it ended as %s", done.Body)
 			}
-			if name == "stuck" && (!strings.Contains(done.Body, "aks-a") || !strings.Contains(done.Body, "cannot be Manual")) {
+			if name == "stuck" && (!strings.Contains(done.Body, "aks-a: kept by pod shop/web-1") || !strings.Contains(done.Body, "cannot be Manual")) {
 				t.Errorf("the reason: %s", done.Body)
 			}
 			if o := a.Live.Object(0); o != nodePoolJSON {

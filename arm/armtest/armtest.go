@@ -99,7 +99,8 @@ type Live struct {
 	Objects []map[string]any
 	// made are the objects made through Create, by who made them.
 	made map[string][]map[string]any
-	// waits are the pods without a node.
+	// waits are the pods without a node, held those that must not be moved.
+	held     []string
 	waits    []string
 	cordoned map[string]string
 	// refuse and notReady have Create and NotReady complain.
@@ -209,6 +210,20 @@ func (l *Live) Waiting(context.Context, time.Time) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.waits...), nil
+}
+
+// SetHeld changes what is said of pods that must not be moved.
+func (l *Live) SetHeld(pods ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = pods
+}
+
+// Held implements containerservice.Live.
+func (l *Live) Held(context.Context, []string) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.held...), nil
 }
 
 // Release implements containerservice.Live.

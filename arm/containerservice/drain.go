@@ -9,9 +9,12 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/nap-aks/nap/arm/intent"
@@ -250,6 +253,54 @@ func (l liveCluster) Waiting(ctx context.Context, since time.Time) ([]string, er
 	return out, nil
 }
 
+// Held implements Live.
+func (l liveCluster) Held(ctx context.Context, nodes []string) ([]string, error) {
+	items, err := l.list(ctx, schema.GroupVersionResource{Group: "policy", Version: "v1", Resource: "poddisruptionbudgets"}, "")
+	if err != nil {
+		return nil, err
+	}
+	type budget struct {
+		name, namespace string
+		selector        labels.Selector
+	}
+	var full []budget
+	for i := range items {
+		var b policyv1.PodDisruptionBudget
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(items[i].Object, &b); err != nil {
+			return nil, fmt.Errorf("reading PodDisruptionBudget %s/%s: %w", items[i].GetNamespace(), items[i].GetName(), err)
+		}
+		selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+		if err != nil || b.Status.DisruptionsAllowed > 0 {
+			continue // a selector that is not one selects nothing
+		}
+		full = append(full, budget{b.Name, b.Namespace, selector})
+	}
+	var out []string
+	for _, node := range nodes {
+		pods, err := l.pods(ctx, "spec.nodeName="+node)
+		if err != nil {
+			return nil, err
+		}
+		for i := range pods {
+			p := &pods[i]
+			if ofDaemonSet(p) || p.GetDeletionTimestamp() != nil {
+				continue
+			}
+			key := p.GetNamespace() + "/" + p.GetName()
+			if p.GetAnnotations()["karpenter.sh/do-not-disrupt"] == "true" {
+				out = append(out, "pod "+key+" (annotation karpenter.sh/do-not-disrupt)")
+			}
+			for _, b := range full {
+				if b.namespace == p.GetNamespace() && b.selector.Matches(labels.Set(p.GetLabels())) {
+					out = append(out, "pod "+key+" (PodDisruptionBudget "+b.name+")")
+				}
+			}
+		}
+	}
+	sort.Strings(out)
+	return out, nil
+}
+
 // Release implements Live.
 func (l liveCluster) Release(ctx context.Context, node string) error {
 	claims, err := l.list(ctx, nodeClaims, "")
@@ -360,10 +411,22 @@ func (p *Provider) emptyPool(ctx context.Context, op *rp.Operation, cluster, poo
 func (p *Provider) progressed(op *rp.Operation, text string) (same time.Duration, save bool) {
 	now := p.env.Now().UTC()
 	since, err := time.Parse(time.RFC3339Nano, op.Data.Str("since"))
-	if err == nil && op.Data.Str("progress") == text {
+	if err == nil && op.Data.Str("at") == text {
 		return now.Sub(since), false
 	}
 	op.Data = op.Data.Clone()
-	op.Data["progress"], op.Data["since"] = text, now.Format(time.RFC3339Nano)
+	op.Data["progress"], op.Data["at"], op.Data["since"] = text, text, now.Format(time.RFC3339Nano)
 	return 0, true
+}
+
+// explained adds to an operation's progress why there is none; the clock of
+// progressed goes on. It says whether the note has to be saved.
+func explained(op *rp.Operation, why string) bool {
+	text := op.Data.Str("at") + "; " + why
+	if op.Data.Str("progress") == text {
+		return false
+	}
+	op.Data = op.Data.Clone()
+	op.Data["progress"] = text
+	return true
 }

@@ -28,8 +28,10 @@ const (
 
 	disableTaintKey = "karpenter.azure.com/disable"
 
-	// stuckAfter is how long no node may go before disabling gives up.
-	stuckAfter = 10 * time.Minute
+	// stuckAfter is how long no node may go before disabling gives up, and
+	// explainAfter before it is said why.
+	stuckAfter   = 10 * time.Minute
+	explainAfter = 20 * time.Second
 )
 
 var nodePools = schema.GroupVersionResource{Group: "karpenter.sh", Version: "v1", Resource: "nodepools"}
@@ -382,9 +384,22 @@ func (p *Provider) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step, 
 	if save {
 		return rp.Step{Save: true}, nil
 	}
+	why := "their pods find no place elsewhere, or the NodePools' disruption budgets keep them"
+	if same > explainAfter {
+		held, err := live.Held(callCtx, nodes)
+		if err != nil {
+			return rp.Step{}, err
+		}
+		if len(held) > 0 {
+			why = "kept by " + few(held)
+		}
+		if same <= stuckAfter && explained(op, why) {
+			return rp.Step{Save: true}, nil
+		}
+	}
 	if same > stuckAfter {
 		return giveUp(op, refused(modePath+" cannot be Manual unless no Node has the label karpenter.sh/nodepool", fmt.Sprintf(
-			"For %s no node has gone; left are %s. Their pods find no place elsewhere, or a PodDisruptionBudget or a karpenter.sh/do-not-disrupt annotation keeps them. Node auto-provisioning is on again, as before. Give the pods fixed pools that are large enough (fixedPools) and repeat the request.", stuckAfter, strings.Join(names, ", "))))
+			"For %s no node has gone; left are %s: %s. Node auto-provisioning is on again, as before. Give the pods fixed pools that are large enough (fixedPools) and repeat the request.", stuckAfter, strings.Join(names, ", "), why)))
 	}
 	return rp.Step{Watch: []string{rp.ResourcePrefix + "microsoft.containerservice/"}, After: 2 * time.Second}, nil
 }

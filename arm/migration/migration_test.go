@@ -193,3 +193,21 @@ func TestLabelsAgreeWithAdmission(t *testing.T) {
 		}
 	}
 }
+
+// A profile of AKS's defaults, as it is answered for every autoscaled cluster,
+// has nothing to note but what the autoscaler does by default and nodes of
+// node auto-provisioning do not.
+func TestDefaultProfile(t *testing.T) {
+	p, err := migration.Translate(migration.Cluster{Location: "eastus", AutoScalerProfile: rp.Doc{
+		"balance-similar-node-groups": "false", "daemonset-eviction-for-empty-nodes": false, "daemonset-eviction-for-occupied-nodes": true, "expander": "random", "ignore-daemonsets-utilization": false,
+		"max-empty-bulk-delete": "10", "max-graceful-termination-sec": "600", "max-node-provision-time": "15m", "max-total-unready-percentage": "45", "new-pod-scale-up-delay": "0s", "ok-total-unready-count": "3",
+		"scale-down-delay-after-add": "10m", "scale-down-delay-after-delete": "10s", "scale-down-delay-after-failure": "3m", "scale-down-unneeded-time": "10m", "scale-down-unready-time": "20m",
+		"scale-down-utilization-threshold": "0.5", "scan-interval": "10s", "skip-nodes-with-local-storage": "false", "skip-nodes-with-system-pods": "true",
+	}}, migration.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Notes) != 1 || p.Notes[0].Setting != "skip-nodes-with-system-pods" {
+		t.Errorf("notes %v", p.Notes)
+	}
+}

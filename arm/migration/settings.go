@@ -143,16 +143,16 @@ func (t *translator) profile() map[string]any {
 	for _, k := range sortedKeys(profileSettings) {
 		s := profileSettings[k]
 		v := get(k, s.fallback)
-		if k == "scale-down-delay-after-delete" && v == get("scan-interval", "10")+"s" {
+		if k == "scale-down-delay-after-delete" && strings.TrimSuffix(v, "s") == strings.TrimSuffix(get("scan-interval", "10"), "s") {
 			continue
 		}
 		if !strings.EqualFold(strings.TrimSuffix(v, "s"), strings.TrimSuffix(s.fallback, "s")) {
 			t.note(s.effect, k, v, "%s", s.text)
 		}
 	}
-	switch e := get("expander", "random"); e {
-	case "random":
-	case "priority":
+	switch e := get("expander", "random"); {
+	case e == "random":
+	case strings.Contains(e, "priority"):
 		t.note(Lost, "expander", e, "the priorities are in the ConfigMap kube-system/cluster-autoscaler-priority-expander: give the NodePools spec.weight in their order, the higher comes first.")
 	default:
 		t.note(Changed, "expander", e, "the machines that hold the pods for the least money are taken.")
