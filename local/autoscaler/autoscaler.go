@@ -60,6 +60,8 @@ type Group struct {
 	// Name is the agent pool's, ScaleSet that of what its nodes are in.
 	Name, ScaleSet string
 	Min, Max       int
+	// Busy tells that an operation is changing the pool: it is left alone.
+	Busy bool
 	// Node is the n-th new node as it would register, with any name.
 	Node func(n int) *corev1.Node
 	// Instances are the machines that there are or that are on their way.
@@ -356,7 +358,7 @@ func (s *scaler) giveUp(l *look) error {
 			}
 			names = append(names, in.Name)
 		}
-		if len(names) == 0 {
+		if len(names) == 0 || g.Busy {
 			continue
 		}
 		s.backoff[g.Name] = l.now.Add(backoffTime)
@@ -409,6 +411,8 @@ func (s *scaler) scaleUp(l *look) (bool, error) {
 			switch room := g.Max - size[g.Name]; {
 			case room <= 0:
 				blame("max node group size reached", left...)
+			case g.Busy:
+				blame("in an operation", left...)
 			case l.now.Before(s.backoff[g.Name]):
 				blame("in backoff after failed scale-up", left...)
 			default:

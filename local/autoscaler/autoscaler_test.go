@@ -411,6 +411,18 @@ func TestScaleDownThatFails(t *testing.T) {
 	}
 }
 
+// A pool that an operation is changing is left alone.
+func TestBusyPools(t *testing.T) {
+	g := with(pool("a", 0, 5, "4", "16Gi", nil), "a1", "a2")
+	g.Busy = true
+	f := newFixture(t, []*Group{g}, app("web", 3, "4", nil))
+	f.expect("pending pods", f.scan())
+	f.ahead = time.Hour
+	f.expect("empty nodes", f.scan())
+	g.Busy = false
+	f.expect("afterwards", f.scan(), "a+1")
+}
+
 func TestPriorities(t *testing.T) {
 	for text, want := range map[string]string{"a: [x]": "not a positive number", "1: ['(']": "priority 1", "[": "not a map"} {
 		if _, err := parsePriorities(text); err == nil || !strings.Contains(err.Error(), want) {

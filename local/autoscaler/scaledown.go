@@ -190,7 +190,7 @@ func (s *scaler) candidates(l *look) ([]candidate, error) {
 	var out []candidate
 	for name, n := range l.nodes {
 		g := l.groupOf[name]
-		if g == nil || n.DeletionTimestamp != nil || n.Spec.Unschedulable || draining[name] || hasTaint(n, toBeDeletedTaint) || n.Annotations[noScaleDown] == "true" {
+		if g == nil || g.Busy || n.DeletionTimestamp != nil || n.Spec.Unschedulable || draining[name] || hasTaint(n, toBeDeletedTaint) || n.Annotations[noScaleDown] == "true" {
 			continue
 		}
 		c := candidate{node: n, group: g, ready: ready(n)}

@@ -51,6 +51,7 @@ func (p *poolCloud) Groups(ctx context.Context) ([]autoscaler.Group, autoscaler.
 			return nil, autoscaler.Profile{}, fmt.Errorf("pool %s: %w", *pool.Name, err)
 		}
 		groups = append(groups, autoscaler.Group{Name: *pool.Name, Min: int(value(pool.MinCount)), Max: int(value(pool.MaxCount)),
+			Busy: !settled(cluster.Properties.ProvisioningState) || !settled(pool.ProvisioningState),
 			Node: func(n int) *corev1.Node { return templateNode(pool, ci, n) }})
 	}
 	if len(groups) == 0 {
@@ -90,6 +91,15 @@ func (p *poolCloud) Groups(ctx context.Context) ([]autoscaler.Group, autoscaler.
 	}
 	profile, err := parseProfile(cluster.Properties.AutoScalerProfile)
 	return groups, profile, err
+}
+
+// settled tells whether no operation is working on what has this state.
+func settled(state *string) bool {
+	switch value(state) {
+	case "Succeeded", "Failed", "Canceled", "":
+		return true
+	}
+	return false
 }
 
 // Grow implements autoscaler.Cloud.

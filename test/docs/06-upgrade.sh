@@ -3,7 +3,7 @@
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"
 az aks get-versions --location "$LOCATION" -o table
-az aks create -g "$RG" -n upg --node-count 1 --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys
+az aks create -g "$RG" -n upg --kubernetes-version 1.35 --node-count 1 --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys
 
 section "Maintenance windows"
 az aks maintenanceconfiguration add -g "$RG" --cluster-name upg -n aksManagedNodeOSUpgradeSchedule \
@@ -20,9 +20,27 @@ az aks maintenanceconfiguration delete -g "$RG" --cluster-name upg -n default
 equal "how many there are" 2 "$(az aks maintenanceconfiguration list -g "$RG" --cluster-name upg --query 'length(@)' -o tsv)"
 
 section "Versions"
-az aks get-upgrades -g "$RG" -n upg
+az aks get-credentials -g "$RG" -n upg
+server() { kubectl version -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)["serverVersion"]["gitVersion"])'; }
 current=$(az aks show -g "$RG" -n upg --query currentKubernetesVersion -o tsv)
-az aks upgrade -g "$RG" -n upg --kubernetes-version "$current" --yes
+equal "what the API server says" "v$current" "$(server)"
+next=$(az aks get-upgrades -g "$RG" -n upg --query 'controlPlaneProfile.upgrades[-1].kubernetesVersion' -o tsv)
+has "the next version" 1.36. "$next"
+refused "K8sVersionNotSupported" az aks upgrade -g "$RG" -n upg --kubernetes-version 1.99.0 --yes
+kubectl create deployment inflate --image=registry.k8s.io/pause:3.9 --replicas=0
+kubectl set resources deployment inflate --requests=cpu=2
+kubectl scale deployment inflate --replicas=4
+eventually 120 is 4 kubectl get deployment inflate -o jsonpath='{.status.readyReplicas}'
+
+section "Control plane, then a pool; the provisioned nodes follow by themselves"
+az aks upgrade -g "$RG" -n upg --kubernetes-version "$next" --control-plane-only --yes
+equal "what the API server says" "v$next" "$(server)"
+equal "the pool's version" "$current" "$(az aks nodepool show -g "$RG" --cluster-name upg -n nodepool1 --query currentOrchestratorVersion -o tsv)"
+az aks nodepool upgrade -g "$RG" --cluster-name upg -n nodepool1 --kubernetes-version "$next" --yes
+equal "the kubelets of the pool" "v$next" "$(kubectl get nodes -l agentpool=nodepool1 -o jsonpath='{range .items[*]}{.status.nodeInfo.kubeletVersion}{"\n"}{end}' | sort -u)"
+kubelets() { kubectl get nodes -o jsonpath='{range .items[*]}{.status.nodeInfo.kubeletVersion}{"\n"}{end}' | sort -u; }
+eventually 240 is "v$next" kubelets
+eventually 60 is 4 kubectl get deployment inflate -o jsonpath='{.status.readyReplicas}'
 az aks upgrade -g "$RG" -n upg --node-image-only --yes
 equal "the state" Succeeded "$(az aks show -g "$RG" -n upg --query provisioningState -o tsv)"
 equal "the mode" Auto "$(az aks show -g "$RG" -n upg --query nodeProvisioningProfile.mode -o tsv)"

@@ -85,11 +85,11 @@ func TestFixedPoolsDrain(t *testing.T) {
 	eventually(t, "one node cordoned", 30*time.Second, func() error {
 		_, cordoned, err := c.poolNodes("work")
 		if err != nil || len(cordoned) != 1 {
-			return fmt.Errorf("cordoned are %v (%v)", cordoned, err)
+			return fmt.Errorf("cordoned are %v (%w)", cordoned, err)
 		}
 		got, err := in.pools.Get(in.ctx, resourceGroup, c.name, "work", nil)
 		if err != nil || *got.Properties.ProvisioningState != "Scaling" {
-			return fmt.Errorf("the pool is not Scaling (%v)", err)
+			return fmt.Errorf("the pool is not Scaling (%w)", err)
 		}
 		return nil
 	})
@@ -108,7 +108,7 @@ func TestFixedPoolsDrain(t *testing.T) {
 	eventually(t, "both nodes take pods again", 20*time.Second, func() error {
 		all, cordoned, err := c.poolNodes("work")
 		if err != nil || len(all) != 2 || len(cordoned) != 0 {
-			return fmt.Errorf("nodes %v, cordoned %v (%v)", all, cordoned, err)
+			return fmt.Errorf("nodes %v, cordoned %v (%w)", all, cordoned, err)
 		}
 		return nil
 	})
@@ -135,7 +135,7 @@ func TestFixedPoolsDrain(t *testing.T) {
 	stop()
 	eventually(t, "6 pods Running on one node", 30*time.Second, func() error {
 		if all, _, err := c.poolNodes("work"); err != nil || len(all) != 1 {
-			return fmt.Errorf("nodes %v (%v)", all, err)
+			return fmt.Errorf("nodes %v (%w)", all, err)
 		}
 		return c.running("default", "web", 6)
 	})
@@ -183,7 +183,7 @@ func TestStopAndStart(t *testing.T) {
 	eventually(t, "no node of before", time.Minute, func() error {
 		all, _, err := c.poolNodes("nodepool1")
 		if err != nil || len(all) != 2 {
-			return fmt.Errorf("nodes %v (%v)", all, err)
+			return fmt.Errorf("nodes %v (%w)", all, err)
 		}
 		return c.readyNodes(2)
 	})
