@@ -686,7 +686,7 @@ func (s *scaler) taint(name string, on bool) error {
 func (s *scaler) evicted(node string, within time.Duration) error {
 	began := s.now()
 	for {
-		left, err := eviction.Evict(s.ctx, s.client, node, false)
+		left, err := eviction.Evict(s.ctx, s.client, node, began, false)
 		if err != nil {
 			return err
 		}

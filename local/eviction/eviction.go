@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -44,9 +45,11 @@ func Cordon(ctx context.Context, client kubernetes.Interface, name string, desir
 const maxLeft = 5
 
 // Evict asks the pods of a node to go, once, and says of those that are left
-// why; nil means that the node is empty but for DaemonSets' pods. With
-// ignorePDBs pods are deleted, which no PodDisruptionBudget keeps from happening.
-func Evict(ctx context.Context, client kubernetes.Interface, node string, ignorePDBs bool) ([]string, error) {
+// why; nil means that the node is empty but for DaemonSets' pods, and for those
+// that have come since the drain began because they tolerate everything: they
+// would always come back. With ignorePDBs pods are deleted, which no
+// PodDisruptionBudget keeps from happening.
+func Evict(ctx context.Context, client kubernetes.Interface, node string, since time.Time, ignorePDBs bool) ([]string, error) {
 	h := helper(ctx, client)
 	list, errs := h.GetPodsForDeletion(node)
 	if len(errs) > 0 {
@@ -55,6 +58,9 @@ func Evict(ctx context.Context, client kubernetes.Interface, node string, ignore
 	var blocked, ending []string
 	for _, pod := range list.Pods() {
 		name := pod.Namespace + "/" + pod.Name
+		if !pod.CreationTimestamp.Time.Before(since.Truncate(time.Second)) && toleratesAll(pod) {
+			continue
+		}
 		if pod.DeletionTimestamp != nil {
 			ending = append(ending, "pod "+name+" is still terminating")
 			continue
@@ -82,6 +88,16 @@ func Evict(ctx context.Context, client kubernetes.Interface, node string, ignore
 		left = append(left[:maxLeft:maxLeft], fmt.Sprintf("%d more pods", more))
 	}
 	return left, nil
+}
+
+// toleratesAll tells whether a pod can be bound to a node that takes no pods.
+func toleratesAll(pod corev1.Pod) bool {
+	for _, t := range pod.Spec.Tolerations {
+		if t.Operator == corev1.TolerationOpExists && (t.Key == "" || t.Key == corev1.TaintNodeUnschedulable) && (t.Effect == "" || t.Effect == corev1.TaintEffectNoSchedule) {
+			return true
+		}
+	}
+	return false
 }
 
 // refusal is why an eviction was refused, with the budgets that did.

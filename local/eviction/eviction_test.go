@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -24,13 +25,16 @@ func pod(name string, change func(*corev1.Pod)) *corev1.Pod {
 
 func TestEvict(t *testing.T) {
 	ctx := context.Background()
-	yes, now := true, metav1.Now()
+	yes, now, began := true, metav1.Now(), time.Now()
 	pods := []runtime.Object{
 		pod("free", nil),
 		pod("kept", nil),
 		pod("ending", func(p *corev1.Pod) { p.DeletionTimestamp, p.Finalizers = &now, []string{"x/y"} }),
 		pod("daemon", func(p *corev1.Pod) {
 			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", Controller: &yes}}
+		}),
+		pod("back again", func(p *corev1.Pod) {
+			p.CreationTimestamp, p.Spec.Tolerations = now, []corev1.Toleration{{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}}
 		}),
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}},
 	}
@@ -51,19 +55,19 @@ func TestEvict(t *testing.T) {
 		evicted = append(evicted, name)
 		return true, nil, nil
 	})
-	left, err := Evict(ctx, client, "n", false)
+	left, err := Evict(ctx, client, "n", began, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := strings.Join(left, "\n")
-	if len(left) != 3 || !strings.Contains(left[0], "shop/kept is refused") || !strings.Contains(left[0], "budget b needs 1 healthy") || !strings.Contains(text, "shop/ending is still terminating") || strings.Contains(text, "daemon") {
+	if len(left) != 3 || !strings.Contains(left[0], "shop/kept is refused") || !strings.Contains(left[0], "budget b needs 1 healthy") || !strings.Contains(text, "shop/ending is still terminating") || strings.Contains(text, "daemon") || strings.Contains(text, "back again") {
 		t.Errorf("left are %q", left)
 	}
 	if len(evicted) != 1 || evicted[0] != "free" {
 		t.Errorf("evicted are %v", evicted)
 	}
 	// Without budgets, pods are deleted.
-	if _, err := Evict(ctx, client, "n", true); err != nil {
+	if _, err := Evict(ctx, client, "n", began, true); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := client.CoreV1().Pods("shop").Get(ctx, "kept", metav1.GetOptions{}); !apierrors.IsNotFound(err) {

@@ -44,7 +44,7 @@ func (m *machine) drain(ctx context.Context, client kubernetes.Interface, mi int
 	if err := eviction.Cordon(ctx, client, mi.NodeName, true); err != nil {
 		return 0, err
 	}
-	left, err := eviction.Evict(ctx, client, mi.NodeName, mi.Drain.IgnorePDBs)
+	left, err := eviction.Evict(ctx, client, mi.NodeName, mi.Drain.Since, mi.Drain.IgnorePDBs)
 	if err != nil {
 		return 0, err
 	}

@@ -18,8 +18,8 @@ import (
 	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// newCluster is the body of a cluster with node auto-provisioning and one
-// system pool for addons only.
+// newCluster is the body of a cluster with node auto-provisioning and a system
+// pool of one node for addons only.
 func (in *instance) newCluster(name, version string) armcontainerservice.ManagedCluster {
 	return armcontainerservice.ManagedCluster{
 		Location: to.Ptr(in.location()),
@@ -27,7 +27,7 @@ func (in *instance) newCluster(name, version string) armcontainerservice.Managed
 		Properties: &armcontainerservice.ManagedClusterProperties{
 			DNSPrefix: to.Ptr(name), KubernetesVersion: to.Ptr(version),
 			AgentPoolProfiles: []*armcontainerservice.ManagedClusterAgentPoolProfile{{
-				Name: to.Ptr("nodepool1"), Count: to.Ptr[int32](2), Mode: to.Ptr(armcontainerservice.AgentPoolModeSystem),
+				Name: to.Ptr("nodepool1"), Count: to.Ptr[int32](1), Mode: to.Ptr(armcontainerservice.AgentPoolModeSystem),
 				VMSize: to.Ptr("Standard_D4s_v5"), NodeTaints: []*string{to.Ptr("CriticalAddonsOnly=true:NoSchedule")},
 			}},
 			NetworkProfile: &armcontainerservice.NetworkProfile{
