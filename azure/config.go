@@ -103,11 +103,21 @@ type Clients struct {
 	HTTP *http.Client
 }
 
+// A connection that has been silent for pingAfter is asked whether it lives, and
+// given up without an answer within pingWait. All requests share one HTTP/2
+// connection: without this, one that a firewall or a dead host has cut would
+// take every request, and each retry, with it for as long as the kernel waits.
+var (
+	pingAfter = 10 * time.Second
+	pingWait  = 5 * time.Second
+)
+
 // httpClient trusts the configured certificates and keeps enough connections
 // for many machines at once.
 func (c Config) httpClient() (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 64
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.CAFile != "" {
 		pem, err := os.ReadFile(c.CAFile)

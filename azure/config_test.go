@@ -1,0 +1,103 @@
+package azure
+
+import (
+	"encoding/pem"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestADeadConnectionIsGivenUp cuts the line under an idle HTTP/2 connection
+// without closing it: the next request goes on a new one, soon.
+func TestADeadConnectionIsGivenUp(t *testing.T) {
+	after, wait := pingAfter, pingWait
+	pingAfter, pingWait = 300*time.Millisecond, 300*time.Millisecond
+	t.Cleanup(func() { pingAfter, pingWait = after, wait })
+
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	line, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = line.Close() })
+	var cut atomic.Bool // of the connections made so far
+	var connections atomic.Int32
+	go func() {
+		for {
+			near, err := line.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				return
+			}
+			first := connections.Add(1) == 1
+			pass := func(to, from net.Conn) {
+				buffer := make([]byte, 4096)
+				for {
+					n, err := from.Read(buffer)
+					if err != nil {
+						_ = to.Close()
+						return
+					}
+					if first && cut.Load() {
+						continue // into the void
+					}
+					if _, err := to.Write(buffer[:n]); err != nil {
+						return
+					}
+				}
+			}
+			go pass(near, far)
+			go pass(far, near)
+		}
+	}()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client, err := Config{CAFile: file}.httpClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func() error {
+		resp, err := client.Get("https://" + line.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "HTTP/2.0" {
+			t.Fatalf("the server saw %q (%v), want HTTP/2.0", body, err)
+		}
+		return nil
+	}
+	if err := get(); err != nil {
+		t.Fatal(err)
+	}
+	cut.Store(true)
+	began := time.Now()
+	for {
+		if err = get(); err == nil {
+			break
+		}
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("still no answer after 20s: %v", err)
+		}
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("a new connection took %s", took)
+	}
+	if n := connections.Load(); n < 2 {
+		t.Errorf("%d connections, want a second one", n)
+	}
+}
