@@ -58,7 +58,7 @@ func TestMixedPodsAreBoughtAgain(t *testing.T) {
 	if err := verify(s, p, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if p.CostUSDPerHour > 0.95*p.QuickCostUSDPerHour || p.Bound.Gap > 0.08 || len(p.Machines) > 202 {
+	if p.CostUSDPerHour > 0.95*p.QuickCostUSDPerHour || p.Bound.Gap > 0.05 || len(p.Machines) > 200 {
 		t.Errorf("%d machines for $%f, quick $%f, gap %f", len(p.Machines), p.CostUSDPerHour, p.QuickCostUSDPerHour, p.Bound.Gap)
 	}
 }

@@ -42,7 +42,7 @@ func (ps *pass) dissolve() {
 	}
 	slices.SortStableFunc(worst, func(a, b filled) int { return cmp.Compare(a.per, b.per) })
 	for i := 0; i < len(worst) && i < dissolveMachines; i++ {
-		ps.giveUp(worst[i].m)
+		ps.giveUp(worst[i].m, dissolveSlack)
 	}
 }
 
@@ -62,13 +62,14 @@ func (ps *pass) oneEach(m *mach) bool {
 	return false
 }
 
-// giveUp moves the pods of a machine to others if that is worth it.
-func (ps *pass) giveUp(m *mach) {
+// giveUp moves the pods of a machine to others if that costs no more than the
+// machine and a part of it.
+func (ps *pass) giveUp(m *mach, slack float64) {
 	at := slices.Index(ps.machines, m)
 	if at < 0 {
 		return
 	}
-	budget := ps.cat.cols[m.col].price * (1 + dissolveSlack)
+	budget := ps.cat.cols[m.col].price * (1 + slack)
 	ps.machines = slices.Delete(slices.Clone(ps.machines), at, at+1)
 	ps.draw(m.col, -1)
 	ps.countAll(m, -1)

@@ -20,6 +20,7 @@ const (
 	improveFewPods   = 200 // fewer pods: some 20 milliseconds have to do
 	improveFewItems  = 120 // up to here the whole budget is worth its time
 	improveMaxItems  = 800 // above: only the quick path
+	improveTrim      = 8   // machines beyond those that are needed anyway, to be given up
 	improveWork      = 600_000
 	improveBoundWork = 160_000 // for the bound at least
 	improveManyWork  = 150_000 // for more than a few items, or rules that keep pods apart
@@ -444,6 +445,21 @@ func (ps *pass) improve() {
 	for i := range ps.limits {
 		same = same && len(ps.limits[i]) == 0
 	}
+	// The relaxed problem, in which pods may go to any domain, proves the bound;
+	// and its fillings, put into the domains, are what the purchase begins with.
+	var relaxed *relaxation
+	if work >= 0 && !same && (!ps.opt.SkipBound || len(apart) > 0) {
+		most := max(1, work/3)
+		switch {
+		case ps.opt.Work != WorkDefault:
+		case pods < improveFewPods:
+			most = stock.WorkQuick
+		default:
+			most = max(most, min(improveBoundWork, improvePerPod(pods)))
+		}
+		relaxed = ps.relax(every, most)
+		ps.setBound(relaxed.sol)
+	}
 	if work >= 0 && len(old) > 0 {
 		items := all
 		if len(keep) > 0 {
@@ -460,11 +476,14 @@ func (ps *pass) improve() {
 		for _, m := range old {
 			ps.draw(m.col, 1)
 		}
-		aim := stock.AimCost
+		o := stock.Options{Work: work, Aim: stock.AimCost}
 		if same && !ps.opt.SkipBound {
-			aim = stock.AimBoth
+			o.Aim = stock.AimBoth
 		}
-		sol := stock.Solve(prob, stock.Options{Work: work, Aim: aim})
+		if relaxed != nil && len(apart) > 0 {
+			o.Seeds = relaxed.seeds(ps, prob, items, bins)
+		}
+		sol := stock.Solve(prob, o)
 		ps.work += sol.Work
 		if len(sol.Unplaceable) == 0 && sol.Cost < before*(1-1e-9) {
 			ps.adopt(items, sol, bins, old, keep)
@@ -474,21 +493,6 @@ func (ps *pass) improve() {
 		}
 	}
 	if !ps.opt.SkipBound {
-		if ps.bound == nil && work >= 0 {
-			items, apart := ps.items(every, true)
-			prob, _ := ps.problem(items, apart, true)
-			most := max(1, work/3)
-			switch {
-			case ps.opt.Work != WorkDefault:
-			case pods < improveFewPods:
-				most = stock.WorkQuick
-			default:
-				most = max(most, min(improveBoundWork, improvePerPod(pods)))
-			}
-			sol := stock.Solve(prob, stock.Options{Work: most, Aim: stock.AimBound})
-			ps.work += sol.Work
-			ps.setBound(sol)
-		}
 		b := ps.resourceBound(all)
 		switch {
 		case ps.bound == nil:
@@ -508,6 +512,63 @@ func (ps *pass) improve() {
 	for _, it := range all {
 		ps.bound.Pods += it.n
 	}
+}
+
+// relaxation is the purchase without domains, tiers and limits, and its answer.
+type relaxation struct {
+	items []*item
+	bins  []int32
+	sol   *stock.Solution
+}
+
+func (ps *pass) relax(ms []*mach, work int64) *relaxation {
+	r := &relaxation{}
+	items, apart := ps.items(ms, true)
+	prob, bins := ps.problem(items, apart, true)
+	r.items, r.bins = items, bins
+	r.sol = stock.Solve(prob, stock.Options{Work: work, Aim: stock.AimBound, Columns: true})
+	ps.work += r.sol.Work
+	return r
+}
+
+// seeds are the fillings of a relaxation in terms of a purchase: in each domain
+// with the items that are there.
+func (r *relaxation) seeds(ps *pass, prob *stock.Problem, items []*item, bins []int32) []stock.Pattern {
+	of := map[*variant]int{}
+	for f, it := range r.items {
+		for i := range it.runs {
+			of[it.runs[i].v] = f
+		}
+	}
+	here := make([][]int, len(r.items))
+	for i, it := range items {
+		f := of[it.runs[0].v]
+		here[f] = append(here[f], i)
+	}
+	byKind := map[int32][]int{}
+	for b, col := range bins {
+		ki := ps.cat.cols[col].kind
+		byKind[ki] = append(byKind[ki], b)
+	}
+	var out []stock.Pattern
+	for _, c := range r.sol.Columns {
+		for _, b := range byKind[ps.cat.cols[r.bins[c.Bin]].kind] {
+			p := stock.Pattern{Bin: b, Times: 1}
+			for q, f := range c.Items {
+				n := c.Counts[q]
+				for _, i := range here[f] {
+					if k := min(n, items[i].n); k > 0 && prob.Allowed[i][b/64]&(1<<(b%64)) != 0 {
+						p.Items, p.Counts = append(p.Items, i), append(p.Counts, k)
+						n -= k
+					}
+				}
+			}
+			if len(p.Items) > 0 {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
 }
 
 func (ps *pass) setBound(sol *stock.Solution) {
@@ -545,6 +606,7 @@ func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, kee
 	if ok {
 		ps.rightSize()
 		ps.dissolve()
+		ps.trim()
 		ok = ps.cost() < before*(1-1e-9) && !ps.newDomains()
 	}
 	if ok {
@@ -564,6 +626,30 @@ func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, kee
 		ps.draw(m.col, 1)
 	}
 	uncount(old, 1)
+}
+
+// trim gives up the machines that are more than pods which each want one of their
+// own ask for, if they are few: what they save is little, and fewer machines are
+// worth that.
+func (ps *pass) trim() {
+	var most *counter
+	for _, m := range ps.machines {
+		for i := range m.pods {
+			if v := m.pods[i].v; v.hostCap == 1 && v.capCtr >= 0 {
+				if ctr := ps.counters[v.capCtr]; most == nil || ctr.total > most.total {
+					most = ctr
+				}
+			}
+		}
+	}
+	if most == nil || int64(len(ps.machines)) > most.total+improveTrim {
+		return
+	}
+	for _, m := range slices.Clone(ps.machines) {
+		if len(m.pods) > 0 && m.count(most) == 0 && !ps.frozen(m) {
+			ps.giveUp(m, 1)
+		}
+	}
 }
 
 func (m *mach) hostAdd(ctr *counter, n int32) {

@@ -231,3 +231,38 @@ func TestRoomTakesNoMoreThanItsBound(t *testing.T) {
 		t.Errorf("the bound is far off: within 30%% in %d of %d", tight, above)
 	}
 }
+
+// TestSeedsOnlyHelp: whatever fillings are given to begin with, also such as break
+// rules or name what is not there, the answer is one of the problem.
+func TestSeedsOnlyHelp(t *testing.T) {
+	used := 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := genProblem(t, 8, 20)
+		first := Solve(p, Options{Work: 3000, Aim: AimBound, Columns: true})
+		seeds := first.Columns
+		used += len(seeds)
+		for range rapid.IntRange(0, 4).Draw(t, "odd") {
+			seeds = append(seeds, Pattern{
+				Bin:    rapid.IntRange(-1, len(p.Bins)).Draw(t, "bin"),
+				Items:  []int{rapid.IntRange(-1, len(p.Items)).Draw(t, "item")},
+				Counts: []int{rapid.IntRange(-1, 30).Draw(t, "count")},
+			})
+		}
+		for _, work := range []int64{WorkQuick, 5000} {
+			s := Solve(p, Options{Work: work, Aim: AimCost, Seeds: seeds})
+			if err := s.Check(p); err != nil {
+				t.Fatal(err)
+			}
+			if first.Bound > s.Cost*(1+1e-9) {
+				t.Fatalf("bound %v above the cost %v", first.Bound, s.Cost)
+			}
+			again := Solve(p, Options{Work: work, Aim: AimCost, Seeds: seeds})
+			if a, b := s.Patterns, again.Patterns; len(a) != len(b) || s.Cost != again.Cost {
+				t.Fatalf("two answers: %v and %v", s.Cost, again.Cost)
+			}
+		}
+	})
+	if used == 0 {
+		t.Error("no seeds")
+	}
+}

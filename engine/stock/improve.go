@@ -39,9 +39,11 @@ func (s *solver) improve(work int64) {
 	if s.done() || s.work()+s.greedyWork > end {
 		return
 	}
-	copy(s.rem, md.count)
-	uses, c := s.greedy(s.duals, s.rem, 100, nil)
-	s.offer(uses, c)
+	if !s.sown {
+		copy(s.rem, md.count)
+		uses, c := s.greedy(s.duals, s.rem, 100, nil)
+		s.offer(uses, c)
+	}
 	s.dive(start + (end-start)*9/10)
 	s.search(end)
 }
@@ -131,6 +133,9 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 	}
 	nodes := 60
 	smooth := 0.6
+	if s.sown {
+		smooth = 0
+	}
 	// Rounds over the grid alone prove nothing: when they find no more, one over
 	// all bins follows, or the proof is left to prove.
 	full := len(s.grid) == s.md.nb
@@ -318,6 +323,12 @@ func (s *solver) dive(until int64) {
 		pi[i] = max(x, 0)
 	}
 	last, tails := s.greedyWork, int64(0) // effort of the last greedy end and of all of them
+	type nearCol struct {
+		score float64
+		col   int32
+	}
+	var near []nearCol
+	steps := int64(0)
 	start := s.work()
 	if start+last > until {
 		return
@@ -343,8 +354,9 @@ func (s *solver) dive(until int64) {
 			}
 		}
 		if !bought {
-			// The pattern that is nearest to a whole copy and keeps its worth.
-			best, at := -1.0, int32(-1)
+			// The pattern that is nearest to a whole copy and keeps its worth, or
+			// several of them if there is no time for one after the other.
+			near = near[:0]
 			for r, j := range lp.basis {
 				if j < 0 || lp.xb[r] <= 1e-9 {
 					continue
@@ -354,15 +366,25 @@ func (s *solver) dive(until int64) {
 				for k, i := range p.it {
 					v += max(lp.pi[i], 0) * float64(min(p.n[k], rem[i]))
 				}
-				frac := min(lp.xb[r], 1)
-				if x := (0.3 + frac) * v / md.price[p.bin]; v > 0 && x > best {
-					best, at = x, j
+				if v > 0 {
+					near = append(near, nearCol{(0.3 + min(lp.xb[r], 1)) * v / md.price[p.bin], j})
 				}
 			}
-			if at < 0 || !buy(at, 1) {
+			slices.SortStableFunc(near, func(a, b nearCol) int { return cmp.Compare(b.score, a.score) })
+			n := 1
+			if steps > 0 {
+				each := max((s.work()-start-tails)/steps, 1)
+				n = int(int64(len(near)) * each / max(until-s.work()-last, 1))
+				n = max(min(n, len(near)/4), 1)
+			}
+			for k := 0; k < n && k < len(near); k++ {
+				bought = buy(near[k].col, 1) || bought
+			}
+			if !bought {
 				break // the LP is of no more help
 			}
 		}
+		steps++
 		left := 0
 		for i, r := range rem {
 			need[i] = float64(r)

@@ -29,6 +29,7 @@ type solver struct {
 	cols    []pattern // the columns of the LP
 	known   map[uint64]bool
 	collect bool
+	sown    bool      // seeds were given
 	seeds   []pattern // fillings the quick heuristics saw
 
 	// grid are the bins in which fillings are looked for as a rule, in ascending
@@ -261,11 +262,21 @@ func (s *solver) quick() {
 		}
 		s.offer(uses, cost)
 	}
+	mix := make([]float64, s.md.m)
+	if s.sown {
+		// What the given fillings say pods are worth is better than any guess.
+		s.openLP()
+		s.solveLP()
+		for i, x := range s.lp.pi {
+			mix[i] = max(x, 0)
+		}
+		try(mix)
+		return
+	}
 	try(s.alone)
 	if s.aim == AimBound {
 		return
 	}
-	mix := make([]float64, s.md.m)
 	if s.work() < quickTries && !s.done() {
 		for i := range mix {
 			mix[i] = value[i] + 1e-6*s.alone[i]

@@ -112,6 +112,36 @@ func split(p *Problem) []*part {
 	return parts
 }
 
+// seeds are the fillings of the whole problem that are about the part.
+func (pt *part) seeds(given []Pattern, items, bins int) []Pattern {
+	if len(given) == 0 {
+		return nil
+	}
+	item, bin := make([]int, items), make([]int, bins) // number in the part, +1
+	for k, i := range pt.items {
+		item[i] = k + 1
+	}
+	for k, b := range pt.bins {
+		bin[b] = k + 1
+	}
+	var out []Pattern
+next:
+	for _, g := range given {
+		if g.Bin < 0 || g.Bin >= bins || bin[g.Bin] == 0 {
+			continue
+		}
+		t := Pattern{Bin: bin[g.Bin] - 1, Counts: g.Counts, Times: 1}
+		for _, i := range g.Items {
+			if i < 0 || i >= items || item[i] == 0 {
+				continue next
+			}
+			t.Items = append(t.Items, item[i]-1)
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
 func eachBit(row []uint64, n int, f func(int)) {
 	for w, set := range row {
 		for ; set != 0; set &= set - 1 {
@@ -144,6 +174,7 @@ func solveParts(p *Problem, parts []*part, opts Options) *Solution {
 				if o.Work > 0 {
 					o.Work = max(1, int64(float64(opts.Work)*float64(parts[k].pods)/float64(pods)))
 				}
+				o.Seeds = parts[k].seeds(opts.Seeds, len(p.Items), len(p.Bins))
 				sols[k] = solve(parts[k].p, o)
 			}
 		})
@@ -153,14 +184,20 @@ func solveParts(p *Problem, parts []*part, opts Options) *Solution {
 	proved := false
 	for k, s := range sols {
 		pt := parts[k]
-		for _, t := range s.Patterns {
+		whole := func(t Pattern) Pattern {
 			t.Bin = pt.bins[t.Bin]
 			items := make([]int, len(t.Items))
 			for q, i := range t.Items {
 				items[q] = pt.items[i]
 			}
 			t.Items = items
-			sol.Patterns = append(sol.Patterns, t)
+			return t
+		}
+		for _, t := range s.Patterns {
+			sol.Patterns = append(sol.Patterns, whole(t))
+		}
+		for _, t := range s.Columns {
+			sol.Columns = append(sol.Columns, whole(t))
 		}
 		sol.Cost += s.Cost
 		sol.Bound += s.Bound

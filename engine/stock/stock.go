@@ -70,6 +70,8 @@ type Solution struct {
 	// hold more value than it costs, and all pods together are worth Bound. With
 	// Room there is, Bound less what MostValue says of these is a bound.
 	Values []float64
+	// Columns are the fillings that were looked at, to serve as Seeds.
+	Columns []Pattern
 	// Unplaceable are the items with pods that no allowed bin holds, ascending.
 	// Patterns, Cost and Bound are about the others.
 	Unplaceable []int
@@ -84,6 +86,11 @@ type Options struct {
 	Work int64
 	// Aim says what the work is for.
 	Aim Aim
+	// Seeds are fillings to begin with, of a similar problem say; how often they
+	// are bought does not matter. Those that break a rule are left out.
+	Seeds []Pattern
+	// Columns asks for Solution.Columns.
+	Columns bool
 }
 
 // Aim is what Solve spends its budget on. Whatever it is, the answer has both a
@@ -128,6 +135,7 @@ func solve(p *Problem, opts Options) *Solution {
 	if s.md.m == 0 {
 		return sol
 	}
+	s.sow(opts.Seeds)
 	s.quick()
 	if opts.Work >= 0 {
 		s.improve(opts.Work)
@@ -148,6 +156,9 @@ func solve(p *Problem, opts Options) *Solution {
 		for _, o := range s.md.member[i] {
 			sol.Values[o] = v
 		}
+	}
+	if opts.Columns {
+		sol.Columns = s.columns()
 	}
 	sol.Work = s.work()
 	return sol
