@@ -119,6 +119,7 @@ func (ps *pass) countAll(m *mach, sign int32) {
 
 // rehouse puts pods of a run that was on a machine onto another one in the same
 // domains: where there is room, else where room costs least, within a budget.
+// Machines that the improving path leaves alone are left alone here, too.
 // It returns how many and what it costs.
 func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]mach) (int64, float64) {
 	v := run.v
@@ -135,7 +136,7 @@ func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]
 	}
 	tier := ps.tierOf(from.pool)
 	for _, m := range ps.machines {
-		if len(m.pods) == 0 || !fits(vec, m.free) || !allowed(m.col) || len(ps.cat.pools[m.pool].minValues) > 0 || ps.tierOf(m.pool) != tier {
+		if len(m.pods) == 0 || !fits(vec, m.free) || !allowed(m.col) || len(ps.cat.pools[m.pool].minValues) > 0 || ps.tierOf(m.pool) != tier || ps.frozen(m) {
 			continue
 		}
 		if k := ps.roomOn(v, m, int64(run.n)); k > 0 {
@@ -153,7 +154,7 @@ func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]
 		if len(m.pods) == 0 || !allowed(m.col) || len(ps.cat.pools[m.pool].minValues) > 0 || ps.tierOf(m.pool) != tier {
 			continue
 		}
-		if len(v.host) > 0 && hostRoom(v, func(ctr *counter) int64 { return m.count(ctr) }) == 0 || conflictAny(v.pc.cl.pc.HostPorts, m.ports) {
+		if len(v.host) > 0 && hostRoom(v, func(ctr *counter) int64 { return m.count(ctr) }) == 0 || conflictAny(v.pc.cl.pc.HostPorts, m.ports) || ps.frozen(m) {
 			continue
 		}
 		looked++

@@ -1,0 +1,17 @@
+package engine_test
+
+import (
+	"flag"
+	"os"
+	"testing"
+)
+
+// TestMain makes property tests look at more clusters than rapid does by itself:
+// some combinations of rules come up once in thousands.
+func TestMain(m *testing.M) {
+	if f := flag.Lookup("rapid.checks"); f != nil {
+		_ = flag.Set("rapid.checks", "3000")
+	}
+	flag.Parse()
+	os.Exit(m.Run())
+}
