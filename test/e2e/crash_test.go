@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,14 +25,16 @@ type component struct {
 
 // components asks the instance for its processes.
 func (in *instance) components() ([]component, error) {
-	out, err := in.run("status", "-o", "json")
+	cmd := exec.CommandContext(in.ctx, in.bin, "status", "-o", "json")
+	cmd.Env = append(os.Environ(), "NAP_HOME="+in.home)
+	out, err := cmd.Output() // what is said beside it on standard error is no JSON
 	if err != nil {
 		return nil, fmt.Errorf("nap status: %w: %s", err, out)
 	}
 	var status struct {
 		Components []component `json:"components"`
 	}
-	if err := json.Unmarshal([]byte(out), &status); err != nil {
+	if err := json.Unmarshal(out, &status); err != nil {
 		return nil, fmt.Errorf("nap status -o json: %w in %.300s", err, out)
 	}
 	return status.Components, nil
