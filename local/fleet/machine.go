@@ -48,6 +48,11 @@ func (m *machine) want(mi *intent.MachineIntent) {
 	m.mu.Lock()
 	m.goal, m.told = mi, true
 	m.mu.Unlock()
+	m.rouse()
+}
+
+// rouse lets loop look again, if it is not about to anyway.
+func (m *machine) rouse() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -300,10 +305,17 @@ func (m *machine) api(ctx context.Context) (kubernetes.Interface, intent.Cluster
 	}
 }
 
-// sleep waits, and returns false early when the intent goes.
+// sleep waits, and returns false early when the intent goes. What it is woken
+// for meanwhile is kept for the loop, which looks again then.
 func (m *machine) sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
+	woken := false
+	defer func() {
+		if woken {
+			m.rouse()
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
@@ -311,6 +323,7 @@ func (m *machine) sleep(ctx context.Context, d time.Duration) bool {
 		case <-t.C:
 			return true
 		case <-m.wake:
+			woken = true
 			if mi, _ := m.latest(); mi == nil {
 				return false
 			}
