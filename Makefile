@@ -8,10 +8,9 @@ LDFLAGS := -s -w \
   -X $(VERSION_PKG).gitMajor=1 -X $(VERSION_PKG).gitMinor=36 \
   -X $(VERSION_PKG).gitTreeState=clean
 GO ?= go
-AZURE_CLI_VERSION := 2.91.0
 GOLANGCI_VERSION := v2.15.0
 
-.PHONY: help up build unit e2e e2e-karpenter test test-az fuzz lint bench generate
+.PHONY: help up build unit e2e e2e-karpenter test test-az clients fuzz lint bench generate
 
 help: ## list what can be done here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,20 +32,21 @@ e2e-karpenter: build ## Karpenter's own end-to-end suites against the local Azur
 	NAP_KARPENTER_SUITE="$(or $(SUITE),integration)" NAP_KARPENTER_PARALLEL=$(PARALLEL) NAP_KARPENTER_FOCUS='$(FOCUS)' NAP_KARPENTER_SKIP='$(SKIP)' \
 	NAP_KARPENTER_LOGS='$(abspath $(LOGS))' $(GO) test -count=1 -v -timeout 300m -run TestKarpenterSuites ./test/e2e
 
-test: unit e2e ## all tests
+test: unit e2e ## all tests in Go
 
-test-az: build .venv/bin/az ## every how-to page, driven by Microsoft's own Azure CLI (PAGES="01-enable ..." for some)
+test-az: build clients ## every how-to page, driven by Microsoft's own Azure CLI and SDK (PAGES="01-enable ..." for some)
 	test/docs/run $(PAGES)
+
+clients: .venv/.installed ## install the Azure CLI and the SDK for Python into .venv, from PyPI (needs Python 3.10 or newer)
+.venv/.installed: test/docs/requirements.txt test/docs/install
+	test/docs/install .venv
+	@touch $@
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME (30s; nightly: make fuzz FUZZTIME=10m)
 	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -ho --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
 	    echo "$$dir $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$dir; done; done
-
-.venv/bin/az:
-	python3 -m venv .venv
-	.venv/bin/pip install --quiet azure-cli==$(AZURE_CLI_VERSION)
 
 lint: .tools/golangci-lint-$(GOLANGCI_VERSION) ## golangci-lint and the import rules
 	$< run ./...

@@ -22,11 +22,13 @@ equal "the mode" Auto "$(az aks show -g "$RG" -n existing --query nodeProvisioni
 equal "the tag" test "$(az aks show -g "$RG" -n existing --query tags.purpose -o tsv)"
 
 section "What cannot be with it is refused"
+subscription shared
 refused "autoscal" az aks nodepool update -g "$RG" --cluster-name existing -n nodepool1 --enable-cluster-autoscaler --min-count 1 --max-count 3
 refused "(" az aks stop -g "$RG" -n existing
 refused "(" az aks create -g "$RG" -n calico --node-count 1 --node-provisioning-mode Auto --network-plugin azure --network-policy calico --generate-ssh-keys
 refused "(" az aks create -g "$RG" -n kubenet --node-count 1 --node-provisioning-mode Auto --network-plugin kubenet --generate-ssh-keys
 refused "enableAutoScaling" az aks create -g "$RG" -n scaled --node-count 1 --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium \
   --enable-cluster-autoscaler --min-count 1 --max-count 3 --generate-ssh-keys
+subscription free
 equal "the clusters" existing "$(az aks list -g "$RG" --query '[].name' -o tsv)"
 az group delete --name "$RG" --yes

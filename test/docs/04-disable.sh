@@ -8,7 +8,7 @@ kubectl create deployment web --image=registry.k8s.io/pause:3.9 --replicas=0
 kubectl set resources deployment web --requests=cpu=1,memory=1Gi
 kubectl scale deployment web --replicas=10
 eventually 120 is 10 kubectl get deployment web -o jsonpath='{.status.readyReplicas}'
-node=$(nap_nodes | head -1)
+node=$(nap_nodes | sed -n 1p)
 
 section "Refused while nodes are there, with their names"
 refused "${node#node/}" az aks update -g "$RG" -n naps --node-provisioning-mode Manual

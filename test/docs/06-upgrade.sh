@@ -2,7 +2,7 @@
 # Upgrades of a cluster with node auto-provisioning, and its maintenance windows.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"
-az aks get-versions --location "$LOCATION" -o table
+has "the versions" 1.35.6 "$(az aks get-versions --location "$LOCATION" -o table)"
 az aks create -g "$RG" -n upg --kubernetes-version 1.35 --node-count 1 --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys
 
 section "Maintenance windows"
@@ -26,6 +26,9 @@ current=$(az aks show -g "$RG" -n upg --query currentKubernetesVersion -o tsv)
 equal "what the API server says" "v$current" "$(server)"
 next=$(az aks get-upgrades -g "$RG" -n upg --query 'controlPlaneProfile.upgrades[-1].kubernetesVersion' -o tsv)
 has "the next version" 1.36. "$next"
+hasnt "the upgrades of a pool, before its control plane" "$next" "$(az aks nodepool get-upgrades -g "$RG" --cluster-name upg --nodepool-name nodepool1 -o json)"
+refused "1.36" az aks nodepool upgrade -g "$RG" --cluster-name upg -n nodepool1 --kubernetes-version "$next" --yes
+refused "(" az aks upgrade -g "$RG" -n upg --kubernetes-version 1.34.9 --yes
 refused "K8sVersionNotSupported" az aks upgrade -g "$RG" -n upg --kubernetes-version 1.99.0 --yes
 kubectl create deployment inflate --image=registry.k8s.io/pause:3.9 --replicas=0
 kubectl set resources deployment inflate --requests=cpu=2
@@ -42,6 +45,7 @@ kubelets() { kubectl get nodes -o jsonpath='{range .items[*]}{.status.nodeInfo.k
 eventually 240 is "v$next" kubelets
 eventually 60 is 4 kubectl get deployment inflate -o jsonpath='{.status.readyReplicas}'
 az aks upgrade -g "$RG" -n upg --node-image-only --yes
+az aks nodepool upgrade -g "$RG" --cluster-name upg -n nodepool1 --node-image-only
 equal "the state" Succeeded "$(az aks show -g "$RG" -n upg --query provisioningState -o tsv)"
 equal "the mode" Auto "$(az aks show -g "$RG" -n upg --query nodeProvisioningProfile.mode -o tsv)"
 az group delete --name "$RG" --yes

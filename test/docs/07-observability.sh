@@ -12,6 +12,10 @@ CUSTOMER_ID=$(az monitor log-analytics workspace show -g "$RG" -n logs --query c
 az monitor diagnostic-settings create --name nap-logs --resource "$CLUSTER_ID" --workspace "$WORKSPACE_ID" \
   --logs '[{"category":"node-auto-provisioning","enabled":true},{"category":"karpenter-events","enabled":true},{"category":"kube-apiserver","enabled":true}]'
 has "the settings" nap-logs "$(az monitor diagnostic-settings list --resource "$CLUSTER_ID" --query '[].name' -o tsv)"
+equal "the logs it sends" "karpenter-events kube-apiserver node-auto-provisioning" \
+  "$(az monitor diagnostic-settings show --name nap-logs --resource "$CLUSTER_ID" --query 'logs[?enabled].category' -o tsv | sort | xargs)"
+has "the categories" node-auto-provisioning "$(az monitor diagnostic-settings categories list --resource "$CLUSTER_ID" --query 'value[].name || [].name' -o tsv)"
+has "the workspaces" logs "$(az monitor log-analytics workspace list -g "$RG" --query '[].name' -o tsv)"
 
 section "Something happens"
 az aks get-credentials -g "$RG" -n obs
@@ -33,4 +37,13 @@ eventually 60 logs_are_there
 eventually 60 events_are_there
 equal "the category" node-auto-provisioning "$(ask "AzureDiagnostics | where Category == 'node-auto-provisioning' and TimeGenerated > ago(1h) | distinct Category")"
 refused "SyntaxError" ask "AzureDiagnostics | whre x"
+
+section "Fewer logs, then none"
+az monitor diagnostic-settings update --name nap-logs --resource "$CLUSTER_ID" --set 'logs[2].enabled=false'
+equal "the logs it sends" 2 "$(az monitor diagnostic-settings show --name nap-logs --resource "$CLUSTER_ID" --query 'length(logs[?enabled])' -o tsv)"
+az monitor diagnostic-settings delete --name nap-logs --resource "$CLUSTER_ID"
+equal "the settings" "" "$(az monitor diagnostic-settings list --resource "$CLUSTER_ID" --query '[].name' -o tsv)"
+exits 3 az monitor diagnostic-settings show --name nap-logs --resource "$CLUSTER_ID"
+az monitor log-analytics workspace delete -g "$RG" -n logs --force true --yes
+exits 3 az monitor log-analytics workspace show -g "$RG" -n logs
 az group delete --name "$RG" --yes

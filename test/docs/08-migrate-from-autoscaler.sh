@@ -6,7 +6,10 @@ az aks create -g "$RG" -n cas --node-count 1 --network-plugin azure --network-pl
   --enable-cluster-autoscaler --min-count 1 --max-count 3 --generate-ssh-keys
 
 section "Both at once are refused"
+subscription shared
 refused "enableAutoScaling" az aks update -g "$RG" -n cas --node-provisioning-mode Auto
+
+subscription free
 
 section "The documented way: autoscaler off, then on"
 az aks update -g "$RG" -n cas --disable-cluster-autoscaler
@@ -19,10 +22,12 @@ az aks nodepool scale -g "$RG" --cluster-name cas -n userpool --node-count 0
 equal "the nodes of the pool" 0 "$(az aks nodepool show -g "$RG" --cluster-name cas -n userpool --query count -o tsv)"
 
 section "The feature that lets both be"
+subscription alone
 az feature register --namespace Microsoft.ContainerService --name AllowClusterAutoscalerAndNAP
 equal "the feature" Registered "$(az feature show --namespace Microsoft.ContainerService --name AllowClusterAutoscalerAndNAP --query properties.state -o tsv)"
 az provider register --namespace Microsoft.ContainerService
 az aks nodepool update -g "$RG" --cluster-name cas -n userpool --enable-cluster-autoscaler --min-count 0 --max-count 3
 equal "the mode" Auto "$(az aks show -g "$RG" -n cas --query nodeProvisioningProfile.mode -o tsv)"
 az feature unregister --namespace Microsoft.ContainerService --name AllowClusterAutoscalerAndNAP
+subscription free
 az group delete --name "$RG" --yes

@@ -16,8 +16,6 @@ az aks nodepool scale -g "$RG" --cluster-name ops -n extra --node-count 2
 equal "its nodes" 2 "$(az aks nodepool show -g "$RG" --cluster-name ops -n extra --query count -o tsv)"
 az aks nodepool update -g "$RG" --cluster-name ops -n extra --labels team=b
 equal "its label" b "$(az aks nodepool show -g "$RG" --cluster-name ops -n extra --query nodeLabels.team -o tsv)"
-az aks nodepool delete -g "$RG" --cluster-name ops -n extra
-exits 3 az aks nodepool show -g "$RG" --cluster-name ops -n extra
 
 section "Credentials"
 az aks get-credentials -g "$RG" -n ops
@@ -31,9 +29,22 @@ kubectl set resources deployment inflate --requests=cpu=2
 kubectl scale deployment inflate --replicas=4
 eventually 120 some_nap_nodes
 has "the machines" default- "$(az aks machine list -g "$RG" --cluster-name ops --nodepool-name aksmanagedap --query '[].name' -o tsv)"
+machine=$(az aks machine list -g "$RG" --cluster-name ops --nodepool-name aksmanagedap --query '[0].name' -o tsv)
+equal "the machine" "$machine" "$(az aks machine show -g "$RG" --cluster-name ops --nodepool-name aksmanagedap --machine-name "$machine" --query name -o tsv)"
+machine=$(az aks machine list -g "$RG" --cluster-name ops --nodepool-name extra --query '[0].name' -o tsv)
+az aks nodepool delete-machines -g "$RG" --cluster-name ops -n extra --machine-names "$machine"
+equal "its nodes" 1 "$(az aks nodepool show -g "$RG" --cluster-name ops -n extra --query count -o tsv)"
+hasnt "the machines" "$machine" "$(az aks machine list -g "$RG" --cluster-name ops --nodepool-name extra --query '[].name' -o tsv)"
+az aks nodepool delete -g "$RG" --cluster-name ops -n extra
+exits 3 az aks nodepool show -g "$RG" --cluster-name ops -n extra
 
 section "Run a command inside"
 has "the output" default "$(az aks command invoke -g "$RG" -n ops --command 'kubectl get nodepools' --query logs -o tsv)"
+
+id=$(az aks command invoke -g "$RG" -n ops --command 'kubectl get nodes' --no-wait 2>&1 | sed -n 's/.*-i \([a-z0-9]*\).*/\1/p')
+done_it() { [ "$(az aks command result -g "$RG" -n ops --command-id "$id" --query provisioningState -o tsv)" = Succeeded ]; }
+eventually 60 done_it
+equal "the exit code of a command that fails" 1 "$(az aks command invoke -g "$RG" -n ops --command 'kubectl get nothing' --query exitCode -o tsv)"
 
 section "Sizes and quota"
 has "the sizes" Standard_D4s_v5 "$(az vm list-skus --location "$LOCATION" --size Standard_D4s_v5 --query '[].name' -o tsv)"
