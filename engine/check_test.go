@@ -841,6 +841,25 @@ func (w *world) ownersOnly(p *PodClass, s SpreadConstraint) bool {
 	return true
 }
 
+// newDomain says whether a host would be the first one in a domain that some
+// class's spread counts: with an empty domain, others may no longer be where
+// they are.
+func (w *world) newDomain(h *host) bool {
+	for i := range w.s.Classes {
+		for _, s := range w.s.Classes[i].Spread {
+			if s.Key == LabelHostname {
+				continue
+			}
+			for _, val := range h.labels[s.Key] {
+				if !slices.ContainsFunc(w.hosts, func(o *host) bool { return slices.Contains(o.labels[s.Key], val) }) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // verifyRefusals: no refused pod has an obvious place in the world as it is
 // after the plan, neither on a host nor on one more machine.
 func (w *world) verifyRefusals(p *Plan, usage map[string]Resources, quota []int64, reserved map[string]int, opt Options) error {
@@ -874,7 +893,7 @@ func (w *world) verifyRefusals(p *Plan, usage map[string]Resources, quota []int6
 					if !compatible(pool, it, o) || w.static(c, h) != nil || w.room(h, v.Class) != nil {
 						continue
 					}
-					if w.topology(c, h) == nil && decided(c, h) {
+					if w.topology(c, h) == nil && decided(c, h) && !w.newDomain(h) {
 						return fmt.Errorf("pod %s is refused (%s) but fits on a new %s/%s/%s/%s", v.Pods[0], v.Reason, pool.Name, it.Name, o.Zone, o.CapacityType)
 					}
 				}
