@@ -75,7 +75,7 @@ func TestStrictPodsAreKeptApartWhenBoughtAgain(t *testing.T) {
 			s.Pools[0].Limits = Resources{"cpu": int64(num("limit", 10, 200)) * 1000}
 		}
 		apps := []string{"a", "b", "c"}
-		for i, n := 0, num("classes", 3, 12); i < n; i++ {
+		for i, n := 0, num("classes", 3, 8); i < n; i++ {
 			app, other := rapid.SampledFrom(apps).Draw(t, "app"), rapid.SampledFrom(apps).Draw(t, "other")
 			p := PodClass{Name: fmt.Sprint("c", i), Namespace: "n", Labels: map[string]string{"app": app}, Requests: Resources{"cpu": int64(num("cpu", 1, 4)) * 500, "memory": int64(num("mem", 1, 3)) << 30}}
 			switch num("rule", 0, 6) {
@@ -90,7 +90,7 @@ func TestStrictPodsAreKeptApartWhenBoughtAgain(t *testing.T) {
 			}
 			s.Classes = append(s.Classes, p)
 			g := PodGroup{Class: ClassID(i)}
-			for j, k := 0, num("replicas", 1, 20); j < k; j++ {
+			for j, k := 0, num("replicas", 1, 15); j < k; j++ {
 				g.Pods = append(g.Pods, fmt.Sprintf("c%d-%d", i, j))
 			}
 			s.Pending = append(s.Pending, g)

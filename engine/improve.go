@@ -16,14 +16,15 @@ import (
 
 // Limits of the improving path under WorkDefault.
 const (
-	improveMinPods   = 32  // fewer pods: the quick path is as good
-	improveFewPods   = 200 // fewer pods: some 20 milliseconds have to do
-	improveFewItems  = 120 // up to here the whole budget is worth its time
-	improveMaxItems  = 800 // above: only the quick path
-	improveTrim      = 8   // machines beyond those that are needed anyway, to be given up
+	improveMinPods   = 32   // fewer pods: the quick path is as good
+	improveFewPods   = 200  // fewer pods: some 20 milliseconds have to do
+	improveFewItems  = 120  // up to here the whole budget is worth its time
+	improveMaxItems  = 2000 // above: only the quick path
+	improveTrim      = 8    // machines beyond those that are needed anyway, to be given up
 	improveWork      = 600_000
 	improveBoundWork = 160_000 // for the bound at least
-	improveManyWork  = 150_000 // for more than a few items, or rules that keep pods apart
+	improveManyWork  = 150_000 // for more than a few items, or rules that keep pods apart, and some for each pod …
+	improveMostWork  = 400_000 // … up to this
 )
 
 // improvePerPod is the work that some pods are worth: a pass that places few of
@@ -436,7 +437,7 @@ func (ps *pass) improve() {
 		case pods < improveMinPods || len(all) > improveMaxItems:
 			work = WorkQuick
 		case len(all) > improveFewItems || len(apart) > 0:
-			work = min(improveManyWork, improvePerPod(pods))
+			work = min(improveManyWork+3*int64(pods), improveMostWork, improvePerPod(pods))
 		default:
 			work = min(improveWork, improvePerPod(pods))
 		}

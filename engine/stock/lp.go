@@ -277,8 +277,8 @@ func (c *cover) objective() float64 {
 	return sum
 }
 
-// refresh recomputes the inverse when rounding errors have grown, and says
-// whether the basis is still good.
+// refresh recomputes the inverse when rounding errors have grown and there is
+// time, and says whether the basis is still good.
 func (c *cover) refresh() bool {
 	// Residual of A·x − s = need.
 	m := c.m
@@ -299,6 +299,9 @@ func (c *cover) refresh() bool {
 	}
 	if worst < 1e-6 {
 		return true
+	}
+	if c.stop < math.MaxInt64 && c.ops+int64(m)*int64(m)*int64(m)/4 > c.stop {
+		return false // no time for it
 	}
 	// Gauss-Jordan with row pivoting on [basis | I].
 	a := make([]float64, m*m)
