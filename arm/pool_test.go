@@ -355,3 +355,50 @@ func TestAutoScalerProfile(t *testing.T) {
 		}
 	}
 }
+
+// An upgrade goes on wherever ARM is killed, and takes no more nodes away for it.
+func TestUpgradeSurvivesKills(t *testing.T) {
+	f := newFixedPools(t, 4, map[string]any{"maxSurge": "1"})
+	r := f.upgrade()
+	if r.Status >= 300 {
+		t.Fatalf("status %d: %s", r.Status, r.Body)
+	}
+	for range 8 {
+		time.Sleep(60 * time.Millisecond)
+		f.Stop()
+		f.Start()
+	}
+	f.MustSucceed(r)
+	f.expect("upgraded", "000@1.36.3", "001@1.36.3", "002@1.36.3", "003@1.36.3")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.most > 5 || f.least < 4 {
+		t.Errorf("there were up to %d nodes and as few as %d that take pods, want at most 5 and at least 4", f.most, f.least)
+	}
+}
+
+// An upgrade that is aborted leaves no node cordoned, and the next one ends it.
+func TestUpgradeCanBeAborted(t *testing.T) {
+	f := newFixedPools(t, 2, map[string]any{"maxSurge": "0", "maxUnavailable": "1"})
+	f.MustSucceed(f.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"kubernetesVersion": "1.36.3"}}))
+	f.m.Hold(true)
+	r := f.put(map[string]any{"orchestratorVersion": "1.36.3"})
+	for i := 0; i < 200 && !slices.Equal(f.nodes(), []string{"000@1.35.6!", "001@1.35.6"}); i++ {
+		time.Sleep(20 * time.Millisecond)
+	}
+	f.expect("while it drains", "000@1.35.6!", "001@1.35.6")
+	if s := f.state(); s != "Upgrading" {
+		t.Errorf("state %s, want Upgrading", s)
+	}
+	if busy := f.put(map[string]any{"count": 3}); busy.Status != 409 {
+		t.Errorf("another change meanwhile: %d %s", busy.Status, busy.Body)
+	}
+	f.MustSucceed(f.Do("POST", userPool+"/abort", nil))
+	if end := f.Wait(r); end.JSON["status"] != "Canceled" {
+		t.Errorf("the aborted operation ended as %s", end.Body)
+	}
+	f.expect("aborted", "000@1.35.6", "001@1.35.6")
+	f.m.Hold(false)
+	f.MustSucceed(f.put(map[string]any{"orchestratorVersion": "1.36.3"}))
+	f.expect("again", "000@1.36.3", "001@1.36.3")
+}
