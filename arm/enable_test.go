@@ -112,6 +112,16 @@ func TestEnableProposes(t *testing.T) {
 			t.Errorf("no %q in the proposal\n%s", want, text)
 		}
 	}
+	a.Live.Expander = "7: [aks-batch-.*]\n9: ['aks-web-[0-9]+-vmss']"
+	var weights []string
+	for _, line := range strings.Split(a.Do("POST", enablePath, fromAutoscaler("dryRun", true)).JSON["nodePools"].(string), "\n") {
+		if strings.HasPrefix(line, "  weight: ") || strings.HasPrefix(line, "# Pool ") {
+			weights = append(weights, strings.TrimSpace(line))
+		}
+	}
+	if got := strings.Join(weights, "; "); got != "# Pool batch: 0 to 9 nodes (now 1), Standard_D4s_v5.; weight: 10; # Pool web: 1 to 4 nodes (now 2), Standard_D4s_v5.; weight: 20" {
+		t.Errorf("with priorities of the expander: %s", got)
+	}
 	if got := fmt.Sprint(r.JSON["pools"], r.JSON["blockedBy"]); got != "[web] []" {
 		t.Errorf("pools and what stands in the way: %s", got)
 	}

@@ -94,6 +94,8 @@ type Live struct {
 	mu    sync.Mutex
 	Nodes []string
 	Pools map[string]string
+	// Expander is what the autoscaler's priority expander is told.
+	Expander string
 	// Objects are whole NodePools; those whose CPU limit is not 0 count among
 	// Pools.
 	Objects []map[string]any
@@ -210,6 +212,13 @@ func (l *Live) Waiting(context.Context, time.Time) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.waits...), nil
+}
+
+// Priorities implements containerservice.Live.
+func (l *Live) Priorities(context.Context) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Expander, nil
 }
 
 // SetHeld changes what is said of pods that must not be moved.

@@ -253,6 +253,19 @@ func (l liveCluster) Waiting(ctx context.Context, since time.Time) ([]string, er
 	return out, nil
 }
 
+// Priorities implements Live.
+func (l liveCluster) Priorities(ctx context.Context) (string, error) {
+	m, err := l.c.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace("kube-system").Get(ctx, "cluster-autoscaler-priority-expander", metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading the priorities of the cluster autoscaler: %w", err)
+	}
+	text, _, err := unstructured.NestedString(m.Object, "data", "priorities")
+	return text, err
+}
+
 // Held implements Live.
 func (l liveCluster) Held(ctx context.Context, nodes []string) ([]string, error) {
 	items, err := l.list(ctx, schema.GroupVersionResource{Group: "policy", Version: "v1", Resource: "poddisruptionbudgets"}, "")

@@ -82,7 +82,13 @@ func (p *Provider) enable(ctx context.Context, q *rp.Request) (*rp.Response, err
 	if err != nil {
 		return nil, err
 	}
-	proposal, err := migration.Translate(clusterForMigration(r, pools), migration.Options{Pools: q.Body.Strings("pools"), KeepSizes: q.Body.Bool("keepSizes")})
+	options := migration.Options{Pools: q.Body.Strings("pools"), KeepSizes: q.Body.Bool("keepSizes"), ScaleSet: func(pool string) string { return scaleSet(r, pool) }}
+	if strings.Contains(r.Doc.Str("properties", "autoScalerProfile", "expander"), "priority") {
+		if options.Priorities, err = p.priorities(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	proposal, err := migration.Translate(clusterForMigration(r, pools), options)
 	if err != nil {
 		return nil, rp.BadRequest("InvalidParameter", "%v.", err).At("pools")
 	}
@@ -114,6 +120,21 @@ func (p *Provider) enable(ctx context.Context, q *rp.Request) (*rp.Response, err
 		return nil, rp.BadRequest("OperationNotAllowed", "Cluster '%s' has no user pool whose autoscaler is on, so there is nothing to migrate. Name the pools to replace in pools.", q.ID.Name()).At("pools")
 	}
 	return p.startMigration(ctx, q, r, pools, rp.Doc{"pools": anys(proposal.Pools()), "objects": anys(objects), "emptied": emptied, "width": max(1, width)}, defaults)
+}
+
+// priorities asks the cluster for those of the autoscaler's priority expander.
+func (p *Provider) priorities(ctx context.Context, r *rp.Record) (string, error) {
+	live, err := p.dial(ctx, r.UID)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	text, err := live.Priorities(ctx)
+	if err != nil {
+		return "", rp.Conflict("OperationNotAllowed", "%v. Try again once the cluster is healthy.", err)
+	}
+	return text, nil
 }
 
 // nodePoolObjects reads NodePools and AKSNodeClasses from YAML.

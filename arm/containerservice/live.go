@@ -47,6 +47,9 @@ type Live interface {
 	Uncordon(ctx context.Context, by string) error
 	// Waiting names the pods made since then that have no node yet.
 	Waiting(ctx context.Context, since time.Time) ([]string, error)
+	// Priorities is what the cluster autoscaler's priority expander is told, from
+	// its ConfigMap; empty if there is none.
+	Priorities(ctx context.Context) (string, error)
 	// Held names the pods on nodes that must not be moved now, each with what
 	// says so: a PodDisruptionBudget that allows nothing, or an annotation.
 	Held(ctx context.Context, nodes []string) ([]string, error)

@@ -67,6 +67,12 @@ type Options struct {
 	// Pools are the pools to replace; none means the user pools whose
 	// autoscaler is on.
 	Pools []string
+	// Priorities are those of the autoscaler's priority expander, as the data
+	// "priorities" of its ConfigMap; empty if there are none or they are unknown.
+	Priorities string
+	// ScaleSet gives a pool's scale set, whose name the priorities' patterns are
+	// matched with; nil: the pool's own name.
+	ScaleSet func(pool string) string
 	// KeepSizes lets each NodePool buy the pool's own size only, rather than
 	// any of its family.
 	KeepSizes bool
@@ -185,6 +191,8 @@ type translator struct {
 	o    Options
 	out  *Proposal
 	pool string
+	// weights are the NodePools' by pool, for the priority expander.
+	weights map[string]int
 }
 
 func (t *translator) note(effect Effect, setting string, value any, format string, args ...any) {
@@ -337,6 +345,9 @@ func (t *translator) replace(p Pool, disruption map[string]any) (Replacement, er
 	}
 	cpu, memory := hi*size.VCPUsAvailable, int(float64(hi)*size.MemoryGiB)
 	np := map[string]any{"template": template, "disruption": disruption, "limits": map[string]any{"cpu": strconv.Itoa(cpu), "memory": strconv.Itoa(memory) + "Gi"}}
+	if w := t.weights[p.Name]; w > 0 {
+		np["weight"] = w
+	}
 	if spot {
 		scale += " of Spot"
 	}

@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write the files that the scenarios are 
 
 // scenario reads a file of testdata: a cluster's pools as `az aks show` prints
 // them, by name.
-func scenario(t *testing.T, file string) migration.Cluster {
+func scenario(t *testing.T, file string) (migration.Cluster, migration.Options) {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -31,6 +31,7 @@ func scenario(t *testing.T, file string) migration.Cluster {
 		Location          string
 		AutoScalerProfile rp.Doc
 		Pools             map[string]rp.Doc
+		Priorities        string
 	}
 	if err := sigsyaml.UnmarshalStrict(b, &in); err != nil {
 		t.Fatalf("%s: %v", file, err)
@@ -39,7 +40,7 @@ func scenario(t *testing.T, file string) migration.Cluster {
 	for n, p := range in.Pools {
 		c.Pools = append(c.Pools, migration.Pool{Name: n, Properties: p})
 	}
-	return c
+	return c, migration.Options{Priorities: in.Priorities, ScaleSet: func(pool string) string { return "aks-" + pool + "-1234-vmss" }}
 }
 
 // Each scenario means what stands in the .want file beside it: the proposal,
@@ -51,7 +52,7 @@ func TestScenarios(t *testing.T) {
 	}
 	for _, f := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
-			p, err := migration.Translate(scenario(t, f), migration.Options{})
+			p, err := migration.Translate(scenario(t, f))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +123,7 @@ func valid(t *testing.T, text string) {
 }
 
 func TestChoiceOfPoolsAndSizes(t *testing.T) {
-	c := scenario(t, "testdata/shop.yaml")
+	c, _ := scenario(t, "testdata/shop.yaml")
 	p, err := migration.Translate(c, migration.Options{Pools: []string{"byhand", "web"}, KeepSizes: true})
 	if err != nil {
 		t.Fatal(err)

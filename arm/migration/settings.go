@@ -1,7 +1,12 @@
 package migration
 
 import (
+	"fmt"
+	"regexp"
+	"slices"
 	"strings"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/nap-aks/nap/arm/rp"
 )
@@ -152,8 +157,15 @@ func (t *translator) profile() map[string]any {
 	}
 	switch e := get("expander", "random"); {
 	case e == "random":
+	case strings.Contains(e, "priority") && t.o.Priorities != "":
+		var err error
+		if t.weights, err = t.priorities(); err != nil {
+			t.note(Lost, "expander", e, "the priorities in the ConfigMap kube-system/cluster-autoscaler-priority-expander cannot be read (%v): give the NodePools spec.weight in their order, the higher comes first.", err)
+			break
+		}
+		t.note(Changed, "expander", e, "the priorities are the NodePools' spec.weight, in the same order: the higher comes first. A pool that no pattern matches comes last.")
 	case strings.Contains(e, "priority"):
-		t.note(Lost, "expander", e, "the priorities are in the ConfigMap kube-system/cluster-autoscaler-priority-expander: give the NodePools spec.weight in their order, the higher comes first.")
+		t.note(Lost, "expander", e, "there are no priorities in a ConfigMap kube-system/cluster-autoscaler-priority-expander; to have some, give the NodePools spec.weight, the higher comes first.")
 	default:
 		t.note(Changed, "expander", e, "the machines that hold the pods for the least money are taken.")
 	}
@@ -180,4 +192,47 @@ func (t *translator) profile() map[string]any {
 			map[string]any{"nodes": "1", "reasons": []any{"Underutilized", "Drifted"}},
 		},
 	}
+}
+
+// maxWeight is the most that spec.weight of a NodePool can be.
+const maxWeight = 100
+
+// priorities gives pools weights in the order of the priorities that the
+// patterns for their scale sets have; of several that match the highest counts.
+func (t *translator) priorities() (map[string]int, error) {
+	var listed map[int][]string
+	if err := yaml.Unmarshal([]byte(t.o.Priorities), &listed); err != nil {
+		return nil, fmt.Errorf("not a map of priorities and patterns: %w", err)
+	}
+	of := map[string]int{}
+	var levels []int
+	for priority, patterns := range listed {
+		for _, text := range patterns {
+			re, err := regexp.Compile(text)
+			if err != nil {
+				return nil, fmt.Errorf("the pattern %q: %w", text, err)
+			}
+			for _, p := range t.c.Pools {
+				name := p.Name
+				if t.o.ScaleSet != nil {
+					name = t.o.ScaleSet(name)
+				}
+				if have, ok := of[p.Name]; re.MatchString(name) && (!ok || have < priority) {
+					of[p.Name] = priority
+				}
+			}
+		}
+	}
+	for _, priority := range of {
+		if !slices.Contains(levels, priority) {
+			levels = append(levels, priority)
+		}
+	}
+	slices.Sort(levels)
+	step := max(1, min(10, maxWeight/max(1, len(levels))))
+	out := map[string]int{}
+	for pool, priority := range of {
+		out[pool] = min(maxWeight, step*(1+slices.Index(levels, priority)))
+	}
+	return out, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -114,6 +115,7 @@ func TestMigrateAndBack(t *testing.T) {
 		Location: to.Ptr(in.location()), Identity: &armcontainerservice.ManagedClusterIdentity{Type: to.Ptr(armcontainerservice.ResourceIdentityTypeSystemAssigned)},
 		Properties: &armcontainerservice.ManagedClusterProperties{DNSPrefix: to.Ptr(name),
 			NetworkProfile: &armcontainerservice.NetworkProfile{NetworkPlugin: to.Ptr(armcontainerservice.NetworkPluginAzure), NetworkPluginMode: to.Ptr(armcontainerservice.NetworkPluginModeOverlay), NetworkDataplane: to.Ptr(armcontainerservice.NetworkDataplaneCilium)},
+			AutoScalerProfile: &armcontainerservice.ManagedClusterPropertiesAutoScalerProfile{Expander: to.Ptr(armcontainerservice.ExpanderPriority)},
 			AgentPoolProfiles: []*armcontainerservice.ManagedClusterAgentPoolProfile{
 				{Name: to.Ptr("system"), Mode: to.Ptr(armcontainerservice.AgentPoolModeSystem), Count: to.Ptr[int32](1), VMSize: to.Ptr("Standard_D2s_v3")},
 				{Name: to.Ptr("web"), Mode: to.Ptr(armcontainerservice.AgentPoolModeUser), Count: to.Ptr[int32](2), VMSize: to.Ptr("Standard_D4s_v5"), EnableAutoScaling: to.Ptr(true), MinCount: to.Ptr[int32](1), MaxCount: to.Ptr[int32](4)},
@@ -132,6 +134,8 @@ func TestMigrateAndBack(t *testing.T) {
 	c.apply(t, deployment("web", pods, "1100m", "1Gi"))
 	eventually(t, "pods Running", time.Minute, func() error { return c.running("default", "web", pods) })
 
+	c.apply(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "cluster-autoscaler-priority-expander", Namespace: "kube-system"}, Data: map[string]string{"priorities": "5: [\"aks-web-.*-vmss\"]"}})
+
 	// The plan, which changes nothing.
 	file := filepath.Join(t.TempDir(), "nodepools.yaml")
 	out, err := in.run("enable", "--cluster", name, "--migrate-from", "cluster-autoscaler", "--dry-run", "--save", file)
@@ -142,6 +146,9 @@ func TestMigrateAndBack(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("the plan does not say %q:\n%s", want, out)
 		}
+	}
+	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), "name: web\n") || !strings.Contains(string(b), "  weight: 10\n") {
+		t.Errorf("the proposal (%v) is\n%s", err, b)
 	}
 	if strings.Contains(out, "have no place") {
 		t.Errorf("pods without a place:\n%s", out)
