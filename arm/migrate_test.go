@@ -36,7 +36,11 @@ func TestDisableInOneCall(t *testing.T) {
 	}
 	a.Stop()
 	a.Start()
+	a.Live.SetClaims("default-x")
 	a.Live.Set(nil, nil)
+	// The controller has to stay until the last of its objects has gone.
+	eventually(t, func() bool { return strings.Contains(a.Do("GET", poll, nil).Body, "1 nodes left: NodeClaim default-x") })
+	a.Live.SetClaims()
 	a.MustSucceed(r)
 	c := a.Do("GET", clusterID, nil)
 	if !strings.Contains(c.Body, `"mode":"Manual"`) || !strings.Contains(c.Body, `"name":"fixed"`) || !strings.Contains(c.Body, `"provisioningState":"Succeeded"`) {

@@ -103,6 +103,7 @@ type Live struct {
 	made map[string][]map[string]any
 	// waits are the pods without a node, held those that must not be moved.
 	held     []string
+	claims   []string
 	waits    []string
 	cordoned map[string]string
 	// refuse and notReady have Create and NotReady complain.
@@ -212,6 +213,20 @@ func (l *Live) Waiting(context.Context, time.Time) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.waits...), nil
+}
+
+// SetClaims changes the NodeClaims.
+func (l *Live) SetClaims(names ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.claims = names
+}
+
+// NodeClaims implements containerservice.Live.
+func (l *Live) NodeClaims(context.Context) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.claims...), nil
 }
 
 // Priorities implements containerservice.Live.

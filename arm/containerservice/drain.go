@@ -253,6 +253,19 @@ func (l liveCluster) Waiting(ctx context.Context, since time.Time) ([]string, er
 	return out, nil
 }
 
+// NodeClaims implements Live.
+func (l liveCluster) NodeClaims(ctx context.Context) ([]string, error) {
+	claims, err := l.list(ctx, nodeClaims, "")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, c := range claims {
+		out = append(out, c.GetName())
+	}
+	return out, nil
+}
+
 // Priorities implements Live.
 func (l liveCluster) Priorities(ctx context.Context) (string, error) {
 	m, err := l.c.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace("kube-system").Get(ctx, "cluster-autoscaler-priority-expander", metav1.GetOptions{})

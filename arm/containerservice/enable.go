@@ -513,8 +513,12 @@ func (p *Provider) undoMigration(ctx, callCtx context.Context, op *rp.Operation,
 		if err != nil {
 			return rp.Step{}, err
 		}
-		if len(nodes)+len(machines) > 0 {
-			return p.waiting(op, fmt.Sprintf("giving up: %d provisioned nodes and %d machines have to go; next is %s", len(nodes), len(machines), few(nodes)), []string{rp.ResourcePrefix + "microsoft.containerservice/"})
+		claims, err := live.NodeClaims(callCtx)
+		if err != nil {
+			return rp.Step{}, err
+		}
+		if len(nodes)+len(machines)+len(claims) > 0 {
+			return p.waiting(op, fmt.Sprintf("giving up: %d provisioned nodes, %d machines and %d NodeClaims have to go; next is %s", len(nodes), len(machines), len(claims), few(append(nodes, claims...))), []string{rp.ResourcePrefix + "microsoft.containerservice/"})
 		}
 		return next(op, phaseUnmake, "no provisioned nodes are left; the NodePools go")
 	case phaseUnmake:

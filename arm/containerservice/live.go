@@ -47,6 +47,9 @@ type Live interface {
 	Uncordon(ctx context.Context, by string) error
 	// Waiting names the pods made since then that have no node yet.
 	Waiting(ctx context.Context, since time.Time) ([]string, error)
+	// NodeClaims names those that there are, also while they go: their machines
+	// and nodes may be gone before them, but not the controller.
+	NodeClaims(ctx context.Context) ([]string, error)
 	// Priorities is what the cluster autoscaler's priority expander is told, from
 	// its ConfigMap; empty if there is none.
 	Priorities(ctx context.Context) (string, error)

@@ -372,6 +372,16 @@ func (p *Provider) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step, 
 	for _, m := range machines {
 		left[vmName(m)] = true
 	}
+	claims, err := live.NodeClaims(callCtx)
+	if err != nil {
+		return rp.Step{}, err
+	}
+	if len(left) == 0 && len(claims) > 0 {
+		// Without the controller nobody would take their finalizers off.
+		for _, c := range claims {
+			left["NodeClaim "+c] = true
+		}
+	}
 	if len(left) == 0 {
 		return p.becomeManual(ctx, op, r, live, callCtx)
 	}

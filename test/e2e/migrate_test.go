@@ -114,7 +114,7 @@ func TestMigrateAndBack(t *testing.T) {
 	poller, err := in.clusters.BeginCreateOrUpdate(in.ctx, resourceGroup, name, armcontainerservice.ManagedCluster{
 		Location: to.Ptr(in.location()), Identity: &armcontainerservice.ManagedClusterIdentity{Type: to.Ptr(armcontainerservice.ResourceIdentityTypeSystemAssigned)},
 		Properties: &armcontainerservice.ManagedClusterProperties{DNSPrefix: to.Ptr(name),
-			NetworkProfile: &armcontainerservice.NetworkProfile{NetworkPlugin: to.Ptr(armcontainerservice.NetworkPluginAzure), NetworkPluginMode: to.Ptr(armcontainerservice.NetworkPluginModeOverlay), NetworkDataplane: to.Ptr(armcontainerservice.NetworkDataplaneCilium)},
+			NetworkProfile:    &armcontainerservice.NetworkProfile{NetworkPlugin: to.Ptr(armcontainerservice.NetworkPluginAzure), NetworkPluginMode: to.Ptr(armcontainerservice.NetworkPluginModeOverlay), NetworkDataplane: to.Ptr(armcontainerservice.NetworkDataplaneCilium)},
 			AutoScalerProfile: &armcontainerservice.ManagedClusterPropertiesAutoScalerProfile{Expander: to.Ptr(armcontainerservice.ExpanderPriority)},
 			AgentPoolProfiles: []*armcontainerservice.ManagedClusterAgentPoolProfile{
 				{Name: to.Ptr("system"), Mode: to.Ptr(armcontainerservice.AgentPoolModeSystem), Count: to.Ptr[int32](1), VMSize: to.Ptr("Standard_D2s_v3")},
