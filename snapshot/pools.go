@@ -34,8 +34,9 @@ func (c *catalogues) of(list []*cloudprovider.InstanceType, quotas []Quota) engi
 		}
 	}
 	t := translatedList{from: slices.Clone(list)}
+	of := quotasOfType(quotas)
 	for _, it := range list {
-		t.to.InstanceTypes = append(t.to.InstanceTypes, instanceType(it, quotas))
+		t.to.InstanceTypes = append(t.to.InstanceTypes, instanceType(it, quotas, of[it.Name]))
 	}
 	c.lists = append(c.lists, t)
 	return t.to
@@ -140,7 +141,7 @@ func taints(list []corev1.Taint) []engine.Taint {
 	return out
 }
 
-func instanceType(it *cloudprovider.InstanceType, quotas []Quota) engine.InstanceType {
+func instanceType(it *cloudprovider.InstanceType, quotas []Quota, of []int) engine.InstanceType {
 	out := engine.InstanceType{
 		Name: it.Name, Capacity: amounts(it.Capacity, false), Allocatable: amounts(it.Allocatable(), false),
 		VolumeLimits: it.VolumeAttachmentLimits,
@@ -161,7 +162,7 @@ func instanceType(it *cloudprovider.InstanceType, quotas []Quota) engine.Instanc
 		if o.CapacityType() == karpv1.CapacityTypeReserved {
 			e.ReservationID, e.ReservationRemaining = o.ReservationID(), o.ReservationCapacity
 		}
-		e.Charges = quotaCharges(quotas, it.Name, e.CapacityType)
+		e.Charges = quotaCharges(quotas, of, it.Name, e.CapacityType)
 		for key, r := range o.Requirements {
 			if key == corev1.LabelTopologyZone || key == karpv1.CapacityTypeLabelKey || r.Operator() != corev1.NodeSelectorOpIn || r.Len() != 1 {
 				continue

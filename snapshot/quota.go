@@ -59,10 +59,24 @@ func sameCharges(a, b Quota) bool {
 	return reflect.ValueOf(a.Charges).Pointer() == reflect.ValueOf(b.Charges).Pointer() || maps.Equal(a.Charges, b.Charges)
 }
 
-// quotaCharges is what a machine of an instance type and capacity type takes.
-func quotaCharges(quotas []Quota, instanceType, capacityType string) []engine.QuotaCharge {
-	var out []engine.QuotaCharge
+// quotasOfType are the quotas that each instance type counts against, by index.
+func quotasOfType(quotas []Quota) map[string][]int {
+	out := map[string][]int{}
 	for i := range quotas {
+		for instanceType, n := range quotas[i].Charges {
+			if n > 0 {
+				out[instanceType] = append(out[instanceType], i)
+			}
+		}
+	}
+	return out
+}
+
+// quotaCharges is what a machine of an instance type and capacity type takes of
+// the quotas that the type counts against.
+func quotaCharges(quotas []Quota, of []int, instanceType, capacityType string) []engine.QuotaCharge {
+	var out []engine.QuotaCharge
+	for _, i := range of {
 		if n := quotas[i].charge(instanceType, capacityType); n > 0 {
 			out = append(out, engine.QuotaCharge{Quota: i, Amount: n})
 		}
