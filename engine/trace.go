@@ -255,6 +255,12 @@ func (tr *stageTrace) miss(ps *pass, pc *passClass, reason Reason, detail string
 		if col == k.hi {
 			continue
 		}
+		if reason == ReasonQuota {
+			if q := ps.shortQuota(col); q != nil && float64(q.Amount) < bestShort {
+				best, bestShort = col, float64(q.Amount)
+			}
+			continue
+		}
 		if reason != ReasonResources {
 			best = col
 			break
