@@ -77,8 +77,16 @@ func (ps *pass) decide() {
 	ps.quickCost = ps.cost()
 	ps.improve()
 	if before := ps.cost(); ps.limitHit && ps.left() > 0 {
-		// What the better purchase leaves of the limits may serve the rest.
-		ps.run()
+		// What the better purchase leaves of the limits may serve the rest, and what
+		// smaller machines leave then, too.
+		for range 8 {
+			was := ps.left()
+			ps.rightSize()
+			ps.run()
+			if ps.left() == was {
+				break
+			}
+		}
 		ps.rightSize()
 		ps.quickCost += max(0, ps.cost()-before)
 		if ps.newDomains() {
