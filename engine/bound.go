@@ -126,12 +126,8 @@ const (
 func (ps *pass) rooms(items []*item, rules []*apartRule) []stock.Room {
 	c := ps.c
 	nd := len(c.dims.names)
-	type group struct {
-		room stock.Room
-		on   []bool
-	}
-	var groups []*group
-	index := map[string]*group{}
+	var groups []*stock.Room
+	index := map[string]*stock.Room{}
 	limit := max(1, min(boundRooms, boundPairs/max(1, len(items))))
 	can := make([][]bitset, len(items)) // nodes, by variant
 	for i, it := range items {
@@ -167,7 +163,7 @@ func (ps *pass) rooms(items []*item, rules []*apartRule) []stock.Room {
 		g := index[string(sig)]
 		if g == nil {
 			if len(groups) < limit {
-				g = &group{room: stock.Room{Capacity: make([]int64, nd+len(rules)), Most: make([]int, len(items))}}
+				g = &stock.Room{Capacity: make([]int64, nd+len(rules)), Most: make([]int, len(items))}
 				groups = append(groups, g)
 			} else {
 				g = groups[limit-1]
@@ -176,19 +172,19 @@ func (ps *pass) rooms(items []*item, rules []*apartRule) []stock.Room {
 		}
 		for d := range nd {
 			if nodeFree[d] > 0 {
-				g.room.Capacity[d] = min(g.room.Capacity[d]+min(nodeFree[d], unlimited), unlimited)
+				g.Capacity[d] = min(g.Capacity[d]+min(nodeFree[d], unlimited), unlimited)
 			}
 		}
 		for d, r := range rules {
-			g.room.Capacity[nd+d] += r.leaves(ps, slot)
+			g.Capacity[nd+d] += r.leaves(ps, slot)
 		}
 		for i := range items {
-			g.room.Most[i] += int(most[i])
+			g.Most[i] += int(most[i])
 		}
 	}
 	out := make([]stock.Room, len(groups))
 	for k, g := range groups {
-		out[k] = g.room
+		out[k] = *g
 	}
 	return out
 }
