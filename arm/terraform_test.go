@@ -47,6 +47,9 @@ func TestWhatTerraformSends(t *testing.T) {
 	if err != nil || claims["oid"] == "" || claims["tid"] != armtest.Tenant || claims["appid"] != armtest.ClientID {
 		t.Fatalf("claims %v (%v)", claims, err)
 	}
+	if aud, one := claims["aud"].(string); !one || aud == "" {
+		t.Errorf("aud is %v: the provider reads one string", claims["aud"])
+	}
 	tf := func(method, path, version string, body any) armtest.Reply {
 		t.Helper()
 		return a.Do(method, path+"?api-version="+version, body, "User-Agent", "Go/go1.25 HashiCorp/go-azure-sdk terraform-provider-azurerm")

@@ -249,6 +249,10 @@ type claims struct {
 	ACR   string `json:"appidacr"`
 }
 
+// Entra writes the one audience of a token as a string, and clients that read
+// the claims of their tokens, azurerm among them, take nothing else.
+func init() { jwt.MarshalSingleStringAsArray = false }
+
 func (s *Service) issuer() string { return s.BaseURL + "/" + s.TenantID + "/" }
 
 // Issue makes a token of an identity for a resource URI.
