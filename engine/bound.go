@@ -36,7 +36,7 @@ func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ps.undo()
+	defer ps.end()
 	type demandKey struct{ row, vec int32 }
 	bases := map[demandKey]int{}
 	var cells []*cell
@@ -75,13 +75,16 @@ func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 	best := &CostBound{Kind: "resource", Pods: pods}
 	full := make([]stock.Item, len(prob.Items))
 	copy(full, prob.Items)
-	// Values that suit what is left when the nodes are full prove more than those
-	// for all pods, so the second round asks for these.
+	// Values that suit what is left when the nodes are full can prove more than
+	// those for all pods, so the second round asks for these.
 	for range 2 {
 		sol := stock.Solve(prob, stock.Options{Work: work, Aim: stock.AimBound})
 		total := 0.0
-		for i, v := range sol.Values {
-			total += v * float64(full[i].Count)
+		for i := range sol.Values {
+			if prob.Items[i].Count == 0 {
+				sol.Values[i] = 0
+			}
+			total += sol.Values[i] * float64(full[i].Count)
 		}
 		most, taken := stock.MostValue(full, sol.Values, rooms)
 		if b := (total - most) * (1 - 1e-9); b > best.USDPerHour {
@@ -96,8 +99,14 @@ func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 		}
 		left := 0
 		for i := range prob.Items {
-			prob.Items[i].Count = max(0, full[i].Count-int(taken[i]))
-			left += prob.Items[i].Count
+			// All pods of an item or none: values of fewer pods than there are
+			// would not hold on a machine with more of them.
+			if full[i].Count > int(taken[i]) {
+				prob.Items[i].Count = full[i].Count
+				left += full[i].Count
+			} else {
+				prob.Items[i].Count = 0
+			}
 		}
 		if left == 0 {
 			break

@@ -283,3 +283,26 @@ func TestBoundCountsRoomOnNodes(t *testing.T) {
 		t.Errorf("bound %v for %d pods, want 30 machines: %v", b.USDPerHour, b.Pods, want)
 	}
 }
+
+// Asking for the bound leaves a cluster as it was.
+func TestBoundLeavesNoTrace(t *testing.T) {
+	s := deployments(20, 10)
+	c, err := Compile(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := c.Place(s.Pending, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Bound(s.Pending, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Place(s.Pending, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mustJSON(got) != mustJSON(want) {
+		t.Fatal("the plan after Bound is another one")
+	}
+}
