@@ -135,6 +135,14 @@ func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]
 		}
 	}
 	tier := ps.tierOf(from.pool)
+	// A machine that grows stays in its domains, also those that nothing on it
+	// relies on: elsewhere it might be the first one that a spread counts.
+	var domains []int32
+	for _, ctr := range ps.counters {
+		if !ctr.host && !slices.Contains(domains, ctr.key) {
+			domains = append(domains, ctr.key)
+		}
+	}
 	for _, m := range ps.machines {
 		if len(m.pods) == 0 || !fits(vec, m.free) || !allowed(m.col) || len(ps.cat.pools[m.pool].minValues) > 0 || ps.tierOf(m.pool) != tier || ps.frozen(m) {
 			continue
@@ -170,7 +178,7 @@ func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]
 				break
 			}
 			kd := &ps.cat.kinds[cc.kind]
-			if cc.reserve >= 0 || !allowed(col) || !ps.pinned(m, col) || !fitsTogether(vec, used, kd.alloc) || !ps.portsFit(m, kd) || !ps.swapAllowed(m.col, col) {
+			if cc.reserve >= 0 || !allowed(col) || !ps.pinned(m, col) || !ps.countsAlike(domains, col, m.col) || !fitsTogether(vec, used, kd.alloc) || !ps.portsFit(m, kd) || !ps.swapAllowed(m.col, col) {
 				continue
 			}
 			for i := range m.pods {
@@ -193,6 +201,20 @@ func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]
 		ps.commit(v, best, run.first, k)
 	}
 	return k, bestCost
+}
+
+// countsAlike says whether a machine of one column is in the same domains as one
+// of another, and is counted there by the same counters.
+func (ps *pass) countsAlike(domains []int32, a, b int32) bool {
+	if !ps.agrees(domains, a, b) {
+		return false
+	}
+	for _, ctr := range ps.counters {
+		if ctr.filter != nil && ctr.colRow.has(a) != ctr.colRow.has(b) {
+			return false
+		}
+	}
+	return true
 }
 
 // fitsTogether says whether two vectors fit into what is there.

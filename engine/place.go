@@ -1327,6 +1327,7 @@ func (v *variant) countDomains(t *tuple) {
 		}
 		if val := t.vals[slices.Index(v.keys, k.ctr.key)]; val != valAbsent && !slices.Contains(k.universe, val) {
 			k.universe = append(slices.Clip(k.universe), val)
+			k.late = append(slices.Clip(k.late), val)
 		}
 	}
 }
