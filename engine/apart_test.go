@@ -71,6 +71,9 @@ func TestStrictPodsAreKeptApartWhenBoughtAgain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		num := func(label string, lo, hi int) int { return rapid.IntRange(lo, hi).Draw(t, label) }
 		s := &Snapshot{Version: SnapshotVersion, Catalogues: []Catalogue{linearTypes(num("types", 4, 40))}, Pools: []NodePool{{Name: "default"}}}
+		if num("limited", 0, 4) == 0 {
+			s.Pools[0].Limits = Resources{"cpu": int64(num("limit", 10, 200)) * 1000}
+		}
 		apps := []string{"a", "b", "c"}
 		for i, n := 0, num("classes", 3, 8); i < n; i++ {
 			app, other := rapid.SampledFrom(apps).Draw(t, "app"), rapid.SampledFrom(apps).Draw(t, "other")
