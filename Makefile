@@ -10,7 +10,7 @@ LDFLAGS := -s -w \
 GO ?= go
 GOLANGCI_VERSION := v2.15.0
 
-.PHONY: help up build unit e2e e2e-karpenter test test-az clients fuzz lint bench generate
+.PHONY: help up build unit e2e e2e-karpenter test test-az test-tofu clients fuzz lint bench generate
 
 help: ## list what can be done here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,6 +41,10 @@ clients: .venv/.installed ## install the Azure CLI and the SDK for Python into .
 .venv/.installed: test/docs/requirements.txt test/docs/install
 	test/docs/install .venv
 	@touch $@
+
+test-tofu: build ## OpenTofu with the azurerm provider against the local Azure (the first time this builds both: about 15 minutes on 2 cores)
+	test/tofu/install .tools/tofu
+	test/tofu/run .tools/tofu
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME (30s; nightly: make fuzz FUZZTIME=10m)
