@@ -163,13 +163,26 @@ func (c *Cluster) catalog() *catalog {
 		return a.Name < b.Name
 	})
 	resIndex := map[string]int32{}
+	// The labels that decide anything: most that a type has do not.
+	matters := make(map[string]bool, 2*len(keys))
+	for _, k := range keys {
+		matters[c.sym.tab[k].name] = true
+	}
+	for i := range c.pools {
+		for k := range c.pools[i].Labels {
+			matters[k] = true
+		}
+		for _, r := range c.pools[i].Requirements {
+			matters[r.Key] = true
+		}
+	}
 	infos := map[int][]*typeInfo{}
 	info := func(catalogue int) []*typeInfo {
 		if _, ok := infos[catalogue]; !ok {
 			types := c.catalogues[catalogue].InstanceTypes
 			list := make([]*typeInfo, len(types))
 			for i := range types {
-				list[i] = c.intern(&types[i])
+				list[i] = c.intern(&types[i], matters)
 			}
 			infos[catalogue] = list
 		}
@@ -452,12 +465,15 @@ func (o *offerInfo) brings(key int32) bool {
 	return false
 }
 
-// intern reads the labels of an instance type.
-func (c *Cluster) intern(it *InstanceType) *typeInfo {
+// intern reads the labels of an instance type, of those that matter.
+func (c *Cluster) intern(it *InstanceType, matters map[string]bool) *typeInfo {
 	zone, ct, typ, res := c.sym.key(LabelZone), c.sym.key(LabelCapacityType), c.sym.key(LabelInstanceType), c.sym.key(LabelReservationID)
-	ti := &typeInfo{listed: make([]typeLabel, 0, len(it.Requirements)+1), offers: make([]offerInfo, len(it.Offerings))}
+	ti := &typeInfo{listed: make([]typeLabel, 0, min(len(it.Requirements), len(matters))+1), offers: make([]offerInfo, len(it.Offerings))}
 	for i := range it.Requirements {
 		r := &it.Requirements[i]
+		if !matters[r.Key] {
+			continue
+		}
 		l := typeLabel{key: c.sym.key(r.Key), op: r.Operator}
 		if r.Operator == In {
 			l.vs = make([]int32, 0, len(r.Values))
@@ -467,7 +483,7 @@ func (c *Cluster) intern(it *InstanceType) *typeInfo {
 		}
 		ti.listed = append(ti.listed, l)
 	}
-	if !ti.lists(typ) {
+	if matters[LabelInstanceType] && !ti.lists(typ) {
 		ti.listed = append(ti.listed, typeLabel{typ, In, []int32{c.sym.value(typ, it.Name)}})
 	}
 	value := func(key int32, v string) int32 {
@@ -480,7 +496,15 @@ func (c *Cluster) intern(it *InstanceType) *typeInfo {
 		o := &it.Offerings[i]
 		oi := &ti.offers[i]
 		oi.zone, oi.ct = value(zone, o.Zone), value(ct, o.CapacityType)
-		for _, k := range sortedKeys(o.Labels) {
+		var room [8]string
+		own := room[:0]
+		for k := range o.Labels {
+			if matters[k] {
+				own = append(own, k)
+			}
+		}
+		slices.Sort(own)
+		for _, k := range own {
 			if key := c.sym.key(k); key != zone && key != ct {
 				oi.labels = append(oi.labels, [2]int32{key, value(key, o.Labels[k])})
 			}
