@@ -42,7 +42,7 @@ const (
 	lookAgain = 10 * time.Second
 	// lookSoon is the same while pods have yet to arrive where they were
 	// promised to run.
-	lookSoon = 3 * time.Second
+	lookSoon = time.Second
 	// bindWait is how long a pod may stay pending although its promised node is
 	// ready; then it is placed anew, on what room there is. A scheduler that is
 	// not told of the plan puts pods where it likes, and the room may soon be
@@ -52,7 +52,7 @@ const (
 	bindWaitNominated = 20 * time.Second
 	// roomWait is how long a pod may stay pending on a ready node that no longer
 	// has room for it: others took it, so there is nothing to wait for.
-	roomWait = 2 * time.Second
+	roomWait = time.Second
 	// writers is how many NodeClaims are written at once.
 	writers = 64
 )
