@@ -24,7 +24,7 @@ func cells(r *row) [][]string {
 		if k == nil {
 			return ""
 		}
-		s := fmt.Sprintf("%.1f× plan", ratio(k.plan.Seconds(), plan.Seconds()))
+		s := fmt.Sprintf("%s%.1f× plan", atLeast(k), ratio(k.plan.Seconds(), plan.Seconds()))
 		if k.leftOut == n.leftOut && k.usd > 0 && k.note == "" {
 			s += fmt.Sprintf(", %.1f%% cheaper", 100*(1-usd/k.usd))
 		}
@@ -32,7 +32,7 @@ func cells(r *row) [][]string {
 	}
 	pass := ""
 	if k := r.karp; k != nil {
-		pass = fmt.Sprintf("; %.0f× pass", ratio((k.read+k.plan).Seconds(), n.warm.Seconds()))
+		pass = fmt.Sprintf("; %s%.0f× pass", atLeast(k), ratio((k.read+k.plan).Seconds(), n.warm.Seconds()))
 	}
 	out := [][]string{{r.shape.name, pods, nodes, "nap", short(n.fill), short(n.read), short(n.plan), perSecond(r.pods, n.plan), "", count(n.allocs), size(n.peak), fmt.Sprint(n.machines), money(n.usd), gap(n.usd, n.bound), fmt.Sprint(n.leftOut), against(n.plan, n.usd)}}
 	out = append(out, []string{"", "", "", "nap, quick path", "", "", short(n.quick), perSecond(r.pods, n.quick), short(n.warm), "", "", fmt.Sprint(n.quickMachines), money(n.quickUSD), gap(n.quickUSD, n.bound), "", against(n.quick, n.quickUSD) + pass})
@@ -43,6 +43,14 @@ func cells(r *row) [][]string {
 		out = append(out, []string{"", "", "", "Karpenter", "", "", "not run", "", "", "", "", "", "", "", "", r.peerSkip})
 	}
 	return out
+}
+
+// atLeast marks ratios to a run that was stopped before its end.
+func atLeast(k *figures) string {
+	if k.note != "" {
+		return ">"
+	}
+	return ""
 }
 
 func short(d time.Duration) string {
