@@ -47,8 +47,9 @@ test-tofu: build ## OpenTofu with the azurerm provider against the local Azure (
 	test/tofu/run .tools/tofu
 
 FUZZTIME ?= 30s
-fuzz: ## every fuzz target for FUZZTIME (30s; nightly: make fuzz FUZZTIME=10m)
-	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+FUZZ ?= .
+fuzz: ## every fuzz target below FUZZ for FUZZTIME (30s; nightly: make fuzz FUZZTIME=10m)
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' ./$(FUZZ) | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -ho --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
 	    echo "$$dir $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$dir; done; done
 
