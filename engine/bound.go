@@ -62,15 +62,11 @@ func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 		return &CostBound{Kind: "resource"}, nil
 	}
 	items, rules := ps.merge(cells, len(bases), -1)
-	apart := make([]int64, len(rules))
-	for d, r := range rules {
-		apart[d] = r.cap
-	}
 	work := o.Work
 	if work == WorkDefault {
 		work = min(improveWork, max(improveBoundWork, 100*int64(pods)))
 	}
-	prob, _ := ps.problem(items, apart, true)
+	prob, _ := ps.problem(items, caps(rules), true)
 	rooms := ps.rooms(items, rules)
 	best := &CostBound{Kind: "resource", Pods: pods}
 	full := make([]stock.Item, len(prob.Items))

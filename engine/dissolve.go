@@ -120,31 +120,27 @@ func (ps *pass) countAll(m *mach, sign int32) {
 // rehouse puts pods of a run that was on a machine onto another one in the same
 // domains: where there is room, else where room costs least, within a budget.
 // Machines that the improving path leaves alone are left alone here, too.
-// It returns how many and what it costs.
+// It returns how many and what it costs. The machines that it changes are kept in
+// saved as they were, unless that is nil.
 func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]mach) (int64, float64) {
 	v := run.v
 	pins := ps.pinsOf(v)
 	vec := v.pc.cl.vec
+	tier := ps.tierOf(from.pool)
 	allowed := func(col int32) bool { return v.row.has(col) && ps.agrees(pins, col, from.col) }
+	takes := func(m *mach) bool {
+		return len(m.pods) > 0 && allowed(m.col) && len(ps.cat.pools[m.pool].minValues) == 0 && ps.tierOf(m.pool) == tier && !ps.frozen(m)
+	}
 	save := func(m *mach) {
-		if _, ok := saved[m]; !ok {
+		if _, ok := saved[m]; !ok && saved != nil {
 			c := *m
 			c.free, c.pods, c.host, c.pins = slices.Clone(m.free), slices.Clone(m.pods), slices.Clone(m.host), slices.Clone(m.pins)
 			c.ports, c.shared = slices.Clone(m.ports), slices.Clone(m.shared)
 			saved[m] = c
 		}
 	}
-	tier := ps.tierOf(from.pool)
-	// A machine that grows stays in its domains, also those that nothing on it
-	// relies on: elsewhere it might be the first one that a spread counts.
-	var domains []int32
-	for _, ctr := range ps.counters {
-		if !ctr.host && !slices.Contains(domains, ctr.key) {
-			domains = append(domains, ctr.key)
-		}
-	}
 	for _, m := range ps.machines {
-		if len(m.pods) == 0 || !fits(vec, m.free) || !allowed(m.col) || len(ps.cat.pools[m.pool].minValues) > 0 || ps.tierOf(m.pool) != tier || ps.frozen(m) {
+		if !fits(vec, m.free) || !takes(m) {
 			continue
 		}
 		if k := ps.roomOn(v, m, int64(run.n)); k > 0 {
@@ -159,18 +155,13 @@ func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]
 	looked := 0
 	for i := len(ps.machines) - 1; i >= 0 && looked < dissolveGrow; i-- {
 		m := ps.machines[i]
-		if len(m.pods) == 0 || !allowed(m.col) || len(ps.cat.pools[m.pool].minValues) > 0 || ps.tierOf(m.pool) != tier {
-			continue
-		}
-		if len(v.host) > 0 && hostRoom(v, func(ctr *counter) int64 { return m.count(ctr) }) == 0 || conflictAny(v.pc.cl.pc.HostPorts, m.ports) || ps.frozen(m) {
+		if !takes(m) || len(v.host) > 0 && hostRoom(v, m.count) == 0 || conflictAny(v.pc.cl.pc.HostPorts, m.ports) {
 			continue
 		}
 		looked++
 		price := ps.cat.cols[m.col].price
 		used = ps.used(m, used)
-		order := ps.byPrice(m.pool)
-		order = order[sort.Search(len(order), func(j int) bool { return ps.cat.cols[order[j]].price > price }):]
-	columns:
+		order := ps.dearer(m.pool, price)
 		for j := 0; j < len(order) && j < dissolveColumns; j++ {
 			col := order[j]
 			cc := &ps.cat.cols[col]
@@ -178,13 +169,8 @@ func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]
 				break
 			}
 			kd := &ps.cat.kinds[cc.kind]
-			if cc.reserve >= 0 || !allowed(col) || !ps.pinned(m, col) || !ps.countsAlike(domains, col, m.col) || !fitsTogether(vec, used, kd.alloc) || !ps.portsFit(m, kd) || !ps.swapAllowed(m.col, col) {
+			if cc.reserve >= 0 || !allowed(col) || !ps.pinned(m, col) || !ps.countsAlike(col, m.col) || !fitsTogether(vec, used, kd.alloc) || !ps.portsFit(m, kd) || !m.mayBe(col) || !ps.swapAllowed(m.col, col) {
 				continue
-			}
-			for i := range m.pods {
-				if !m.pods[i].v.row.has(col) {
-					continue columns
-				}
 			}
 			best, bestCol, bestCost = m, col, cc.price-price
 			break
@@ -204,12 +190,13 @@ func (ps *pass) rehouse(from *mach, run placed, budget float64, saved map[*mach]
 }
 
 // countsAlike says whether a machine of one column is in the same domains as one
-// of another, and is counted there by the same counters.
-func (ps *pass) countsAlike(domains []int32, a, b int32) bool {
-	if !ps.agrees(domains, a, b) {
-		return false
-	}
+// of another, also those that nothing on it relies on, and is counted there by
+// the same counters: elsewhere it might be the first one that a spread counts.
+func (ps *pass) countsAlike(a, b int32) bool {
 	for _, ctr := range ps.counters {
+		if vals := ps.cat.vals[ctr.key]; !ctr.host && vals[a] != vals[b] {
+			return false
+		}
 		if ctr.filter != nil && ctr.colRow.has(a) != ctr.colRow.has(b) {
 			return false
 		}

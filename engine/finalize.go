@@ -27,6 +27,12 @@ func (ps *pass) byPrice(pool int32) []int32 {
 	return ps.cat.priceOrder[pool]
 }
 
+// dearer lists the columns of a pool that cost more than a price, by price.
+func (ps *pass) dearer(pool int32, price float64) []int32 {
+	ord := ps.byPrice(pool)
+	return ord[sort.Search(len(ord), func(i int) bool { return ps.cat.cols[ord[i]].price > price }):]
+}
+
 // used is what the pods of a machine take.
 func (ps *pass) used(m *mach, buf []int64) []int64 {
 	alloc := ps.cat.kinds[m.kind].alloc

@@ -107,6 +107,15 @@ type apartKey struct {
 	port   HostPort
 }
 
+// caps are what rules allow on a machine.
+func caps(rules []*apartRule) []int64 {
+	out := make([]int64, len(rules))
+	for d, r := range rules {
+		out[d] = r.cap
+	}
+	return out
+}
+
 // apartOf lists the rules that bind the pods of a variant, with what each allows.
 func (v *variant) apartOf(each func(apartKey, int64)) {
 	for i := range v.host {
@@ -204,11 +213,7 @@ func (ps *pass) items(ms []*mach, free bool) ([]*item, []int64) {
 		}
 	}
 	list, rules := ps.merge(cells, len(bases), int64(len(ms)))
-	dims := make([]int64, len(rules))
-	for d, r := range rules {
-		dims[d] = r.cap
-	}
-	return list, dims
+	return list, caps(rules)
 }
 
 // merge makes items of cells: one of those that are alike to the packer once
@@ -584,22 +589,8 @@ func (ps *pass) setBound(sol *stock.Solution) {
 func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, keep []*mach) {
 	before := ps.cost()
 	savedMachines := ps.machines
-	uncount := func(ms []*mach, sign int32) {
-		for _, m := range ms {
-			for i := range m.pods {
-				for _, ctr := range m.pods[i].v.pc.contrib {
-					if sign < 0 || !ctr.host {
-						ps.countMachine(ctr, m, sign*int32(m.pods[i].n))
-					} else {
-						ctr.total += int64(m.pods[i].n)
-						m.hostAdd(ctr, int32(m.pods[i].n))
-					}
-				}
-			}
-		}
-	}
-	uncount(old, -1)
 	for _, m := range old {
+		ps.countAll(m, -1)
 		ps.draw(m.col, -1)
 	}
 	ps.machines = slices.Clone(keep)
@@ -615,18 +606,14 @@ func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, kee
 	}
 	// Back to what was.
 	for _, m := range ps.machines[len(keep):] {
-		for i := range m.pods {
-			for _, ctr := range m.pods[i].v.pc.contrib {
-				ps.countMachine(ctr, m, -int32(m.pods[i].n))
-			}
-		}
+		ps.countAll(m, -1)
 		ps.draw(m.col, -1)
 	}
 	ps.machines = savedMachines
 	for _, m := range old {
 		ps.draw(m.col, 1)
+		ps.countAll(m, 1)
 	}
-	uncount(old, 1)
 }
 
 // trim gives up the machines that are more than pods which each want one of their
@@ -651,16 +638,6 @@ func (ps *pass) trim() {
 			ps.giveUp(m, 1)
 		}
 	}
-}
-
-func (m *mach) hostAdd(ctr *counter, n int32) {
-	for i := range m.host {
-		if m.host[i].ctr == ctr {
-			m.host[i].n += n
-			return
-		}
-	}
-	m.host = append(m.host, hostCount{ctr, n})
 }
 
 // strictness orders pods that come to one machine: first those whose rules look
@@ -801,7 +778,7 @@ func (ps *pass) build(items []*item, sol *stock.Solution, bins []int32) bool {
 				if alone := ps.cheapestOf(mask); alone >= 0 {
 					// Onto one made larger, if that is less than one of its own.
 					like := &mach{col: alone, pool: ps.cat.cols[alone].pool}
-					if k, _ := ps.rehouse(like, run, ps.cat.cols[alone].price, map[*mach]mach{}); k > 0 {
+					if k, _ := ps.rehouse(like, run, ps.cat.cols[alone].price, nil); k > 0 {
 						if run.n -= int(k); run.n == 0 {
 							queue[i][rank] = queue[i][rank][1:]
 						} else {

@@ -1424,7 +1424,7 @@ func (ps *pass) enlarge(v *variant, t *tuple, n int64) int64 {
 		if len(m.pods) == 0 || !slices.ContainsFunc(v.host, func(k check) bool { return k.kind == checkAffinity && m.count(k.ctr) > 0 }) {
 			continue
 		}
-		k := min(n, hostRoom(v, func(ctr *counter) int64 { return m.count(ctr) }))
+		k := min(n, hostRoom(v, m.count))
 		if k == 0 {
 			continue
 		}
@@ -1468,15 +1468,9 @@ func (ps *pass) retarget(v *variant, m *mach, mask bitset) bool {
 		return false
 	}
 	price := ps.cat.cols[m.col].price
-next:
 	for ; col < k.hi && ps.cat.cols[col].price <= price; col = mask.next(col+1, k.hi) {
-		if ps.cat.cols[col].reserve >= 0 || !ps.pinned(m, col) {
+		if ps.cat.cols[col].reserve >= 0 || !ps.pinned(m, col) || !m.mayBe(col) {
 			continue
-		}
-		for i := range m.pods {
-			if !m.pods[i].v.row.has(col) {
-				continue next
-			}
 		}
 		if ps.swapAllowed(m.col, col) && ps.roomOn(v, m, 1) > 0 {
 			ps.draw(m.col, -1)
@@ -1621,7 +1615,7 @@ func (ps *pass) roomOn(v *variant, m *mach, n int64) int64 {
 		k = 1
 	}
 	if len(v.host) > 0 {
-		k = min(k, hostRoom(v, func(ctr *counter) int64 { return m.count(ctr) }))
+		k = min(k, hostRoom(v, m.count))
 		if k == 0 {
 			return 0
 		}
@@ -1691,6 +1685,16 @@ func (m *mach) pin(key int32) {
 	if !slices.Contains(m.pins, key) {
 		m.pins = append(m.pins, key)
 	}
+}
+
+// mayBe says whether every pod of a machine may be on a column.
+func (m *mach) mayBe(col int32) bool {
+	for i := range m.pods {
+		if !m.pods[i].v.row.has(col) {
+			return false
+		}
+	}
+	return true
 }
 
 func (m *mach) count(ctr *counter) int64 {
@@ -2046,17 +2050,14 @@ func (ps *pass) grow(v *variant, t *tuple, n int64, score float64) int64 {
 			k = 1
 		}
 		if len(v.host) > 0 {
-			if k = min(k, hostRoom(v, func(ctr *counter) int64 { return m.count(ctr) })); k == 0 {
+			if k = min(k, hostRoom(v, m.count)); k == 0 {
 				continue
 			}
 		}
 		price := ps.cat.cols[m.col].price
-		ord := ps.byPrice(m.pool)
-		at := sort.Search(len(ord), func(j int) bool { return ps.cat.cols[ord[j]].price > price })
 		used = ps.used(m, used)
 		looked := 0
-	columns:
-		for _, col := range ord[at:] {
+		for _, col := range ps.dearer(m.pool, price) {
 			cc := &ps.cat.cols[col]
 			if looked++; looked > growColumns {
 				break
@@ -2069,13 +2070,8 @@ func (ps *pass) grow(v *variant, t *tuple, n int64, score float64) int64 {
 				continue
 			}
 			kd := &ps.cat.kinds[cc.kind]
-			if !fits(used, kd.alloc) || !ps.portsFit(m, kd) {
+			if !fits(used, kd.alloc) || !ps.portsFit(m, kd) || !m.mayBe(col) {
 				continue
-			}
-			for j := range m.pods {
-				if !m.pods[j].v.row.has(col) {
-					continue columns
-				}
 			}
 			free = append(free[:0], kd.alloc...)
 			sub(free, used)

@@ -256,12 +256,8 @@ func (ps *pass) thrift(col int32) float64 {
 			share = max(share, float64(need)/float64(left))
 		}
 	}
-	for _, l := range ps.limits[k.pool] {
-		if l.name == ResourceNodes {
-			take(1, l.left)
-		} else {
-			take(k.capacity[l.name], l.left)
-		}
+	for i, need := range k.takes {
+		take(need, ps.limits[k.pool][i].left)
 	}
 	for _, q := range cc.off.Charges {
 		if !ps.heedQuotas {
