@@ -560,12 +560,9 @@ func (p *Provider) withdrawController(c *rp.Change, ci *intent.ClusterIntent) {
 
 func (p *Provider) stepPutCluster(ctx context.Context, op *rp.Operation) (rp.Step, error) {
 	id := rp.MustParseID(op.Resource)
-	r, err := p.env.Store.Get(ctx, id)
+	r, err := p.env.Store.Target(ctx, op)
 	if err != nil {
 		return rp.Step{}, err
-	}
-	if r == nil {
-		return rp.Step{}, rp.NotFound(id)
 	}
 	if op.Cancel {
 		return rp.Step{}, rp.ErrCanceled

@@ -132,12 +132,9 @@ func (p *Provider) stepCommand(ctx context.Context, op *rp.Operation) (rp.Step, 
 	if op.Data.Bool("started") {
 		return rp.Step{}, rp.Conflict("CommandInterrupted", "The Resource Manager was restarted while the command ran; its outcome is not known.")
 	}
-	r, err := p.env.Store.Get(ctx, rp.MustParseID(op.Resource))
+	r, err := p.env.Store.Target(ctx, op)
 	if err != nil {
 		return rp.Step{}, err
-	}
-	if r == nil {
-		return rp.Step{}, rp.NotFound(rp.MustParseID(op.Resource))
 	}
 	st, _, err := p.status(ctx, r.UID)
 	if err != nil {

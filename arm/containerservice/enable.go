@@ -288,13 +288,9 @@ func next(op *rp.Operation, phase, text string) (rp.Step, error) {
 }
 
 func (p *Provider) stepMigrate(ctx context.Context, op *rp.Operation) (rp.Step, error) {
-	id := rp.MustParseID(op.Resource)
-	r, err := p.env.Store.Get(ctx, id)
+	r, err := p.env.Store.Target(ctx, op)
 	if err != nil {
 		return rp.Step{}, err
-	}
-	if r == nil {
-		return rp.Step{}, rp.NotFound(id)
 	}
 	phase := op.Data.Str("phase")
 	switch phase {

@@ -295,12 +295,9 @@ func (p *Provider) fixedPool(ctx context.Context, cluster *rp.Record, caller rp.
 
 func (p *Provider) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step, error) {
 	id := rp.MustParseID(op.Resource)
-	r, err := p.env.Store.Get(ctx, id)
+	r, err := p.env.Store.Target(ctx, op)
 	if err != nil {
 		return rp.Step{}, err
-	}
-	if r == nil {
-		return rp.Step{}, rp.NotFound(id)
 	}
 	phase := op.Data.Str("phase")
 	if op.Cancel && phase != phaseUndo {

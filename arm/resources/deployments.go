@@ -519,13 +519,9 @@ func (p *Provider) forget(r *rp.Record) {
 
 // stepDeployment sends what is ready, looks at what runs, and finishes.
 func (p *Provider) stepDeployment(ctx context.Context, op *rp.Operation) (rp.Step, error) {
-	id := rp.MustParseID(op.Resource)
-	r, err := p.env.Store.Get(ctx, id)
+	r, err := p.env.Store.Target(ctx, op)
 	if err != nil {
 		return rp.Step{}, err
-	}
-	if r == nil {
-		return rp.Step{}, rp.NotFound(id)
 	}
 	g, rq, err := p.graphOf(ctx, r, op.Caller)
 	if err != nil {
@@ -645,7 +641,7 @@ func (p *Provider) stepDeployment(ctx context.Context, op *rp.Operation) (rp.Ste
 		}
 		return rp.Step{}, rp.Errorf(500, "InternalServerError", "%d resources of the deployment cannot become ready", open)
 	}
-	if rq.Mode == "Complete" && id.ResourceGroup != "" {
+	if id := rp.MustParseID(op.Resource); rq.Mode == "Complete" && id.ResourceGroup != "" {
 		step, done, err := p.removeOthers(ctx, op, id, g)
 		if err != nil || !done {
 			return step, err

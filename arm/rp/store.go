@@ -95,6 +95,17 @@ func (s *Store) Get(ctx context.Context, id ID) (*Record, error) {
 	return r.Clone(), nil
 }
 
+// Target reads the record that an operation works on. One that is gone is the
+// error NotFound.
+func (s *Store) Target(ctx context.Context, op *Operation) (*Record, error) {
+	id := MustParseID(op.Resource)
+	r, err := s.Get(ctx, id)
+	if err == nil && r == nil {
+		return nil, NotFound(id)
+	}
+	return r, err
+}
+
 // View is Get for those who only read: the record is shared and must not be
 // changed.
 func (s *Store) View(ctx context.Context, id ID) (*Record, error) {
