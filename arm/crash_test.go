@@ -95,6 +95,34 @@ func TestOperationsSurviveRestarts(t *testing.T) {
 	}
 }
 
+// What a killed server had sent to etcd may be carried out only after the next
+// one has read which operations there are. It is driven all the same.
+func TestOperationWrittenLateIsDriven(t *testing.T) {
+	a := armtest.New(t)
+	m := a.Machinery()
+	newGroup(a)
+	m.Hold(true)
+	made := a.Do("PUT", clusterID, clusterBody("Auto"))
+	if made.Status != 201 {
+		t.Fatal(made.Body)
+	}
+	a.Stop()
+	records, err := a.Etcd.Get(t.Context(), "/nap/arm/operations/", withPrefix)
+	if err != nil || len(records.Kvs) != 1 {
+		t.Fatalf("%d operations, want the cluster's alone (%v)", len(records.Kvs), err)
+	}
+	record := records.Kvs[0]
+	if _, err := a.Etcd.Delete(t.Context(), string(record.Key)); err != nil {
+		t.Fatal(err)
+	}
+	a.Start()
+	m.Hold(false)
+	if _, err := a.Etcd.Put(t.Context(), string(record.Key), string(record.Value)); err != nil {
+		t.Fatal(err)
+	}
+	a.MustSucceed(made)
+}
+
 // Many writers change one resource, each on the condition of the etag it read:
 // every acknowledged change must have been made on top of exactly one earlier
 // state, none lost, and what is read is never older than what was acknowledged

@@ -168,8 +168,14 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Wake lets the operations that watch a key look again.
+// Wake lets the operations that watch a key look again. A key that is an
+// operation's record starts that operation, whoever wrote it: a transaction that
+// was on its way when a server was killed may be carried out after the next one
+// has read what there is.
 func (e *Engine) Wake(key string) {
+	if id, ok := strings.CutPrefix(key, OperationPrefix); ok {
+		e.Start(id)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for c := range e.wake[key] {
