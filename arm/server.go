@@ -333,6 +333,15 @@ func (t *throttle) take(now time.Time) (remaining int64, ok bool) {
 	return int64(t.size - t.used), true
 }
 
+// constantHeaders are in each answer. Nobody may change the values in place.
+var constantHeaders = []struct {
+	key   string
+	value []string
+}{
+	{"Cache-Control", []string{"no-cache"}}, {"Pragma", []string{"no-cache"}}, {"Expires", []string{"-1"}},
+	{"Strict-Transport-Security", []string{"max-age=31536000; includeSubDomains"}}, {"X-Content-Type-Options", []string{"nosniff"}},
+}
+
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	h := w.Header()
@@ -341,14 +350,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if correlation == "" {
 		correlation = rp.NewGUID()
 	}
-	h.Set("x-ms-request-id", id)
-	h.Set("x-ms-correlation-request-id", correlation)
-	h.Set("x-ms-routing-request-id", "LOCAL:"+start.UTC().Format("20060102T150405Z")+":"+id)
-	h.Set("Cache-Control", "no-cache")
-	h.Set("Pragma", "no-cache")
-	h.Set("Expires", "-1")
-	h.Set("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
-	h.Set("X-Content-Type-Options", "nosniff")
+	// Keys as HTTP has them, and values that are shared: every answer has these.
+	h["X-Ms-Request-Id"] = []string{id}
+	h["X-Ms-Correlation-Request-Id"] = []string{correlation}
+	h["X-Ms-Routing-Request-Id"] = []string{"LOCAL:" + start.UTC().Format("20060102T150405Z") + ":" + id}
+	for _, c := range constantHeaders {
+		h[c.key] = c.value
+	}
 	if c := r.Header.Get("x-ms-client-request-id"); c != "" && strings.EqualFold(r.Header.Get("x-ms-return-client-request-id"), "true") {
 		h.Set("x-ms-client-request-id", c)
 	}

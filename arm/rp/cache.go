@@ -186,6 +186,9 @@ func (c *Cache) forget(key string) {
 // Get implements clientv3.KV. It knows single keys, ranges and WithCountOnly;
 // other requests, and keys outside Root, go to etcd.
 func (c *Cache) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	if len(opts) == 0 && strings.HasPrefix(key, Root) {
+		return c.one(ctx, key)
+	}
 	op := clientv3.OpGet(key, opts...)
 	if !strings.HasPrefix(key, Root) || op.Rev() != 0 {
 		return c.cli.Get(ctx, key, opts...)
@@ -217,6 +220,37 @@ func (c *Cache) Get(ctx context.Context, key string, opts ...clientv3.OpOption) 
 		add(c.keys[i], c.entries[c.keys[i]])
 	}
 	return resp, nil
+}
+
+// one is Get of a single key, which is what most requests read.
+func (c *Cache) one(ctx context.Context, key string) (*clientv3.GetResponse, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c.mu.RLock()
+	e, ok := c.entries[key]
+	seen := c.seen
+	c.mu.RUnlock()
+	resp := &clientv3.GetResponse{Header: &etcdserverpb.ResponseHeader{Revision: seen}}
+	if ok && !e.deleted {
+		resp.Count = 1
+		resp.Kvs = []*mvccpb.KeyValue{{Key: []byte(key), Value: e.value, ModRevision: e.rev}}
+	}
+	return resp, nil
+}
+
+// scan reads the keys under a prefix, which begins with Root, in their order.
+func (c *Cache) scan(prefix string) []*mvccpb.KeyValue {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var out []*mvccpb.KeyValue
+	i, _ := slices.BinarySearch(c.keys, prefix)
+	for ; i < len(c.keys) && strings.HasPrefix(c.keys[i], prefix); i++ {
+		if e := c.entries[c.keys[i]]; !e.deleted {
+			out = append(out, &mvccpb.KeyValue{Key: []byte(c.keys[i]), Value: e.value, ModRevision: e.rev})
+		}
+	}
+	return out
 }
 
 // Put implements clientv3.KV.

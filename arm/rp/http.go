@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -18,7 +17,25 @@ import (
 // MaxBody is the most that a request's body may have, in bytes.
 const MaxBody = 4 << 20
 
-var apiVersionRule = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}(-[a-zA-Z]+)?$`)
+// isAPIVersion tells whether a text is a date such as 2025-05-01, with a suffix of
+// letters such as -preview or without.
+func isAPIVersion(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case i == 4 || i == 7 || i == 10:
+			if c != '-' {
+				return false
+			}
+		case i < 10:
+			if c < '0' || c > '9' {
+				return false
+			}
+		case c|0x20 < 'a' || c|0x20 > 'z':
+			return false
+		}
+	}
+	return len(s) == 10 || len(s) > 11
+}
 
 // ServeARM answers a request below /subscriptions or /providers that caller,
 // already authenticated, has sent.
@@ -77,7 +94,7 @@ func (e *Env) parse(r *http.Request) (*Request, error) {
 	if q.APIVersion == "" {
 		return q, BadRequest("MissingApiVersionParameter", "The api-version query parameter (?api-version=) is required for all requests.")
 	}
-	if !apiVersionRule.MatchString(q.APIVersion) {
+	if !isAPIVersion(q.APIVersion) {
 		return q, BadRequest("InvalidApiVersionParameter", "The api-version '%s' is invalid. It is a date such as 2025-05-01, with -preview where the version is one.", q.APIVersion)
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -182,12 +183,12 @@ func (s *Store) ListPrefix(ctx context.Context, prefix string) ([]*Record, error
 // ViewPrefix is ListPrefix for those who only read: the records are shared and
 // must not be changed.
 func (s *Store) ViewPrefix(ctx context.Context, prefix string) ([]*Record, error) {
-	resp, err := s.KV.Get(ctx, prefix, clientv3.WithPrefix())
+	kvs, err := s.scan(ctx, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("listing %s: %w", prefix, err)
 	}
-	out := make([]*Record, 0, len(resp.Kvs))
-	for _, kv := range resp.Kvs {
+	out := make([]*Record, 0, len(kvs))
+	for _, kv := range kvs {
 		r, err := s.decode(kv.Key, kv.Value, kv.ModRevision)
 		if err != nil {
 			return nil, err
@@ -195,6 +196,17 @@ func (s *Store) ViewPrefix(ctx context.Context, prefix string) ([]*Record, error
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+func (s *Store) scan(ctx context.Context, prefix string) ([]*mvccpb.KeyValue, error) {
+	if c, ok := s.KV.(*Cache); ok {
+		return c.scan(prefix), ctx.Err()
+	}
+	resp, err := s.KV.Get(ctx, prefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, err
+	}
+	return resp.Kvs, nil
 }
 
 // PutOp is the write of a record, for a transaction.

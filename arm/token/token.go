@@ -321,7 +321,7 @@ func (s *Service) Authenticate(ctx context.Context, r *http.Request, want Audien
 
 // stillThere refuses the token of a principal that has been deleted meanwhile.
 func (s *Service) stillThere(ctx context.Context, p rp.Principal) (rp.Principal, error) {
-	resp, err := s.KV.Get(ctx, rp.PrincipalPrefix+strings.ToLower(p.ObjectID), clientv3.WithCountOnly())
+	resp, err := s.KV.Get(ctx, rp.PrincipalPrefix+strings.ToLower(p.ObjectID))
 	if err != nil {
 		return p, fmt.Errorf("looking for the principal %s: %w", p.ObjectID, err)
 	}
