@@ -221,8 +221,8 @@ func firstIP(cidr string) (string, error) {
 // apiserverArgs is the API server's command line.
 func (p *plane) apiserverArgs(ci intent.ClusterIntent, i Instance) []string {
 	return append([]string{
-		"--etcd-servers=" + i.EtcdEndpoint,
-		"--etcd-cafile=" + i.EtcdCAFile, "--etcd-certfile=" + i.EtcdCertFile, "--etcd-keyfile=" + i.EtcdKeyFile,
+		"--etcd-servers=" + strings.Join(i.Etcd.Endpoints, ","),
+		"--etcd-cafile=" + i.Etcd.CAFile, "--etcd-certfile=" + i.Etcd.CertFile, "--etcd-keyfile=" + i.Etcd.KeyFile,
 		"--etcd-prefix=" + etcdPrefix(ci.UID),
 		// A kill -9 of etcd lasts a second or two: the API server should not be
 		// taken for unready at once.

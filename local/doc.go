@@ -12,7 +12,8 @@
 // supervisor but read from etcd (package arm/intent), so any of them, the
 // supervisor included, may be killed at any time and goes on from there.
 //
-//	etcd                       one member, fsync on, TLS with client certificates
+//	etcd                       one member, fsync on, TLS with client certificates;
+//	                           not there when somebody else's holds the state
 //	arm                        the Azure Resource Manager (package arm)
 //	fleet                      package local/fleet: machines, Nodes, kubelets
 //	kube-apiserver    <uid>    \

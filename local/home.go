@@ -70,11 +70,8 @@ type Instance struct {
 	Location string `json:"location"`
 	// Kubeconfig is the file with a context per cluster.
 	Kubeconfig string `json:"kubeconfig"`
-	// EtcdEndpoint and the client certificate reach the instance's etcd.
-	EtcdEndpoint string `json:"etcdEndpoint"`
-	EtcdCAFile   string `json:"etcdCAFile"`
-	EtcdCertFile string `json:"etcdCertFile"`
-	EtcdKeyFile  string `json:"etcdKeyFile"`
+	// Etcd is the database that holds the instance's state.
+	Etcd EtcdClient `json:"etcd"`
 	// Ready tells that etcd, ARM and the fleet answered; false while the
 	// instance starts and once it was stopped.
 	Ready bool `json:"ready"`

@@ -36,6 +36,10 @@ type Options struct {
 	// BootTime is the mean time a virtual machine takes to boot; it is passed to
 	// the fleet. Zero keeps the fleet's default.
 	BootTime time.Duration
+	// Etcd is an etcd that somebody else runs, to hold the state in place of the
+	// instance's own; without endpoints it is what it was in the last run. It
+	// cannot change once there is state.
+	Etcd EtcdClient
 	// Engine is what decides in the controllers, handed to them as it is; empty
 	// for their default.
 	Engine string
@@ -119,7 +123,7 @@ func Supervise(ctx context.Context, o Options) error {
 	if s.ports, err = openPorts(o.Home); err != nil {
 		return err
 	}
-	if err := s.prepare(); err != nil {
+	if err := s.prepare(ctx); err != nil {
 		return err
 	}
 	var shared []*process
@@ -146,15 +150,20 @@ func Supervise(ctx context.Context, o Options) error {
 		return p, nil
 	}
 
-	if s.etcd, err = DialEtcd(s.inst); err != nil {
+	if s.etcd, err = s.inst.Etcd.dial(); err != nil {
 		return err
 	}
 	o.Step("etcd")
-	etcd, err := start(s.etcdSpec())
-	if err != nil {
-		return err
+	if !s.inst.Etcd.External {
+		etcd, err := start(s.etcdSpec())
+		if err != nil {
+			return err
+		}
+		if err := waitStart(ctx, etcd); err != nil {
+			return err
+		}
 	}
-	if err := waitStart(ctx, etcd); err != nil {
+	if err := claimEtcd(ctx, s.etcd, s.inst.Etcd, owner{s.inst.SubscriptionID, s.inst.Home}); err != nil {
 		return err
 	}
 	o.Step("Azure Resource Manager")
@@ -234,17 +243,9 @@ func logTail(file string) string {
 }
 
 // prepare makes the instance's files and fills in what clients need.
-func (s *supervisor) prepare() error {
+func (s *supervisor) prepare(ctx context.Context) error {
 	h := s.Home
 	ca, err := openAuthority(h.Path("pki"), "nap local Azure")
-	if err != nil {
-		return err
-	}
-	etcdPair, err := ca.server("etcd", "localhost", "127.0.0.1")
-	if err != nil {
-		return err
-	}
-	clientPair, err := ca.client("etcd-client", "nap")
 	if err != nil {
 		return err
 	}
@@ -258,14 +259,9 @@ func (s *supervisor) prepare() error {
 	if err := writeFile(h.Path("ca.pem"), pem, 0o644); err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
-	_ = etcdPair
 	var old Instance
 	if err := readJSON(h.Path("instance.json"), &old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.Logger.Warn("instance.json is not readable, writing it anew; `az` has to log in again", "error", err)
-	}
-	etcdPort, err := s.ports.get("etcd", false)
-	if err != nil {
-		return err
 	}
 	armPort, err := s.ports.get("arm", false)
 	if err != nil {
@@ -277,19 +273,21 @@ func (s *supervisor) prepare() error {
 		}
 		return v
 	}
+	subscription := orNew(old.SubscriptionID)
+	etcd, err := s.chooseEtcd(ctx, ca, old.Etcd, owner{subscription, h.Dir})
+	if err != nil {
+		return err
+	}
 	s.inst = Instance{
 		ARMEndpoint:      fmt.Sprintf("https://localhost:%d", armPort),
 		CAFile:           h.Path("ca.pem"),
 		TenantID:         orNew(old.TenantID),
-		SubscriptionID:   orNew(old.SubscriptionID),
+		SubscriptionID:   subscription,
 		ClientID:         orNew(old.ClientID),
 		ClientSecretFile: h.Path("client-secret"),
 		Location:         s.Location,
 		Kubeconfig:       h.Path("kubeconfig"),
-		EtcdEndpoint:     fmt.Sprintf("https://127.0.0.1:%d", etcdPort),
-		EtcdCAFile:       ca.caFile(),
-		EtcdCertFile:     clientPair.certFile,
-		EtcdKeyFile:      clientPair.keyFile,
+		Etcd:             etcd,
 		PID:              os.Getpid(),
 		StartedAt:        time.Now().UTC(),
 		Home:             h.Dir,
@@ -313,6 +311,46 @@ func (s *supervisor) prepare() error {
 	return writeJSON(h.Path("instance.json"), s.inst, 0o600)
 }
 
+// chooseEtcd is the etcd asked for, that of the last run, or the instance's own.
+func (s *supervisor) chooseEtcd(ctx context.Context, ca *authority, last EtcdClient, me owner) (EtcdClient, error) {
+	asked := s.Options.Etcd
+	hasOwn := false
+	if _, err := os.Stat(s.Home.Path("etcd", "member")); err == nil {
+		hasOwn = true
+	}
+	switch {
+	case len(asked.Endpoints) > 0 && hasOwn:
+		return asked, fmt.Errorf("--etcd-endpoints: the state of %s is in an etcd of its own; it cannot move to another: choose a new folder with --home", s.Home.Dir)
+	case len(asked.Endpoints) > 0:
+		asked.External = true
+	case last.External:
+		asked = last
+	}
+	if asked.External {
+		if err := asked.Check(); err != nil {
+			return asked, err
+		}
+		c, err := asked.dial()
+		if err != nil {
+			return asked, err
+		}
+		defer func() { _ = c.Close() }()
+		return asked, checkEtcd(ctx, c, asked, me)
+	}
+	port, err := s.ports.get("etcd", false)
+	if err != nil {
+		return asked, err
+	}
+	if _, err := ca.server("etcd", "localhost", "127.0.0.1"); err != nil {
+		return asked, err
+	}
+	client, err := ca.client("etcd-client", "nap")
+	if err != nil {
+		return asked, err
+	}
+	return EtcdClient{Endpoints: []string{fmt.Sprintf("https://127.0.0.1:%d", port)}, CAFile: ca.caFile(), CertFile: client.certFile, KeyFile: client.keyFile}, nil
+}
+
 // spec is a component's process; its extra arguments follow the common ones.
 func (s *supervisor) spec(name string, args, env []string) processSpec {
 	return processSpec{
@@ -328,7 +366,7 @@ func (s *supervisor) etcdSpec() processSpec {
 	if err != nil {
 		s.Logger.Error("no port for etcd's peer address", "error", err)
 	}
-	port := s.inst.EtcdEndpoint[strings.LastIndex(s.inst.EtcdEndpoint, ":")+1:]
+	port := s.inst.Etcd.Endpoints[0][strings.LastIndex(s.inst.Etcd.Endpoints[0], ":")+1:]
 	spec := s.spec(ComponentEtcd, []string{"--client-port", port, "--peer-port", strconv.Itoa(peer)}, []string{"GOMEMLIMIT=400MiB", "GOGC=50"})
 	spec.port, _ = strconv.Atoi(port)
 	spec.probe = func(ctx context.Context) error { return etcdAnswers(ctx, s.etcd) }

@@ -91,6 +91,9 @@ func resetCommand() *cobra.Command {
 			if _, err := stopInstance(); err != nil {
 				return err
 			}
+			if err := local.WipeEtcd(cmd.Context(), h); err != nil {
+				return err
+			}
 			// Only what an instance makes: a home named by mistake keeps the rest.
 			for _, name := range []string{"etcd", "clusters", "pki", "logs", "az", "ca.pem", "ca-bundle.pem", "client-secret", "components.json",
 				"example.json", "instance.json", "kubeconfig", "lock", "ports.json", "arm"} {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/nap-aks/nap/controllers"
 	"github.com/nap-aks/nap/local"
@@ -28,6 +29,28 @@ type upFlags struct {
 	detach, noExample bool
 	location, engine  string
 	bootTime          time.Duration
+	etcd              local.EtcdClient
+}
+
+// supervisorFlags are those that a supervisor in the background is given, too.
+func (f *upFlags) supervisorFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&f.location, "location", "", "region of the examples (default eastus, or that of the last run)")
+	fs.DurationVar(&f.bootTime, "boot-time", 0, "mean time a machine takes to boot (default 1.5s)")
+	fs.StringVar(&f.engine, "engine", "", "what decides which machines to buy: nap or karpenter (default: nap)")
+	fs.StringSliceVar(&f.etcd.Endpoints, "etcd-endpoints", nil, "https URLs of an etcd that holds the state, in place of one in the home folder (default: as in the last run)")
+	fs.StringVar(&f.etcd.CAFile, "etcd-cafile", "", "authority of that etcd's certificates")
+	fs.StringVar(&f.etcd.CertFile, "etcd-certfile", "", "client certificate for that etcd")
+	fs.StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "key of the client certificate")
+}
+
+// supervisorArgs are the flags given, for a supervisor in the background.
+func (f *upFlags) supervisorArgs() []string {
+	return []string{"--location", f.location, "--boot-time", f.bootTime.String(), "--engine", f.engine, "--etcd-endpoints", strings.Join(f.etcd.Endpoints, ","),
+		"--etcd-cafile", f.etcd.CAFile, "--etcd-certfile", f.etcd.CertFile, "--etcd-keyfile", f.etcd.KeyFile}
+}
+
+func (f *upFlags) options(h local.Home, log *slog.Logger) local.Options {
+	return local.Options{Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Engine: f.engine, Etcd: f.etcd, Logger: log}
 }
 
 func upCommand() *cobra.Command {
@@ -44,15 +67,16 @@ of examples/shop.yaml, about 200 pods for which machines are bought.`,
   nap up --detach               # in the background; nap status, nap logs, nap down
   nap up --no-example           # only Azure: bring your own cluster
   nap up --boot-time 60s        # machines that boot as slowly as real ones
-  nap up --home /tmp/other      # a second instance beside the first`,
+  nap up --home /tmp/other      # a second instance beside the first
+  nap up --etcd-endpoints https://10.0.0.5:2379 \
+    --etcd-cafile ca.crt --etcd-certfile nap.crt --etcd-keyfile nap.key
+                                # the state in an etcd of your own`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd.Context(), f) },
 	}
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "run in the background; return when it is up")
 	cmd.Flags().BoolVar(&f.noExample, "no-example", false, "do not create the example cluster")
-	cmd.Flags().StringVar(&f.location, "location", "", "region of the examples (default eastus, or that of the last run)")
-	cmd.Flags().DurationVar(&f.bootTime, "boot-time", 0, "mean time a machine takes to boot (default 1.5s)")
-	cmd.Flags().StringVar(&f.engine, "engine", "", "what decides which machines to buy: nap or karpenter (default: nap)")
+	f.supervisorFlags(cmd.Flags())
 	return cmd
 }
 
@@ -66,6 +90,11 @@ func runUp(parent context.Context, f upFlags) error {
 	case "", controllers.EngineNAP, controllers.EngineKarpenter:
 	default:
 		return fmt.Errorf("--engine %s is not known: there are %s and %s", f.engine, controllers.EngineNAP, controllers.EngineKarpenter)
+	}
+	if e := f.etcd; len(e.Endpoints) > 0 || e.CAFile+e.CertFile+e.KeyFile != "" {
+		if err := f.etcd.Check(); err != nil {
+			return err
+		}
 	}
 	h, err := openHome()
 	if err != nil {
@@ -150,10 +179,9 @@ func startHere(ctx, supCtx context.Context, h local.Home, f upFlags, p *progress
 	failed := make(chan error, 1)
 	supCtx, cancel := context.WithCancel(supCtx)
 	go func() {
-		err := local.Supervise(supCtx, local.Options{
-			Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Engine: f.engine, Logger: logger,
-			Step: p.Step, Started: func(i local.Instance) { started <- i },
-		})
+		o := f.options(h, logger)
+		o.Step, o.Started = p.Step, func(i local.Instance) { started <- i }
+		err := local.Supervise(supCtx, o)
 		lock.Release()
 		closeLog()
 		cancel()
@@ -222,7 +250,7 @@ func startDetached(ctx context.Context, h local.Home, f upFlags, p *progress) (l
 		return local.Instance{}, fmt.Errorf("log: %w", err)
 	}
 	p.Step("starting in the background")
-	cmd := exec.Command(bin, "component", supervisorComponent, "--home", h.Dir, "--location", f.location, "--boot-time", f.bootTime.String(), "--engine", f.engine)
+	cmd := exec.Command(bin, append([]string{"component", supervisorComponent, "--home", h.Dir}, f.supervisorArgs()...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -267,15 +295,10 @@ func componentCommand() *cobra.Command {
 				return err
 			}
 			defer lock.Release()
-			return local.Supervise(ctx, local.Options{
-				Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Engine: f.engine,
-				Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
-			})
+			return local.Supervise(ctx, f.options(h, slog.New(slog.NewJSONHandler(os.Stderr, nil))))
 		},
 	}
-	sup.Flags().StringVar(&f.location, "location", "", "")
-	sup.Flags().DurationVar(&f.bootTime, "boot-time", 0, "")
-	sup.Flags().StringVar(&f.engine, "engine", "", "")
+	f.supervisorFlags(sup.Flags())
 	cmd.AddCommand(sup)
 	return cmd
 }
