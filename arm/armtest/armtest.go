@@ -127,6 +127,8 @@ type Live struct {
 	claims   []string
 	waits    []string
 	cordoned map[string]string
+	// never are the budgets that never allow anything.
+	never []string
 	// refuse and notReady have Create and NotReady complain.
 	refuse, notReady string
 }
@@ -262,6 +264,20 @@ func (l *Live) SetHeld(pods ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held = pods
+}
+
+// SetNever changes which PodDisruptionBudgets never allow an eviction.
+func (l *Live) SetNever(budgets ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.never = budgets
+}
+
+// NeverBudgets implements containerservice.Live.
+func (l *Live) NeverBudgets(context.Context) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.never...), nil
 }
 
 // Held implements containerservice.Live.

@@ -149,8 +149,20 @@ func (p *Provider) prepareCluster(ctx context.Context, c *rp.Change) error {
 	if err := p.checkImmutable(c); err != nil {
 		return err
 	}
-	pools, err := p.preparePools(ctx, c)
+	pools, upgraded, err := p.preparePools(ctx, c)
 	if err != nil {
+		return err
+	}
+	if c.Old != nil {
+		if err := checkOverride(d, c.Old.Doc, p.env.Now()); err != nil {
+			return err
+		}
+		if upgraded || c.Old.Doc.Str("properties", "currentKubernetesVersion") != d.Str("properties", "currentKubernetesVersion") {
+			if err := p.checkBudgets(ctx, c.Old, d); err != nil {
+				return err
+			}
+		}
+	} else if err := checkOverride(d, nil, p.env.Now()); err != nil {
 		return err
 	}
 	v := &view{doc: d}
@@ -471,11 +483,14 @@ func (p *Provider) commitCluster(ctx context.Context, c *rp.Change) error {
 		r.State = "Upgrading"
 	}
 	c.Doc.Default(r.UID, "properties", "resourceUID")
+	smaller := false
 	for _, x := range c.Prepared {
 		pool := x.(*rp.Record)
 		c.Cmps = append(c.Cmps, rp.Unchanged(pool))
 		changed := pool.Internal.Bool("changed")
+		smaller = smaller || pool.Internal.Bool("smaller")
 		pool.Internal.Drop("changed")
+		pool.Internal.Drop("smaller")
 		if pool.Rev() == 0 || changed {
 			pool.State = r.State
 			pool.ETag = rp.NewGUID()
@@ -499,7 +514,10 @@ func (p *Provider) commitCluster(ctx context.Context, c *rp.Change) error {
 		c.Ops = append(c.Ops, rp.JSONOp(intent.ClusterIntentKey(r.UID), ci))
 	}
 	verb := map[string]string{"Creating": "Creating", "Upgrading": "Upgrading", "Updating": "Updating"}[r.State]
-	c.Op = &rp.Operation{Kind: "PutCluster", Verb: verb}
+	c.Op = &rp.Operation{Kind: "PutCluster", Verb: verb, Data: rp.Doc{}}
+	if verb == "Upgrading" || !smaller { // scaling in alone is no upgrade
+		c.Op.Data[forcedKey] = forced(c.Doc, p.env.Now())
+	}
 	return nil
 }
 

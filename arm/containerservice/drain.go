@@ -281,7 +281,7 @@ func (l liveCluster) Priorities(ctx context.Context) (string, error) {
 
 // Held implements Live.
 func (l liveCluster) Held(ctx context.Context, nodes []string) ([]string, error) {
-	items, err := l.list(ctx, schema.GroupVersionResource{Group: "policy", Version: "v1", Resource: "poddisruptionbudgets"}, "")
+	items, err := l.list(ctx, budgetsOf, "")
 	if err != nil {
 		return nil, err
 	}

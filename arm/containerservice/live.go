@@ -56,6 +56,9 @@ type Live interface {
 	// Held names the pods on nodes that must not be moved now, each with what
 	// says so: a PodDisruptionBudget that allows nothing, or an annotation.
 	Held(ctx context.Context, nodes []string) ([]string, error)
+	// NeverBudgets names the PodDisruptionBudgets, as namespace/name, with which no
+	// pod can ever be evicted.
+	NeverBudgets(ctx context.Context) ([]string, error)
 	// Release has node auto-provisioning drain a node that it made and delete
 	// its machine.
 	Release(ctx context.Context, node string) error

@@ -59,12 +59,11 @@ func (p *Provider) listPools(ctx context.Context, q *rp.Request) (*rp.Response, 
 
 // preparePools brings the pools in a cluster's body together with those there
 // are. Pools that the body leaves out stay as they are.
-func (p *Provider) preparePools(ctx context.Context, c *rp.Change) ([]*rp.Record, error) {
+func (p *Provider) preparePools(ctx context.Context, c *rp.Change) (pools []*rp.Record, upgraded bool, err error) {
 	var have []*rp.Record
 	if c.Old != nil {
-		var err error
 		if have, err = p.pools(ctx, c.ID, false); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	byName := map[string]*rp.Record{}
@@ -76,15 +75,15 @@ func (p *Provider) preparePools(ctx context.Context, c *rp.Change) ([]*rp.Record
 	for i, x := range c.Sent.List("properties", "agentPoolProfiles") {
 		m, ok := x.(map[string]any)
 		if !ok {
-			return nil, rp.BadRequest("InvalidParameter", "agentPoolProfiles[%d] is not an object.", i).At("properties.agentPoolProfiles")
+			return nil, false, rp.BadRequest("InvalidParameter", "agentPoolProfiles[%d] is not an object.", i).At("properties.agentPoolProfiles")
 		}
 		sent := rp.Doc(m).Clone()
 		name := sent.Str("name")
 		if !p.env.FindType(poolType).NameRule.MatchString(name) {
-			return nil, rp.BadRequest("InvalidParameter", "The value of parameter agentPoolProfile.name is invalid: '%s'. %s", name, p.env.FindType(poolType).NameHelp).At("agentPoolProfile.name")
+			return nil, false, rp.BadRequest("InvalidParameter", "The value of parameter agentPoolProfile.name is invalid: '%s'. %s", name, p.env.FindType(poolType).NameHelp).At("agentPoolProfile.name")
 		}
 		if seen[name] || name == intent.MachinesPool {
-			return nil, rp.BadRequest("InvalidParameter", "The agent pool name '%s' is used twice or reserved.", name).At("agentPoolProfile.name")
+			return nil, false, rp.BadRequest("InvalidParameter", "The agent pool name '%s' is used twice or reserved.", name).At("agentPoolProfile.name")
 		}
 		seen[name] = true
 		for _, k := range []string{"name", "id", "type", "provisioningState", "eTag"} {
@@ -103,14 +102,19 @@ func (p *Provider) preparePools(ctx context.Context, c *rp.Change) ([]*rp.Record
 		}
 		doc := rp.MergePut(stored, rp.Doc{"properties": map[string]any(sent)})
 		if err := p.completePool(c.Doc, doc, stored, name); err != nil {
-			return nil, err
+			return nil, false, err
 		}
+		upgraded = upgraded || upgrades(stored, doc)
 		r.Doc = doc
 		r.Internal = r.Internal.Clone()
 		r.Internal["changed"] = true
+		was, _ := stored.Int("properties", "count")
+		if is, _ := doc.Int("properties", "count"); is < was {
+			r.Internal["smaller"] = true
+		}
 	}
 	if len(out) == 0 {
-		return nil, rp.BadRequest("InvalidParameter", "Required parameter agentPoolProfiles is missing (null): a cluster has at least one pool of mode System.").At("properties.agentPoolProfiles")
+		return nil, false, rp.BadRequest("InvalidParameter", "Required parameter agentPoolProfiles is missing (null): a cluster has at least one pool of mode System.").At("properties.agentPoolProfiles")
 	}
 	system := 0
 	for _, r := range out {
@@ -120,10 +124,10 @@ func (p *Provider) preparePools(ctx context.Context, c *rp.Change) ([]*rp.Record
 		}
 	}
 	if system == 0 {
-		return nil, rp.BadRequest("InvalidParameter", "There has to be at least one system agent pool with at least one node (mode System).").At("properties.agentPoolProfiles")
+		return nil, false, rp.BadRequest("InvalidParameter", "There has to be at least one system agent pool with at least one node (mode System).").At("properties.agentPoolProfiles")
 	}
 	// A change of the cluster may mean one for every pool (an image, a version).
-	return out, nil
+	return out, upgraded, nil
 }
 
 // completePool fills a pool's defaults and checks it against its cluster's
@@ -371,6 +375,11 @@ func (p *Provider) preparePool(ctx context.Context, c *rp.Change) error {
 	if err := p.completePool(cluster.Doc, c.Doc, old, c.ID.Name()); err != nil {
 		return err
 	}
+	if upgrades(old, c.Doc) {
+		if err := p.checkBudgets(ctx, cluster, cluster.Doc); err != nil {
+			return err
+		}
+	}
 	pools, err := p.pools(ctx, clusterOf(c.ID), false)
 	if err != nil {
 		return err
@@ -406,9 +415,12 @@ func (p *Provider) preparePool(ctx context.Context, c *rp.Change) error {
 	return p.checkSubnets(ctx, c, cluster.Doc, all)
 }
 
-func (p *Provider) commitPool(_ context.Context, c *rp.Change) error {
-	cluster := clusterOf(c.ID)
-	c.Lock, c.Busy = lockOf(cluster), busy
+func (p *Provider) commitPool(ctx context.Context, c *rp.Change) error {
+	cluster, err := p.cluster(ctx, clusterOf(c.ID))
+	if err != nil {
+		return err
+	}
+	c.Lock, c.Busy = lockOf(cluster.ParsedID()), busy
 	verb := "Updating"
 	switch {
 	case c.Old == nil:
@@ -422,7 +434,10 @@ func (p *Provider) commitPool(_ context.Context, c *rp.Change) error {
 		}
 	}
 	c.Rec.State = verb
-	c.Op = &rp.Operation{Kind: "PutPool", Verb: verb, Location: p.env.DefaultLocation}
+	c.Op = &rp.Operation{Kind: "PutPool", Verb: verb, Location: p.env.DefaultLocation, Data: rp.Doc{}}
+	if verb != "Scaling" { // an upgrade, or what is left of one
+		c.Op.Data[forcedKey] = forced(cluster.Doc, p.env.Now())
+	}
 	return nil
 }
 
@@ -572,10 +587,17 @@ func (p *Provider) upgradeImage(ctx context.Context, q *rp.Request) (*rp.Respons
 	if err != nil {
 		return nil, err
 	}
+	was := pool.Doc.Clone()
 	pool.Doc.Set(poolImage(pool.Doc.Str("properties", "osSKU"), size.Arch), "properties", "nodeImageVersion")
+	if upgrades(was, pool.Doc) {
+		if err := p.checkBudgets(ctx, cluster, cluster.Doc); err != nil {
+			return nil, err
+		}
+	}
 	pool.State, pool.ETag, pool.ChangedAt = "UpgradingNodeImageVersion", rp.NewGUID(), p.env.Now().UTC()
 	c := &rp.Change{Env: p.env, Caller: q.Caller, ID: pool.ParsedID(), Type: q.Type, Rec: pool, Doc: pool.Doc, Lock: lockOf(cluster.ParsedID()), Busy: busy,
-		Op: &rp.Operation{Kind: "PutPool", Verb: "UpgradingNodeImageVersion", Location: cluster.Doc.Str("location")}}
+		Op: &rp.Operation{Kind: "PutPool", Verb: "UpgradingNodeImageVersion", Location: cluster.Doc.Str("location"),
+			Data: rp.Doc{forcedKey: forced(cluster.Doc, p.env.Now())}}}
 	if err := p.env.StartOperation(ctx, c); err != nil {
 		return nil, err
 	}

@@ -267,7 +267,7 @@ func (s *scaling) refresh() (bool, error) {
 		if n.quarantined() && n.Drain != nil && n.Drain.Since.Before(s.op.Start) {
 			n.Labels = maps.Clone(n.Labels)
 			delete(n.Labels, upgradeStatusLabel)
-			n.Drain = s.newDrain(false)
+			n.Drain = s.newDrain(s.forced())
 			changed = append(changed, n)
 			continue
 		}
@@ -290,6 +290,10 @@ func (s *scaling) newDrain(ignorePDBs bool) *intent.Drain {
 	}
 	return &intent.Drain{Since: s.p.env.Now().UTC(), Timeout: timeout, IgnorePDBs: ignorePDBs}
 }
+
+// forced tells whether the operation is a forced upgrade, which budgets do not
+// hold up. What counted was the time at which it began.
+func (s *scaling) forced() bool { return s.op.Data.Bool(forcedKey) }
 
 // counted are the nodes that a pool's count speaks of: without quarantined ones.
 func (s *scaling) counted() []*node {
@@ -366,7 +370,7 @@ func (s *scaling) upgrade() (progress, error) {
 	if free > 0 && len(old) > 0 {
 		next := old[:min(free, len(old))]
 		for _, n := range next {
-			n.Drain = s.newDrain(false)
+			n.Drain = s.newDrain(s.forced())
 		}
 		if err := s.write(next); err != nil {
 			return progress{}, err
@@ -483,7 +487,7 @@ func (s *scaling) shrink(from []*node, surplus int) (progress, error) {
 	for _, n := range victims {
 		switch n.drain() {
 		case "":
-			n.Drain = s.newDrain(false)
+			n.Drain = s.newDrain(s.forced())
 			start = append(start, n)
 		case intent.Drained:
 			drained = append(drained, n)
