@@ -7,11 +7,12 @@
 // query; Handler serves queries over HTTP in the shape of the Log Analytics
 // API. Authentication is the caller's: Handler has none.
 //
-// A query is parsed into a chain of operators over one table. The filters that
-// SQLite can answer (time, category, cluster) go into the SQL that reads the
-// table; everything else is evaluated row by row, so that the semantics are
-// Kusto's and not SQL's. Query length, nesting, rows read and rows returned
-// are bounded.
+// A query is parsed into a chain of operators over a source, and that of a join
+// or union over further ones. The filters that SQLite can answer (time,
+// category, cluster) go into the SQL that reads a table; everything else is
+// evaluated row by row, so that the semantics are Kusto's and not SQL's. Query
+// length, nesting, rows read, made and returned, and the memory they take are
+// bounded.
 //
 // The tables are views of the same records:
 //
@@ -29,6 +30,14 @@ const (
 	MaxNesting = 64
 	// MaxRowsRead bounds the rows that operators keep in memory at once.
 	MaxRowsRead = 1_000_000
+	// MaxBytesHeld bounds about what these rows take.
+	MaxBytesHeld = 512 << 20
+	// MaxRowsMade bounds the rows that join, mv-expand, range and make-series
+	// make.
+	MaxRowsMade = 5_000_000
+	// MaxSources bounds the tables that a query reads, each as often as it is
+	// used.
+	MaxSources = 64
 	// MaxRowsReturned bounds the rows of an answer; more are cut off and the
 	// answer says so.
 	MaxRowsReturned = 30_000

@@ -13,11 +13,8 @@ type eval func(row []any) any
 
 // compiler turns expressions into evals over a schema.
 type compiler struct {
-	src  string
+	*exec
 	cols []Column
-	now  time.Time
-	// budget counts the text that string functions may build per query.
-	budget *int
 }
 
 const maxTextBytes = 256 << 20
@@ -39,7 +36,7 @@ func (c *compiler) compile(e *expr) (eval, Type, error) {
 	case exColumn:
 		i := c.column(e.name)
 		if i < 0 {
-			return nil, "", semantic(c.src, e.tok, fmt.Sprintf("failed to resolve column named '%s'%s", e.name, c.hint(e.name)))
+			return nil, "", unresolved(c.src, e.tok, fmt.Sprintf("failed to resolve column named '%s'%s", e.name, c.hint(e.name)))
 		}
 		return func(row []any) any { return row[i] }, c.cols[i].Type, nil
 	case exMember:
@@ -59,6 +56,12 @@ func (c *compiler) compile(e *expr) (eval, Type, error) {
 			return nil, "", err
 		}
 		return func(row []any) any { return member(of(row), at(row)) }, Dynamic, nil
+	case exLet, exToScalar:
+		k, err := c.once(e)
+		if err != nil {
+			return nil, "", err
+		}
+		return func([]any) any { return k.value }, k.typ, nil
 	case exUnary:
 		of, typ, err := c.compile(e.args[0])
 		if err != nil {
@@ -186,6 +189,9 @@ func (c *compiler) compileAll(es []*expr) ([]eval, []Type, error) {
 }
 
 func (c *compiler) binary(e *expr) (eval, Type, error) {
+	if e.args[0].op == exStar {
+		return c.anyColumn(e)
+	}
 	a, types, err := c.compileAll(e.args)
 	if err != nil {
 		return nil, "", err
@@ -218,10 +224,15 @@ func (c *compiler) binary(e *expr) (eval, Type, error) {
 	}
 	x, y := a[0], a[1]
 	switch e.name {
-	case "==":
-		return func(row []any) any { return equal(x(row), y(row)) }, Bool, nil
-	case "!=":
-		return func(row []any) any { return !equal(x(row), y(row)) }, Bool, nil
+	case "==", "!=":
+		want := e.name == "=="
+		return func(row []any) any {
+			v, w := x(row), y(row)
+			if v == nil && w == nil {
+				return nil
+			}
+			return equal(v, w) == want
+		}, Bool, nil
 	case "=~":
 		return func(row []any) any { return strings.EqualFold(text(x(row)), text(y(row))) }, Bool, nil
 	case "!~":
@@ -289,8 +300,8 @@ func (c *compiler) regex(x eval, pattern *expr, y eval) (eval, Type, error) {
 	}
 	return func(row []any) any {
 		if re == nil {
-			r, err := regexp.Compile(text(y(row)))
-			return err == nil && r.MatchString(text(x(row)))
+			r := cachedRegexp(text(y(row)))
+			return r != nil && r.MatchString(text(x(row)))
 		}
 		return re.MatchString(text(x(row)))
 	}, Bool, nil
@@ -416,11 +427,24 @@ func arithmetic(op string, a, b any) any {
 }
 
 func (c *compiler) in(e *expr) (eval, Type, error) {
+	if e.args[0].op == exStar {
+		return nil, "", semantic(c.src, e.tok, "'*' goes with an operator on one text, such as * has \"x\"")
+	}
 	a, _, err := c.compileAll(e.args)
 	if err != nil {
 		return nil, "", err
 	}
 	bare, not := strings.CutPrefix(e.name, "!")
+	if e.sub != nil { // in (table): the values of its first column
+		k, err := c.once(e)
+		if err != nil {
+			return nil, "", err
+		}
+		if bare == "in" {
+			return func(row []any) any { return k.set[key(a[0](row))] != not }, Bool, nil
+		}
+		a = append(a, func([]any) any { return k.value })
+	}
 	match := func(v, w any) bool { return equal(v, w) }
 	switch bare {
 	case "in~":
@@ -449,12 +473,15 @@ func (c *compiler) in(e *expr) (eval, Type, error) {
 
 func (c *compiler) call(e *expr) (eval, Type, error) {
 	name := strings.ToLower(e.name)
+	if name == "column_ifexists" || name == "columnifexists" || name == "pack_all" {
+		return c.schemaCall(e, name)
+	}
 	fn, ok := scalars[name]
 	if !ok {
 		if _, agg := aggregates[name]; agg {
 			return nil, "", semantic(c.src, e.tok, fmt.Sprintf("the aggregate function '%s' can only be used in summarize", e.name))
 		}
-		return nil, "", semantic(c.src, e.tok, fmt.Sprintf("unknown function '%s'", e.name))
+		return nil, "", unresolved(c.src, e.tok, fmt.Sprintf("unknown function '%s'", e.name))
 	}
 	if len(e.args) < fn.min || fn.max >= 0 && len(e.args) > fn.max {
 		return nil, "", semantic(c.src, e.tok, fmt.Sprintf("function '%s' takes %s, not %d", e.name, arity(fn.min, fn.max), len(e.args)))
@@ -473,13 +500,19 @@ func (c *compiler) call(e *expr) (eval, Type, error) {
 		}
 	}
 	switch name { // literal patterns are compiled once
-	case "extract", "replace_regex":
-		i := map[string]int{"extract": 0, "replace_regex": 1}[name]
+	case "extract", "extract_all", "replace_regex", "replace":
+		i := map[string]int{"replace_regex": 1}[name]
 		if _, err := c.pattern(e.args[i]); err != nil {
 			return nil, "", err
 		}
 	}
-	budget := c.budget
+	if at, ok := map[string]int{"extract": 3, "extract_json": 2, "extractjson": 2}[name]; ok && len(e.args) > at { // typeof(...)
+		t, ok := e.args[at].value.(string)
+		if typ = typeNames[t]; !ok || typ == "" || e.args[at].op != exLiteral {
+			return nil, "", semantic(c.src, e.args[at].tok, "expected a type, such as typeof(long)")
+		}
+	}
+	budget := &c.text
 	return func(row []any) any {
 		args := make([]any, len(a))
 		for i, f := range a {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"regexp"
@@ -55,31 +56,18 @@ func init() {
 			}
 			return c.now
 		}},
-		"ago":          {1, 1, DateTime, 0, func(c *compiler, a []any) any { return arithmetic("-", c.now, a[0]) }},
-		"todatetime":   {1, 1, DateTime, 0, conv(toTime)},
-		"totimespan":   {1, 1, TimeSpan, 0, conv(toSpan)},
-		"startofday":   {1, 1, DateTime, 0, tim(func(t time.Time) any { return t.Truncate(24 * time.Hour) })},
-		"startofhour":  {1, 1, DateTime, 0, tim(func(t time.Time) any { return t.Truncate(time.Hour) })},
-		"startofmonth": {1, 1, DateTime, 0, tim(func(t time.Time) any { return time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC) })},
-		"startofweek":  {1, 1, DateTime, 0, tim(func(t time.Time) any { return t.Truncate(24*time.Hour).AddDate(0, 0, -int(t.Weekday())) })},
-		"endofday":     {1, 1, DateTime, 0, tim(func(t time.Time) any { return t.Truncate(24 * time.Hour).Add(24*time.Hour - 100) })},
-		"dayofweek":    {1, 1, TimeSpan, 0, tim(func(t time.Time) any { return time.Duration(t.Weekday()) * 24 * time.Hour })},
-		"hourofday":    {1, 1, Long, 0, tim(func(t time.Time) any { return int64(t.Hour()) })},
-		"getyear":      {1, 1, Long, 0, tim(func(t time.Time) any { return int64(t.Year()) })},
+		"ago":         {1, 1, DateTime, 0, func(c *compiler, a []any) any { return arithmetic("-", c.now, a[0]) }},
+		"todatetime":  {1, 1, DateTime, 0, conv(toTime)},
+		"totimespan":  {1, 1, TimeSpan, 0, conv(toSpan)},
+		"startofhour": {1, 1, DateTime, 0, tim(func(t time.Time) any { return t.Truncate(time.Hour) })},
+		"dayofweek":   {1, 1, TimeSpan, 0, tim(func(t time.Time) any { return time.Duration(t.Weekday()) * 24 * time.Hour })},
+		"hourofday":   {1, 1, Long, 0, tim(func(t time.Time) any { return int64(t.Hour()) })},
+		"getyear":     {1, 1, Long, 0, tim(func(t time.Time) any { return int64(t.Year()) })},
 		"unixtime_seconds_todatetime": {1, 1, DateTime, 0, func(_ *compiler, a []any) any {
 			if f, ok := toReal(a[0]); ok && math.Abs(f) < 1e11 {
 				return time.Unix(0, int64(f*1000)*1e6).UTC()
 			}
 			return nil
-		}},
-		"datetime_diff": {3, 3, Long, 0, func(_ *compiler, a []any) any {
-			x, okx := toTime(a[1]).(time.Time)
-			y, oky := toTime(a[2]).(time.Time)
-			unit, ok := map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour, "millisecond": time.Millisecond}[strings.ToLower(text(a[0]))]
-			if !okx || !oky || !ok {
-				return nil
-			}
-			return x.Truncate(unit).Sub(y.Truncate(unit)).Nanoseconds() / int64(unit)
 		}},
 		"format_datetime": {2, 2, String, 0, func(_ *compiler, a []any) any {
 			if t, ok := toTime(a[0]).(time.Time); ok {
@@ -169,7 +157,6 @@ func init() {
 			}
 			return out
 		}},
-		"indexof": {2, 2, Long, 0, func(_ *compiler, a []any) any { return int64(strings.Index(text(a[0]), text(a[1]))) }},
 		"countof": {2, 2, Long, 0, func(_ *compiler, a []any) any {
 			if text(a[1]) == "" {
 				return int64(0)
@@ -197,10 +184,14 @@ func init() {
 				return ""
 			}
 			m := re.FindStringSubmatch(text(a[2]))
-			if n < 0 || n >= int64(len(m)) {
-				return ""
+			s := ""
+			if n >= 0 && n < int64(len(m)) {
+				s = m[n]
 			}
-			return m[n]
+			if len(a) > 3 { // typeof(...)
+				return convert(s, Type(text(a[3])))
+			}
+			return s
 		}},
 		"isempty":                {1, 1, Bool, 0, conv(func(v any) any { return text(v) == "" })},
 		"isnotempty":             {1, 1, Bool, 0, conv(func(v any) any { return text(v) != "" })},
@@ -328,6 +319,7 @@ func init() {
 			return strings.Join(parts, text(a[1]))
 		}},
 	}
+	maps.Copy(scalars, moreScalars())
 }
 
 var backReference = regexp.MustCompile(`\\(\d+)`)

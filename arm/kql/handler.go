@@ -3,10 +3,13 @@ package kql
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // HandlerOptions of Handler.
@@ -132,15 +135,21 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 func writeError(w http.ResponseWriter, status int, code, message string, qe *Error) {
-	e := map[string]any{"code": code, "message": message}
+	e := map[string]any{"code": code, "message": message, "correlationId": uuid.NewString()}
 	if qe != nil {
-		inner := map[string]any{"code": qe.Code, "message": qe.Error()}
+		inner := map[string]any{"code": qe.Code, "message": qe.Message}
+		if qe.ID != "" {
+			inner["code"] = qe.ID
+		}
 		if qe.Line > 0 {
 			inner["line"], inner["pos"], inner["token"] = qe.Line, qe.Pos, qe.Token
 		}
-		outer := "A semantic error occurred."
 		if qe.Code == SyntaxError {
-			outer = "A recognition error occurred in the query."
+			inner["message"] = fmt.Sprintf("Query could not be parsed at '%s' on line [%d,%d]: %s", qe.Token, qe.Line, qe.Pos, qe.Message)
+		}
+		outer := map[string]string{SyntaxError: "A recognition error occurred in the query.", LimitError: "The query needs more than one query may have."}[qe.Code]
+		if outer == "" {
+			outer = "A semantic error occurred."
 		}
 		e["innererror"] = map[string]any{"code": qe.Code, "message": outer, "innererror": inner}
 	}

@@ -9,8 +9,10 @@ import (
 // Error is a fault of a query. Line and Pos, both from 1, say where; Token is
 // the text there.
 type Error struct {
-	// Code is SyntaxError or SemanticError.
-	Code    string
+	// Code is SyntaxError, SemanticError or LimitError.
+	Code string
+	// ID is the fault's number in Kusto, such as SYN0002; may be empty.
+	ID      string
 	Message string
 	Line    int
 	Pos     int
@@ -90,7 +92,7 @@ func lex(src string) ([]token, error) {
 				i++
 			}
 			// a name may go on with dashes where the language has such words
-			for _, w := range []string{"project-away", "project-rename", "project-keep", "project-reorder", "mv-expand", "order-by", "sort-by"} {
+			for _, w := range []string{"project-away", "project-rename", "project-keep", "project-reorder", "mv-expand", "mv-apply", "make-series", "parse-where", "sample-distinct", "order-by", "sort-by"} {
 				if strings.HasPrefix(strings.ToLower(src[start:]), w) && strings.HasPrefix(src[i:], "-") {
 					i = start + len(w)
 				}
@@ -175,5 +177,17 @@ func located(code, src string, t token, msg string) *Error {
 	return &Error{Code: code, Message: msg, Line: line, Pos: col, Token: src[off:max(off, min(t.end, len(src)))]}
 }
 
-func syntax(src string, t token, msg string) error   { return located(SyntaxError, src, t, msg) }
+func syntax(src string, t token, msg string) error {
+	e := located(SyntaxError, src, t, msg)
+	e.ID = "SYN0002"
+	return e
+}
+
 func semantic(src string, t token, msg string) error { return located(SemanticError, src, t, msg) }
+
+// unresolved is the fault of a name that means nothing.
+func unresolved(src string, t token, msg string) error {
+	e := located(SemanticError, src, t, msg)
+	e.ID = "SEM0100"
+	return e
+}

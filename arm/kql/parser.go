@@ -3,6 +3,7 @@ package kql
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -13,35 +14,29 @@ type parser struct {
 	toks  []token
 	pos   int
 	depth int
-	lets  map[string]*expr
+	lets  map[string]binding
+	// inFunction counts the function bodies around: their lets may depend on
+	// columns, through parameters.
+	inFunction int
+	// search: a bare string is a condition on all columns.
+	search bool
+	// calls counts calls of the query's own functions.
+	calls int
 }
 
-func parse(src string) (*query, error) {
+// parse reads let statements and one pipeline.
+func parse(src string) (*pipeline, error) {
 	toks, err := lex(src)
 	if err != nil {
 		return nil, err
 	}
-	p := &parser{src: src, toks: toks, lets: map[string]*expr{}}
-	for p.peekName("let") {
-		if err := p.let(); err != nil {
-			return nil, err
-		}
-	}
-	q := &query{src: src}
-	if q.source, err = p.source(); err != nil {
+	p := &parser{src: src, toks: toks, lets: map[string]binding{}}
+	if err := p.statements(); err != nil {
 		return nil, err
 	}
-	for p.accept("|") {
-		op, err := p.operator()
-		if err != nil {
-			return nil, err
-		}
-		if op.kind != "render" {
-			q.ops = append(q.ops, op)
-		}
-		if len(q.ops) > MaxNesting {
-			return nil, p.fail("the query has more than %d operators", MaxNesting)
-		}
+	q, err := p.pipeline()
+	if err != nil {
+		return nil, err
 	}
 	p.accept(";")
 	if p.cur().kind != tokEnd {
@@ -98,113 +93,6 @@ func (p *parser) acceptName(name string) bool {
 	return false
 }
 
-func (p *parser) let() error {
-	p.next()
-	name := p.cur()
-	if name.kind != tokName {
-		return p.fail("expected a name after let and found '%s'", name.text)
-	}
-	p.next()
-	if err := p.expect("="); err != nil {
-		return err
-	}
-	e, err := p.expr()
-	if err != nil {
-		return err
-	}
-	p.lets[name.text] = e
-	return p.expect(";")
-}
-
-func (p *parser) source() (source, error) {
-	t := p.cur()
-	s := source{tok: t}
-	switch {
-	case p.acceptName("print"):
-		var err error
-		s.print, err = p.namedList("print_")
-		return s, err
-	case p.acceptName("union"):
-		for {
-			tt := p.cur()
-			if tt.kind != tokName {
-				return s, p.fail("expected a table and found '%s'", tt.text)
-			}
-			s.tables = append(s.tables, p.next())
-			if !p.accept(",") {
-				return s, nil
-			}
-		}
-	case t.kind == tokName:
-		s.table = p.next().text
-		return s, nil
-	}
-	return s, p.fail("a query starts with a table, such as AzureDiagnostics; found '%s'", t.text)
-}
-
-func (p *parser) operator() (operator, error) {
-	t := p.next()
-	op := operator{kind: strings.ToLower(t.text), tok: t}
-	if t.kind != tokName {
-		if t.kind != tokEnd {
-			p.pos--
-		}
-		return op, p.fail("expected an operator after '|' and found '%s'", t.text)
-	}
-	var err error
-	switch op.kind {
-	case "where", "filter":
-		op.kind = "where"
-		op.pred, err = p.expr()
-	case "project", "extend", "distinct":
-		op.cols, err = p.namedList("Column")
-	case "project-away", "project-keep", "project-reorder":
-		op.cols, err = p.columnPatterns()
-	case "project-rename":
-		op.cols, err = p.namedList("")
-	case "mv-expand":
-		op.cols, err = p.namedList("")
-	case "summarize":
-		if !p.peekName("by") {
-			if op.cols, err = p.namedList("agg"); err != nil {
-				return op, err
-			}
-		}
-		if p.acceptName("by") {
-			op.by, err = p.namedList("Column")
-		}
-	case "order", "sort":
-		op.kind = "sort"
-		if !p.acceptName("by") {
-			return op, p.fail("expected 'by' after %s and found '%s'", t.text, p.cur().text)
-		}
-		op.cols, err = p.sortList()
-	case "order-by", "sort-by":
-		op.kind = "sort"
-		op.cols, err = p.sortList()
-	case "take", "limit":
-		op.kind = "take"
-		op.n, err = p.expr()
-	case "top":
-		if op.n, err = p.expr(); err != nil {
-			return op, err
-		}
-		if !p.acceptName("by") {
-			return op, p.fail("expected 'by' in top and found '%s'", p.cur().text)
-		}
-		op.cols, err = p.sortList()
-	case "count":
-	case "render":
-		for p.cur().kind != tokEnd && !p.is("|") && !p.is(";") {
-			p.next()
-		}
-	default:
-		p.pos--
-		return op, p.fail("the operator '%s' is not supported: where, project (-away, -keep, -rename, -reorder), extend, summarize, order by, sort by, take, limit, top, count, distinct, mv-expand and render are", t.text)
-	}
-	return op, err
-}
-
 // columnPatterns reads names that may hold *.
 func (p *parser) columnPatterns() ([]named, error) {
 	var out []named
@@ -240,7 +128,7 @@ func (p *parser) namedList(auto string) ([]named, error) {
 			n.expr = &expr{op: exStar, tok: p.next()}
 			n.name = "*"
 		} else {
-			if p.cur().kind == tokName && p.toks[p.pos+1].kind == tokSymbol && p.toks[p.pos+1].text == "=" {
+			if p.isAssignment() {
 				n.name = p.next().text
 				p.next()
 			}
@@ -263,7 +151,7 @@ func (p *parser) namedList(auto string) ([]named, error) {
 // autoName is the name that Kusto gives to a column without one.
 func autoName(e *expr, auto string, i int) string {
 	switch e.op {
-	case exColumn:
+	case exColumn, exLet:
 		return e.name
 	case exMember:
 		return autoName(e.args[0], auto, i) + "_" + e.name
@@ -280,19 +168,27 @@ func autoName(e *expr, auto string, i int) string {
 			}
 		}
 		if _, agg := aggregates[fn]; agg {
+			name := strings.TrimPrefix(fn+"_", "make_")
 			if len(e.args) > 0 && fn != "countif" {
-				k := 0
-				if a := e.args[k]; a.op == exColumn || a.op == exMember || a.op == exIndex {
-					return strings.TrimPrefix(fn+"_", "make_") + autoName(a, auto, i)
+				if a := e.args[0]; a.op == exColumn || a.op == exMember || a.op == exIndex {
+					name += autoName(a, auto, i)
+				}
+				if fn == "percentile" && len(e.args) > 1 && e.args[1].op == exLiteral {
+					name += "_" + strings.NewReplacer(".", "_", "-", "_").Replace(text(e.args[1].value))
 				}
 			}
-			return strings.TrimPrefix(fn+"_", "make_")
+			return name
 		}
 	}
 	if auto == "print_" {
 		return auto + strconv.Itoa(i)
 	}
 	return auto + strconv.Itoa(i+1)
+}
+
+// isAssignment tells whether "name =" comes.
+func (p *parser) isAssignment() bool {
+	return p.cur().kind == tokName && p.toks[p.pos+1].kind == tokSymbol && p.toks[p.pos+1].text == "="
 }
 
 func (p *parser) sortList() ([]named, error) {
@@ -338,9 +234,39 @@ func (p *parser) expr() (*expr, error) {
 		return nil, err
 	}
 	defer func() { p.depth-- }()
-	return p.chain("or", func() (*expr, error) {
+	e, err := p.chain("or", func() (*expr, error) {
 		return p.chain("and", p.comparison)
 	})
+	if err == nil && sizeOf(e) > maxExprSize {
+		return nil, p.fail("the expression is too large: it has more than %d parts once the functions it calls are put in", maxExprSize)
+	}
+	return e, err
+}
+
+// maxExprSize bounds the parts of an expression, counted where they are used:
+// functions that call each other twice would double them at each step.
+const maxExprSize = 20_000
+
+// sizeOf counts an expression's parts; each is looked at once.
+func sizeOf(e *expr) int {
+	if e.size == 0 {
+		e.size = 1
+		for _, a := range e.args {
+			if e.size += sizeOf(a); e.size > 2*maxExprSize {
+				break
+			}
+		}
+	}
+	return e.size
+}
+
+// plainly parses with bare strings as values.
+func (p *parser) plainly(f func() (*expr, error)) (*expr, error) {
+	saved := p.search
+	p.search = false
+	e, err := f()
+	p.search = saved
+	return e, err
 }
 
 // chain parses a run of one logical operator.
@@ -349,13 +275,13 @@ func (p *parser) chain(op string, sub func() (*expr, error)) (*expr, error) {
 	if err != nil {
 		return nil, err
 	}
-	for p.peekName(op) {
+	for first := true; p.peekName(op); first = false {
 		t := p.next()
 		r, err := sub()
 		if err != nil {
 			return nil, err
 		}
-		if e.op == exBinary && e.name == op { // flat, so that long chains stay shallow
+		if !first { // flat, so that long chains stay shallow
 			e.args = append(e.args, r)
 			continue
 		}
@@ -367,12 +293,26 @@ func (p *parser) chain(op string, sub func() (*expr, error)) (*expr, error) {
 var symbolComparisons = map[string]string{"==": "==", "=~": "=~", "!=": "!=", "<>": "!=", "!~": "!~", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 func (p *parser) comparison() (*expr, error) {
-	l, err := p.additive()
-	if err != nil {
+	var l *expr
+	var err error
+	if p.is("*") { // * has "x": in any column
+		l = &expr{op: exStar, tok: p.next()}
+	} else if l, err = p.additive(); err != nil {
 		return nil, err
 	}
 	t := p.cur()
 	name := strings.ToLower(t.text)
+	if p.search && p.is(":") { // column:"term"
+		p.next()
+		r, err := p.additive()
+		if err != nil {
+			return nil, err
+		}
+		if r.op != exLiteral {
+			return nil, syntax(p.src, r.tok, "expected a text or a number after ':'")
+		}
+		return term(l, r, t), nil
+	}
 	if t.kind == tokSymbol {
 		if op, ok := symbolComparisons[name]; ok {
 			p.next()
@@ -385,7 +325,7 @@ func (p *parser) comparison() (*expr, error) {
 	}
 	bare := strings.TrimPrefix(name, "!")
 	if t.kind != tokName && !(t.kind == tokSymbol && strings.HasPrefix(name, "!")) {
-		return l, nil
+		return p.alone(l)
 	}
 	switch bare {
 	case "in", "in~", "has_any", "has_all":
@@ -410,7 +350,43 @@ func (p *parser) comparison() (*expr, error) {
 	if t.kind == tokSymbol {
 		return nil, p.fail("'%s' is not an operator", t.text)
 	}
-	return l, nil
+	return p.alone(l)
+}
+
+// alone is a value that is compared with nothing.
+func (p *parser) alone(e *expr) (*expr, error) {
+	if e.op == exStar {
+		return nil, syntax(p.src, e.tok, "'*' is followed by an operator on text, as in * has \"x\"")
+	}
+	if _, ok := e.value.(string); ok && e.op == exLiteral && p.search {
+		return term(&expr{op: exStar, tok: e.tok}, e, e.tok), nil
+	}
+	return e, nil
+}
+
+// term is what search means by a text: a whole word, or with stars the
+// beginning, the end or a part of one.
+func term(of, what *expr, t token) *expr {
+	s := text(what.value)
+	bare := strings.Trim(s, "*")
+	op := "has"
+	switch {
+	case bare == "":
+		return &expr{value: true, tok: t}
+	case strings.Contains(bare, "*"):
+		parts := strings.Split(s, "*")
+		for i := range parts {
+			parts[i] = regexp.QuoteMeta(parts[i])
+		}
+		return &expr{op: exBinary, name: "matches regex", args: []*expr{of, {value: "(?is)" + strings.Join(parts, ".*"), tok: what.tok}}, tok: t}
+	case strings.HasPrefix(s, "*") && strings.HasSuffix(s, "*"):
+		op = "contains"
+	case strings.HasPrefix(s, "*"):
+		op = "hassuffix"
+	case strings.HasSuffix(s, "*"):
+		op = "hasprefix"
+	}
+	return &expr{op: exBinary, name: op, args: []*expr{of, {value: bare, tok: what.tok}}, tok: t}
 }
 
 func (p *parser) in(l *expr, name string, t token) (*expr, error) {
@@ -418,8 +394,16 @@ func (p *parser) in(l *expr, name string, t token) (*expr, error) {
 		return nil, err
 	}
 	e := &expr{op: exIn, name: name, args: []*expr{l}, tok: t}
+	if p.startsTabular(p.pos) {
+		sub, err := p.pipeline()
+		if err != nil {
+			return nil, err
+		}
+		e.sub = sub
+		return e, p.expect(")")
+	}
 	for {
-		a, err := p.expr()
+		a, err := p.plainly(p.expr)
 		if err != nil {
 			return nil, err
 		}
@@ -516,7 +500,7 @@ func (p *parser) postfix() (*expr, error) {
 			p.next()
 			e = &expr{op: exMember, name: m.text, args: []*expr{e}, tok: m}
 		case p.accept("["):
-			i, err := p.expr()
+			i, err := p.plainly(p.expr)
 			if err != nil {
 				return nil, err
 			}
@@ -575,12 +559,34 @@ func (p *parser) name(t token) (*expr, error) {
 		case "null":
 			return &expr{tok: t}, nil
 		}
-		if e, ok := p.lets[t.text]; ok {
-			return e, nil
+		if b, ok := p.lets[t.text]; ok && b.scalar != nil {
+			return b.scalar, nil
 		}
 		return &expr{op: exColumn, name: t.text, tok: t}, nil
 	}
+	if b, ok := p.lets[t.text]; ok && b.fn != nil && !b.fn.tabular {
+		var e *expr
+		err := p.call(t, b.fn, func() (err error) {
+			e, err = p.plainly(p.expr)
+			return err
+		})
+		return e, err
+	}
 	switch lower {
+	case "toscalar":
+		p.next()
+		sub, err := p.pipeline()
+		if err != nil {
+			return nil, err
+		}
+		return &expr{op: exToScalar, sub: sub, tok: t}, p.expect(")")
+	case "typeof":
+		p.next()
+		typ, err := p.typeName()
+		if err != nil {
+			return nil, err
+		}
+		return &expr{value: string(typ), tok: t}, p.expect(")")
 	case "datetime", "timespan", "time", "dynamic", "long", "int", "real", "double", "bool", "guid", "decimal":
 		return p.typedLiteral(lower, t)
 	}
@@ -593,7 +599,11 @@ func (p *parser) name(t token) (*expr, error) {
 		if p.is("*") {
 			e.args = append(e.args, &expr{op: exStar, tok: p.next()})
 		} else {
-			a, err := p.expr()
+			read := p.plainly
+			if lower == "not" { // search not("x")
+				read = func(f func() (*expr, error)) (*expr, error) { return f() }
+			}
+			a, err := read(p.expr)
 			if err != nil {
 				return nil, err
 			}

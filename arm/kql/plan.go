@@ -27,9 +27,11 @@ type build func(next stage) stage
 
 // run is one execution of a query.
 type run struct {
-	ctx  context.Context
-	err  error
-	held int // rows in memory
+	ctx   context.Context
+	err   error
+	held  int // rows in memory
+	bytes int // about what they take
+	made  int // rows that operators made
 }
 
 func (r *run) fail(err error) bool {
@@ -39,11 +41,56 @@ func (r *run) fail(err error) bool {
 	return false
 }
 
-func (r *run) hold() bool {
+// hold accounts for a row, or for values, that stay in memory.
+func (r *run) hold(vals ...any) bool {
+	r.bytes += 64
+	for _, v := range vals {
+		r.bytes += sizeOfValue(v)
+	}
 	if r.held++; r.held > MaxRowsRead {
 		return r.fail(&Error{Code: LimitError, Message: fmt.Sprintf("the query holds more than %d rows in memory; filter by time or category first", MaxRowsRead)})
 	}
+	if r.bytes > MaxBytesHeld {
+		return r.fail(&Error{Code: LimitError, Message: fmt.Sprintf("the query holds more than %d MiB in memory; filter by time or category first, or project the columns that are needed", MaxBytesHeld>>20)})
+	}
 	return true
+}
+
+// makes accounts for a row that an operator makes beyond those it was given;
+// it also sees the end of the request's time.
+func (r *run) makes(operator string) bool {
+	if r.made++; r.made > MaxRowsMade {
+		why := "make its input smaller first"
+		if operator == "join" {
+			why = "many rows of both sides have the same key; summarize or distinct one side first, or join on more columns"
+		}
+		return r.fail(&Error{Code: LimitError, Message: fmt.Sprintf("%s makes more than %d rows: %s", operator, MaxRowsMade, why)})
+	}
+	if r.made&1023 == 0 && r.err == nil {
+		r.err = r.ctx.Err()
+	}
+	return r.err == nil
+}
+
+// sizeOfValue is about the memory that a value takes.
+func sizeOfValue(v any) int {
+	switch v := v.(type) {
+	case string:
+		return 32 + len(v)
+	case []any:
+		n := 40
+		for _, e := range v {
+			n += sizeOfValue(e)
+		}
+		return n
+	case map[string]any:
+		n := 64
+		for k, e := range v {
+			n += 32 + len(k) + sizeOfValue(e)
+		}
+		return n
+	}
+	return 24
 }
 
 // plan compiles the operators; cols becomes the schema of the answer.
@@ -83,6 +130,36 @@ func (c *compiler) operator(op operator, r *run) (build, error) {
 	case "count":
 		c.cols = []Column{{"Count", Long}}
 		return func(next stage) stage { return &countStage{next: next} }, nil
+	case "getschema":
+		return c.getSchema(), nil
+	case "as", "render":
+		return func(next stage) stage { return next }, nil
+	case "join", "lookup":
+		return c.join(op)
+	case "union":
+		return c.unionWith(op)
+	case "parse", "parse-where":
+		return c.parseText(op)
+	case "make-series":
+		return c.makeSeries(op, r)
+	case "mv-apply":
+		return c.apply(op, r)
+	case "sample":
+		n, err := c.count(op.n)
+		if err != nil {
+			return nil, err
+		}
+		return func(next stage) stage { return &sampleStage{next: next, run: r, n: n} }, nil
+	case "sample-distinct":
+		n, err := c.count(op.n)
+		if err != nil {
+			return nil, err
+		}
+		b, err := c.distinct(op, r)
+		if err != nil {
+			return nil, err
+		}
+		return func(next stage) stage { return b(&takeStage{next, n}) }, nil
 	case "take":
 		n, err := c.count(op.n)
 		if err != nil {
@@ -100,7 +177,7 @@ func (c *compiler) operator(op operator, r *run) (build, error) {
 	case "summarize":
 		return c.summarize(op, r)
 	case "mv-expand":
-		return c.expand(op)
+		return c.expand(op, r)
 	}
 	return nil, semantic(c.src, op.tok, fmt.Sprintf("the operator '%s' is not supported", op.kind))
 }
@@ -236,7 +313,7 @@ func (c *compiler) pick(op operator) (build, error) {
 			}
 		}
 		if !found && !strings.Contains(n.name, "*") {
-			return nil, semantic(c.src, n.tok, fmt.Sprintf("failed to resolve column named '%s'%s", n.name, c.hint(n.name)))
+			return nil, unresolved(c.src, n.tok, fmt.Sprintf("failed to resolve column named '%s'%s", n.name, c.hint(n.name)))
 		}
 	}
 	var idx []int
@@ -309,7 +386,7 @@ func (c *compiler) distinct(op operator, r *run) (build, error) {
 		seen := map[string]bool{}
 		return proj(&mapStage{next, func(row []any) ([]any, bool) {
 			k := rowKey(row)
-			if seen[k] || !r.hold() {
+			if seen[k] || !r.hold(row...) {
 				return nil, false
 			}
 			seen[k] = true
@@ -356,7 +433,7 @@ func (s *sortStage) push(row []any) bool {
 	for i, f := range s.keys {
 		k[i] = f(row)
 	}
-	if s.top < 0 && !s.run.hold() {
+	if s.top < 0 && !s.run.hold(row...) {
 		return false
 	}
 	s.rows = append(s.rows, sorted{row, k})
@@ -396,65 +473,6 @@ func (s *sortStage) close() {
 	s.next.close()
 }
 
-// expand is mv-expand: one row for each element of an array or bag.
-func (c *compiler) expand(op operator) (build, error) {
-	if len(op.cols) != 1 {
-		return nil, semantic(c.src, op.tok, "mv-expand takes one column")
-	}
-	n := op.cols[0]
-	f, _, err := c.compile(n.expr)
-	if err != nil {
-		return nil, err
-	}
-	at := c.column(n.name)
-	cols := append([]Column{}, c.cols...)
-	if at < 0 {
-		at = len(cols)
-		cols = append(cols, Column{})
-	}
-	cols[at] = Column{n.name, Dynamic}
-	c.cols = cols
-	return func(next stage) stage {
-		return &expandStage{next, f, at, len(cols)}
-	}, nil
-}
-
-type expandStage struct {
-	next  stage
-	f     eval
-	at    int
-	width int
-}
-
-func (s *expandStage) push(row []any) bool {
-	var list []any
-	switch v := toDynamic(s.f(row)).(type) {
-	case []any:
-		list = v
-	case map[string]any:
-		keys := make([]string, 0, len(v))
-		for k := range v {
-			keys = append(keys, k)
-		}
-		sort.Strings(keys)
-		for _, k := range keys {
-			list = append(list, map[string]any{k: v[k]})
-		}
-	default:
-		list = []any{v}
-	}
-	for _, e := range list {
-		out := make([]any, s.width)
-		copy(out, row)
-		out[s.at] = e
-		if !s.next.push(out) {
-			return false
-		}
-	}
-	return true
-}
-func (s *expandStage) close() { s.next.close() }
-
 // summarize groups rows. Aggregate calls inside its expressions become columns
 // of their own, so that avg(x) / 2 or round(avg(x), 1) work like any
 // expression.
@@ -469,19 +487,20 @@ func (c *compiler) summarize(op operator, r *run) (build, error) {
 		by[i] = f
 		groupCols = append(groupCols, Column{n.name, typ})
 	}
+	op.cols = percentiles(op.cols)
 	var calls []*aggCall
 	inner := *c // schema that the outer expressions see: groups, then aggregates
 	inner.cols = append([]Column{}, groupCols...)
 	var outs []eval
 	outCols := append([]Column{}, groupCols...)
 	for _, n := range op.cols {
-		if name := strings.ToLower(n.expr.name); n.expr.op == exCall && (name == "arg_max" || name == "arg_min") {
+		if name := strings.ToLower(n.expr.name); n.expr.op == exCall && (name == "arg_max" || name == "arg_min" || name == "take_any" && (len(n.expr.args) > 1 || len(n.expr.args) == 1 && n.expr.args[0].op == exStar)) {
 			call, cols, err := c.argExtreme(n, name, groupCols)
 			if err != nil {
 				return nil, err
 			}
 			for i := range cols {
-				calls = append(calls, &aggCall{part: i, of: call})
+				calls = append(calls, &aggCall{part: i + call.skip, first: i == 0, of: call})
 				at := len(inner.cols)
 				inner.cols = append(inner.cols, Column{"$" + strconv.Itoa(at), cols[i].Type})
 				outs = append(outs, func(row []any) any { return row[at] })
@@ -519,6 +538,9 @@ type aggCall struct {
 	new  func() accumulator
 	part int // of arg_max: which of its columns
 	of   *aggCall
+	// first of the columns of one arg_max: it feeds them all
+	first bool
+	skip  int // of take_any: columns at the front that are not its own
 }
 
 // liftAggregates replaces aggregate calls by columns of inner.
@@ -539,7 +561,7 @@ func (c *compiler) liftAggregates(e *expr, inner *compiler, calls *[]*aggCall) (
 			if typ == "" {
 				typ = types[0]
 			}
-			if (strings.HasPrefix(strings.ToLower(e.name), "sum") || typ == TimeSpan) && len(types) > 0 && (types[0] == Real || types[0] == TimeSpan) {
+			if name := strings.ToLower(e.name); len(types) > 0 && (strings.HasPrefix(name, "sum") && (types[0] == Real || types[0] == TimeSpan) || strings.HasPrefix(name, "avg") && types[0] == TimeSpan) {
 				typ = types[0]
 			}
 			at := len(inner.cols)
@@ -562,6 +584,17 @@ func (c *compiler) liftAggregates(e *expr, inner *compiler, calls *[]*aggCall) (
 
 func (c *compiler) argExtreme(n named, name string, groups []Column) (*aggCall, []Column, error) {
 	e := n.expr
+	if name == "take_any" { // the row with the least of nothing: the first
+		one := *e
+		one.args = append([]*expr{{value: int64(0), tok: e.tok}}, e.args...)
+		n.expr, n.name = &one, "arg_min"
+		call, cols, err := c.argExtreme(n, "arg_min", groups)
+		if err != nil {
+			return nil, nil, err
+		}
+		call.skip = 1
+		return call, cols[1:], nil
+	}
 	if len(e.args) < 1 {
 		return nil, nil, semantic(c.src, e.tok, fmt.Sprintf("aggregate '%s' takes at least 1 argument", e.name))
 	}
@@ -623,7 +656,7 @@ func (s *groupStage) group(by []any) *group {
 	k := rowKey(by)
 	g := s.groups[k]
 	if g == nil {
-		if !s.run.hold() {
+		if !s.run.hold(by...) {
 			return nil
 		}
 		g = &group{by: by, accs: make([]accumulator, len(s.calls))}
@@ -658,7 +691,7 @@ func (s *groupStage) push(row []any) bool {
 	for i, call := range s.calls {
 		from := call
 		if call.of != nil {
-			if call.part > 0 { // one accumulator for all parts
+			if !call.first { // one accumulator for all parts
 				continue
 			}
 			from = call.of
@@ -667,7 +700,7 @@ func (s *groupStage) push(row []any) bool {
 		for j, f := range from.args {
 			args[j] = f(row)
 		}
-		if !g.accs[i].add(args) && !s.run.hold() {
+		if !g.accs[i].add(args) && !s.run.hold(args...) {
 			return false
 		}
 	}
@@ -708,23 +741,107 @@ type aggregate struct {
 }
 
 var aggregates = map[string]aggregate{
-	"count":      {0, 0, Long, func() accumulator { return &countAcc{} }},
-	"countif":    {1, 1, Long, func() accumulator { return &countAcc{cond: true} }},
-	"dcount":     {1, 2, Long, func() accumulator { return &setAcc{seen: map[string]bool{}, count: true} }},
-	"sum":        {1, 1, Long, func() accumulator { return &sumAcc{} }},
-	"sumif":      {2, 2, Long, func() accumulator { return &sumAcc{cond: true} }},
-	"avg":        {1, 1, Real, func() accumulator { return &sumAcc{avg: true} }},
-	"avgif":      {2, 2, Real, func() accumulator { return &sumAcc{avg: true, cond: true} }},
-	"min":        {1, 1, "", func() accumulator { return &extremeAcc{sign: -1} }},
-	"max":        {1, 1, "", func() accumulator { return &extremeAcc{sign: 1} }},
-	"any":        {1, 1, "", func() accumulator { return &anyAcc{} }},
-	"take_any":   {1, 1, "", func() accumulator { return &anyAcc{} }},
-	"make_list":  {1, 2, Dynamic, func() accumulator { return &setAcc{} }},
-	"make_set":   {1, 2, Dynamic, func() accumulator { return &setAcc{seen: map[string]bool{}} }},
-	"percentile": {2, 2, Real, func() accumulator { return &percentileAcc{} }},
-	"stdev":      {1, 1, Real, func() accumulator { return &stdevAcc{} }},
-	"arg_max":    {1, 64, "", nil},
-	"arg_min":    {1, 64, "", nil},
+	"count":                {0, 0, Long, func() accumulator { return &countAcc{} }},
+	"countif":              {1, 1, Long, func() accumulator { return &countAcc{cond: true} }},
+	"dcount":               {1, 2, Long, func() accumulator { return &setAcc{seen: map[string]bool{}, count: true} }},
+	"count_distinct":       {1, 1, Long, func() accumulator { return &setAcc{seen: map[string]bool{}, count: true} }},
+	"dcountif":             {2, 3, Long, where(func() accumulator { return &setAcc{seen: map[string]bool{}, count: true} })},
+	"count_distinctif":     {2, 2, Long, where(func() accumulator { return &setAcc{seen: map[string]bool{}, count: true} })},
+	"sum":                  {1, 1, Long, func() accumulator { return &sumAcc{} }},
+	"sumif":                {2, 2, Long, where(func() accumulator { return &sumAcc{} })},
+	"avg":                  {1, 1, Real, func() accumulator { return &sumAcc{avg: true} }},
+	"avgif":                {2, 2, Real, where(func() accumulator { return &sumAcc{avg: true} })},
+	"min":                  {1, 1, "", func() accumulator { return &extremeAcc{sign: -1} }},
+	"max":                  {1, 1, "", func() accumulator { return &extremeAcc{sign: 1} }},
+	"minif":                {2, 2, "", where(func() accumulator { return &extremeAcc{sign: -1} })},
+	"maxif":                {2, 2, "", where(func() accumulator { return &extremeAcc{sign: 1} })},
+	"any":                  {1, 1, "", func() accumulator { return &anyAcc{} }},
+	"take_any":             {1, 64, "", func() accumulator { return &anyAcc{} }},
+	"take_anyif":           {2, 2, "", where(func() accumulator { return &anyAcc{} })},
+	"make_list":            {1, 2, Dynamic, func() accumulator { return &setAcc{} }},
+	"make_list_if":         {2, 3, Dynamic, where(func() accumulator { return &setAcc{} })},
+	"make_list_with_nulls": {1, 1, Dynamic, func() accumulator { return &setAcc{nulls: true} }},
+	"make_set":             {1, 2, Dynamic, func() accumulator { return &setAcc{seen: map[string]bool{}} }},
+	"make_set_if":          {2, 3, Dynamic, where(func() accumulator { return &setAcc{seen: map[string]bool{}} })},
+	"make_bag":             {1, 2, Dynamic, func() accumulator { return &bagAcc{} }},
+	"percentile":           {2, 2, "", func() accumulator { return &percentileAcc{} }},
+	"percentiles":          {2, 64, "", nil},
+	"percentiles_array":    {2, 64, Dynamic, func() accumulator { return &percentileAcc{array: true} }},
+	"stdev":                {1, 1, Real, func() accumulator { return &stdevAcc{} }},
+	"variance":             {1, 1, Real, func() accumulator { return &stdevAcc{squared: true} }},
+	"arg_max":              {1, 64, "", nil},
+	"arg_min":              {1, 64, "", nil},
+}
+
+// where makes an aggregate count only what its second argument is true for.
+func where(of func() accumulator) func() accumulator {
+	return func() accumulator { return &ifAcc{of()} }
+}
+
+type ifAcc struct{ of accumulator }
+
+func (a *ifAcc) add(args []any) bool {
+	if toBool(args[1]) != true {
+		return true
+	}
+	return a.of.add(append([]any{args[0]}, args[2:]...))
+}
+func (a *ifAcc) result() any { return a.of.result() }
+
+// bagAcc is make_bag: the first of two values for a name stays.
+type bagAcc struct{ bag map[string]any }
+
+func (a *bagAcc) add(args []any) bool {
+	if a.bag == nil {
+		a.bag = map[string]any{}
+	}
+	m, ok := toDynamic(args[0]).(map[string]any)
+	if !ok {
+		return true
+	}
+	for k, v := range m {
+		if len(args) > 1 {
+			if n, ok := args[1].(int64); ok && int64(len(a.bag)) >= n {
+				break
+			}
+		}
+		if _, there := a.bag[k]; !there {
+			a.bag[k] = v
+		}
+	}
+	return false
+}
+
+func (a *bagAcc) result() any {
+	if a.bag == nil {
+		return map[string]any{}
+	}
+	return a.bag
+}
+
+// percentiles makes a column for each percentile that percentiles() asks for.
+func percentiles(cols []named) []named {
+	var out []named
+	for _, n := range cols {
+		if n.expr.op != exCall || !strings.EqualFold(n.expr.name, "percentiles") || len(n.expr.args) < 2 {
+			out = append(out, n)
+			continue
+		}
+		base := n.name
+		if rest, ok := strings.CutPrefix(base, "percentiles_"); ok {
+			base = "percentile_" + rest
+		}
+		for i, p := range n.expr.args[1:] {
+			one := n
+			one.name = base + "_" + strconv.Itoa(i+1)
+			if p.op == exLiteral {
+				one.name = base + "_" + strings.ReplaceAll(text(p.value), ".", "_")
+			}
+			one.expr = &expr{op: exCall, name: "percentile", args: []*expr{n.expr.args[0], p}, tok: n.expr.tok}
+			out = append(out, one)
+		}
+	}
+	return out
 }
 
 type countAcc struct {
@@ -741,19 +858,16 @@ func (a *countAcc) add(args []any) bool {
 func (a *countAcc) result() any { return a.n }
 
 type sumAcc struct {
-	avg, cond bool
-	n         int64
-	i         int64
-	f         float64
-	real      bool
-	span      time.Duration
-	isSpan    bool
+	avg    bool
+	n      int64
+	i      int64
+	f      float64
+	real   bool
+	span   time.Duration
+	isSpan bool
 }
 
 func (a *sumAcc) add(args []any) bool {
-	if a.cond && toBool(args[1]) != true {
-		return true
-	}
 	switch v := args[0].(type) {
 	case int64:
 		a.i += v
@@ -815,11 +929,12 @@ func (a *anyAcc) result() any { return a.v }
 type setAcc struct {
 	seen  map[string]bool
 	count bool
+	nulls bool
 	list  []any
 }
 
 func (a *setAcc) add(args []any) bool {
-	if args[0] == nil {
+	if args[0] == nil && !a.nulls {
 		return true
 	}
 	if len(args) > 1 && !a.count {
@@ -848,13 +963,25 @@ func (a *setAcc) result() any {
 }
 
 type percentileAcc struct {
-	p    float64
-	vals []float64
-	orig []any
+	array bool // one value for each percentile asked for
+	ps    []float64
+	vals  []float64
+	orig  []any
 }
 
 func (a *percentileAcc) add(args []any) bool {
-	a.p, _ = toReal(args[1])
+	if a.ps == nil {
+		for _, p := range args[1:] {
+			list, ok := p.([]any)
+			if !ok {
+				list = []any{p}
+			}
+			for _, p := range list {
+				f, _ := toReal(p)
+				a.ps = append(a.ps, f)
+			}
+		}
+	}
 	f, ok := toReal(args[0])
 	if !ok {
 		return true
@@ -874,12 +1001,20 @@ func (a *percentileAcc) result() any {
 		idx[i] = i
 	}
 	sort.Slice(idx, func(i, j int) bool { return a.vals[idx[i]] < a.vals[idx[j]] })
-	rank := int(math.Ceil(min(max(a.p, 0), 100)/100*float64(len(idx)))) - 1
-	return a.orig[idx[max(rank, 0)]]
+	out := make([]any, len(a.ps))
+	for i, p := range a.ps {
+		rank := int(math.Ceil(min(max(p, 0), 100)/100*float64(len(idx)))) - 1
+		out[i] = a.orig[idx[max(rank, 0)]]
+	}
+	if a.array {
+		return out
+	}
+	return out[0]
 }
 
 // stdevAcc is the sample standard deviation, by Welford's method.
 type stdevAcc struct {
+	squared  bool
 	n        float64
 	mean, m2 float64
 }
@@ -897,6 +1032,9 @@ func (a *stdevAcc) add(args []any) bool {
 func (a *stdevAcc) result() any {
 	if a.n < 2 {
 		return 0.0
+	}
+	if a.squared {
+		return a.m2 / (a.n - 1)
 	}
 	return math.Sqrt(a.m2 / (a.n - 1))
 }

@@ -208,60 +208,36 @@ func (s *Store) Query(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	budget := 0
-	c := &compiler{src: q.src, now: s.opts.Clock().UTC(), budget: &budget}
-	r := &run{ctx: ctx}
-	var views []*table
-	if q.source.print == nil {
-		if views, err = q.views(); err != nil {
-			return nil, err
-		}
-		c.cols = schema(views)
-	} else {
-		bare := operator{kind: "project", cols: q.source.print}
-		b, err := c.project(bare)
-		if err != nil {
-			return nil, err
-		}
-		ops, err := c.plan(q.ops, r)
-		if err != nil {
-			return nil, err
-		}
-		return s.execute(r, c, append([]build{b}, ops...), func(first stage) { first.push(nil) })
-	}
-	base := c.cols
-	where, args, err := q.pushdown(c, req)
+	x := &exec{store: s, req: req, src: req.Query, now: s.opts.Clock().UTC(), run: &run{ctx: ctx}}
+	rel, err := x.relation(q)
 	if err != nil {
 		return nil, err
 	}
-	ops, err := c.plan(q.ops, r)
-	if err != nil {
-		return nil, err
+	res := &Result{Columns: rel.cols, Rows: [][]any{}}
+	rel.feed(&collect{rel.cols, res})
+	if x.run.err == nil {
+		x.run.err = ctx.Err()
 	}
-	needed := q.neededColumns(base)
-	return s.execute(r, c, ops, func(first stage) {
-		for _, v := range views {
-			if r.err != nil || !s.scan(r, v, base, needed, where, args, first) {
-				return
-			}
-		}
-	})
+	if x.run.err == nil && x.text > maxTextBytes {
+		x.run.err = &Error{Code: LimitError, Message: fmt.Sprintf("the query builds more than %d bytes of text", maxTextBytes)}
+	}
+	return res, x.run.err
 }
 
-func (q *query) views() ([]*table, error) {
-	names := q.source.tables
-	if names == nil {
-		names = []token{q.source.tok}
-	}
+// resolve finds the tables that names mean.
+func (x *exec) resolve(names []token) ([]*table, error) {
 	var out []*table
 	for _, n := range names {
+		if strings.Contains(n.text, "*") {
+			return nil, unresolved(x.src, n, fmt.Sprintf("no table is named like '%s': there are %s", n.text, tableNames()))
+		}
 		t, ok := tables[strings.ToLower(n.text)]
 		if !ok || t.name != n.text {
 			hint := ""
 			if ok {
 				hint = "; did you mean '" + t.name + "'?"
 			}
-			return nil, semantic(q.src, n, fmt.Sprintf("failed to resolve table named '%s': there are %s%s", n.text, tableNames(), hint))
+			return nil, unresolved(x.src, n, fmt.Sprintf("failed to resolve table named '%s': there are %s%s", n.text, tableNames(), hint))
 		}
 		out = append(out, t)
 	}
@@ -285,27 +261,38 @@ func schema(views []*table) []Column {
 
 // neededColumns tells which base columns the query looks at; all of them
 // unless an operator narrows the row down.
-func (q *query) neededColumns(base []Column) map[string]bool {
-	needed, all := map[string]bool{}, true
+func (q *pipeline) neededColumns(base []Column) map[string]bool {
+	needed, all, star := map[string]bool{}, true, false
+	seen := map[*expr]bool{}
 	var walk func(e *expr)
 	walk = func(e *expr) {
-		if e == nil {
+		if e == nil || seen[e] {
 			return
 		}
+		seen[e] = true
 		if e.op == exColumn {
 			needed[e.name] = true
 		}
-		all = all || e.op == exStar
+		star = star || e.op == exStar
+		if name := strings.ToLower(e.name); e.op == exCall && (name == "pack_all" || name == "column_ifexists" || name == "columnifexists") {
+			star = true
+		}
 		for _, a := range e.args {
 			walk(a)
 		}
 	}
 	for _, op := range q.ops {
 		switch op.kind {
-		case "project", "summarize", "count", "distinct":
+		case "project", "summarize", "count", "distinct", "sample-distinct", "make-series", "getschema":
 			all = false
+		case "mv-apply":
+			star = true
 		}
 		walk(op.pred)
+		walk(op.axis.expr)
+		for _, k := range op.keys {
+			needed[k.left.text] = true
+		}
 		for _, n := range append(append([]named{}, op.cols...), op.by...) {
 			walk(n.expr)
 		}
@@ -313,7 +300,7 @@ func (q *query) neededColumns(base []Column) map[string]bool {
 			break
 		}
 	}
-	if all {
+	if all || star {
 		for _, c := range base {
 			needed[c.Name] = true
 		}
@@ -325,7 +312,8 @@ func (q *query) neededColumns(base []Column) map[string]bool {
 // frame, and the conditions on time and category that the query begins with.
 // It may let through too much, never too little; the where operators still
 // run.
-func (q *query) pushdown(c *compiler, req Request) (string, []any, error) {
+func (x *exec) pushdown(q *pipeline) (string, []any) {
+	req := x.req
 	conds, args := []string{"1"}, []any{}
 	add := func(cond string, vals ...any) {
 		conds = append(conds, cond)
@@ -341,8 +329,7 @@ func (q *query) pushdown(c *compiler, req Request) (string, []any, error) {
 		cond, vals := condition(req.Views)
 		add(cond, vals...)
 	}
-	bare := *c
-	bare.cols = nil
+	bare := &compiler{exec: x}
 	constant := func(e *expr) any {
 		f, _, err := bare.compile(e)
 		if err != nil {
@@ -350,8 +337,13 @@ func (q *query) pushdown(c *compiler, req Request) (string, []any, error) {
 		}
 		return f(nil)
 	}
+	seen := map[*expr]bool{}
 	var conjunct func(e *expr)
 	conjunct = func(e *expr) {
+		if seen[e] || len(args) > 500 {
+			return
+		}
+		seen[e] = true
 		if e.op == exBinary && e.name == "and" {
 			for _, a := range e.args {
 				conjunct(a)
@@ -367,7 +359,7 @@ func (q *query) pushdown(c *compiler, req Request) (string, []any, error) {
 			if v, ok := constant(e.args[1]).(string); ok {
 				add("category = ?", v)
 			}
-		case col == "Category" && e.op == exIn && e.name == "in":
+		case col == "Category" && e.op == exIn && e.name == "in" && e.sub == nil && len(e.args) < 100:
 			var vals []any
 			for _, a := range e.args[1:] {
 				v, ok := constant(a).(string)
@@ -393,7 +385,7 @@ func (q *query) pushdown(c *compiler, req Request) (string, []any, error) {
 		}
 		conjunct(op.pred)
 	}
-	return strings.Join(conds, " AND "), args, nil
+	return strings.Join(conds, " AND "), args
 }
 
 // scan reads a table into a stage; false when the stage wants no more.
@@ -478,22 +470,3 @@ func (c *collect) push(row []any) bool {
 }
 
 func (c *collect) close() {}
-
-func (s *Store) execute(r *run, c *compiler, ops []build, feed func(first stage)) (*Result, error) {
-	res := &Result{Columns: c.cols, Rows: [][]any{}}
-	var first stage = &collect{c.cols, res}
-	for i := len(ops) - 1; i >= 0; i-- {
-		first = ops[i](first)
-	}
-	feed(first)
-	if r.err == nil {
-		first.close()
-	}
-	if r.err == nil {
-		r.err = r.ctx.Err()
-	}
-	if r.err == nil && *c.budget > maxTextBytes {
-		r.err = &Error{Code: LimitError, Message: fmt.Sprintf("the query builds more than %d bytes of text", maxTextBytes)}
-	}
-	return res, r.err
-}

@@ -131,4 +131,7 @@ func init() {
 	}
 }
 
+// allTables in the order in which a search goes through them.
+var allTables = []string{"AzureDiagnostics", "AKSControlPlane", "AKSAudit", "AKSAuditAdmin"}
+
 func tableNames() string { return "AzureDiagnostics, AKSControlPlane, AKSAudit and AKSAuditAdmin" }

@@ -29,7 +29,8 @@ func logsCommand() *cobra.Command {
   nap logs controller -f         # what node auto-provisioning does
   nap logs kube-apiserver --tail 50
   nap logs controller --cluster-name napcluster
-  nap logs --kql 'AKSControlPlane | where Category == "karpenter-events" | project TimeGenerated, Message | order by TimeGenerated asc'`,
+  nap logs --kql 'AKSControlPlane | where Category == "karpenter-events" | project TimeGenerated, Message | order by TimeGenerated asc'
+  nap logs --kql 'AKSControlPlane | where Level == "error" | summarize count() by Category, bin(TimeGenerated, 1h)'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			h := local.Home{Dir: homeDir()}
@@ -68,7 +69,7 @@ func logsCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as lines are written")
 	cmd.Flags().IntVar(&tail, "tail", -1, "only the last lines (-1: all of the current file)")
-	cmd.Flags().StringVar(&query, "kql", "", "a query in the Kusto Query Language over the collected logs and events of all clusters\n(tables AzureDiagnostics, AKSControlPlane)")
+	cmd.Flags().StringVar(&query, "kql", "", "a query in the Kusto Query Language over the collected logs and events of all clusters\n(tables AzureDiagnostics, AKSControlPlane, AKSAudit, AKSAuditAdmin), with joins, functions and series")
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "of --kql: table or json")
 	cmd.Flags().StringVar(&cluster, "cluster-name", "", "only logs of this cluster")
 	return cmd

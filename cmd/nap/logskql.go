@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -29,6 +30,10 @@ func queryLogs(ctx context.Context, out io.Writer, h local.Home, query, format s
 	}
 	defer func() { _ = s.Close() }()
 	res, err := s.Query(ctx, kql.Request{Query: query})
+	var fault *kql.Error
+	if errors.As(err, &fault) && fault.Line > 0 {
+		return fmt.Errorf("query: %w\n%s", err, pointTo(query, fault.Line, fault.Pos))
+	}
 	if err != nil {
 		return fmt.Errorf("query: %w", err)
 	}
@@ -82,4 +87,21 @@ func queryLogs(ctx context.Context, out io.Writer, h local.Home, query, format s
 		fmt.Fprintf(out, "cut off after %d rows; narrow the query, or use take or summarize\n", kql.MaxRowsReturned)
 	}
 	return nil
+}
+
+// pointTo is a line of a query with a mark below the character at pos; both
+// count from 1.
+func pointTo(query string, line, pos int) string {
+	lines := strings.Split(query, "\n")
+	if line > len(lines) {
+		return ""
+	}
+	runes := []rune(lines[line-1])
+	before := string(runes[:min(pos-1, len(runes))])
+	return "  " + string(runes) + "\n  " + strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return r
+		}
+		return ' '
+	}, before) + "^"
 }
