@@ -9,6 +9,10 @@ LDFLAGS := -s -w \
   -X $(VERSION_PKG).gitTreeState=clean
 GO ?= go
 GOLANGCI_VERSION := v2.15.0
+HELM_VERSION := v3.22.0
+# What a release of Helm is told: its own version, and that of Kubernetes it knows.
+HELM_LDFLAGS := -s -w -X helm.sh/helm/v3/internal/version.version=$(HELM_VERSION) \
+  -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37
 
 .PHONY: help up build unit e2e e2e-karpenter test test-az test-tofu clients fuzz lint bench generate
 
@@ -34,13 +38,17 @@ e2e-karpenter: build ## Karpenter's own end-to-end suites against the local Azur
 
 test: unit e2e ## all tests in Go
 
-test-az: build clients ## every how-to page, driven by Microsoft's own Azure CLI and SDK (PAGES="01-enable ..." for some)
-	test/docs/run $(PAGES)
+test-az: build clients ## every how-to page, driven by Microsoft's own Azure CLI and SDK, and by Helm (PAGES="01-enable ..." for some)
+	HELM=$(CURDIR)/.tools/helm-$(HELM_VERSION) test/docs/run $(PAGES)
 
-clients: .venv/.installed ## install the Azure CLI and the SDK for Python into .venv, from PyPI (needs Python 3.10 or newer)
+clients: .venv/.installed .tools/helm-$(HELM_VERSION) ## install the Azure CLI and the SDK for Python into .venv, from PyPI (needs Python 3.10 or newer), and build Helm
 .venv/.installed: test/docs/requirements.txt test/docs/install
 	test/docs/install .venv
 	@touch $@
+
+.tools/helm-$(HELM_VERSION):
+	GOBIN=$(CURDIR)/.tools $(GO) install -trimpath -ldflags '$(HELM_LDFLAGS)' helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	mv .tools/helm $@
 
 test-tofu: build ## OpenTofu with the azurerm provider against the local Azure (the first time this builds both: about 15 minutes on 2 cores)
 	test/tofu/install .tools/tofu

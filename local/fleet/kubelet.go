@@ -27,8 +27,9 @@ import (
 )
 
 // DurationAnnotation on a pod tells how long its containers run before they
-// complete, as a Go duration ("90s"). Pods of Jobs without it complete after
-// jobRunTime; other pods run until they are deleted.
+// complete, as a Go duration ("90s"). Without it pods of Jobs complete after 20
+// to 60 seconds and pods that are Helm hooks after one; others run until they
+// are deleted.
 const DurationAnnotation = "nap.dev/run-for"
 
 // jobStage ends the pods of Jobs.
@@ -86,6 +87,25 @@ spec:
     durationMilliseconds: 30000
 `
 
+// hookStage ends the pods that Helm runs as hooks, the tests of a chart among
+// them: Helm waits until they have succeeded.
+const hookStage = `
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: hook-complete}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+    - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
+    - {key: .status.phase, operator: In, values: [Running]}
+    - {key: '.metadata.annotations["helm.sh/hook"]', operator: Exists}
+    - {key: .spec.restartPolicy, operator: NotIn, values: [Always]}
+    - {key: '.metadata.ownerReferences.[].kind', operator: NotIn, values: [Job]}
+    - {key: '.metadata.annotations["nap.dev/run-for"]', operator: DoesNotExist}
+  delay: {durationMilliseconds: 1000}
+`
+
 func stages() (map[internalversion.StageResourceRef][]*internalversion.Stage, error) {
 	node := internalversion.StageResourceRef{APIGroup: "v1", Kind: "Node"}
 	pod := internalversion.StageResourceRef{APIGroup: "v1", Kind: "Pod"}
@@ -121,8 +141,12 @@ func stages() (map[internalversion.StageResourceRef][]*internalversion.Stage, er
 	if err != nil {
 		return nil, err
 	}
-	_, err = add(pod, timedStage, func(s *v1alpha1.Stage) { s.Spec.Next = job.Spec.Next })
-	return out, err
+	for _, text := range []string{timedStage, hookStage} {
+		if _, err := add(pod, text, func(s *v1alpha1.Stage) { s.Spec.Next = job.Spec.Next }); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // startKubelets plays the kubelets of a cluster's nodes until ctx ends.
