@@ -12,8 +12,10 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 
 	"github.com/nap-aks/nap/apis/v1beta1"
@@ -34,9 +36,13 @@ type Move struct {
 	Fixed []FixedNodes
 	// Region is that of the sizes and prices; empty: the one the nodes name.
 	Region string
+	// Usages are those of the subscription in the region; nil: quotas are not
+	// considered, which is noted.
+	Usages []instancetype.Usage
 }
 
-// FixedNodes are nodes of an agent pool.
+// FixedNodes are the nodes that an agent pool is to have; those that it has are
+// among them.
 type FixedNodes struct {
 	Pool  string
 	Size  string // full name, such as Standard_D8s_v5
@@ -56,6 +62,8 @@ type MoveReport struct {
 	AfterUSDPerHour  float64     `json:"afterUSDPerHour"`
 	Gone             []GoingNode `json:"gone"`
 	Stay             int         `json:"stay"` // nodes that stay
+	// Quotas are those that the move touches.
+	Quotas []QuotaUse `json:"quotas,omitempty"`
 	// Plan is where the pods of the nodes that go, and those pending, go.
 	Plan *Report `json:"plan"`
 }
@@ -127,17 +135,43 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 		out.Gone = append(out.Gone, GoingNode{Name: n.Name, Size: size, CapacityType: capacity, USDPerHour: price, Pods: append([]string{}, pods[n.Name]...)})
 	}
 	sort.Slice(out.Gone, func(i, j int) bool { return out.Gone[i].Name < out.Gone[j].Name })
+	var coming []FixedNodes
 	for _, f := range mv.Fixed {
+		for _, n := range o.Nodes {
+			if f.Count > 0 && n.Labels[v1beta1.AKSLabelDomain+"/agentpool"] == f.Pool {
+				f.Count--
+			}
+		}
 		nodes, price, err := fixedNodes(s, region, f)
 		if err != nil {
 			return nil, err
 		}
 		o.Nodes = append(o.Nodes, nodes...)
 		out.AfterUSDPerHour += price * float64(f.Count)
+		if len(nodes) > 0 {
+			f.Size = nodes[0].Labels[corev1.LabelInstanceTypeStable]
+			coming = append(coming, f)
+		}
+	}
+	var uses []*QuotaUse
+	o.Quotas = nil
+	if mv.Usages != nil {
+		var err error
+		if uses, err = s.setQuotas(mv.Usages, region, out.Gone, coming); err != nil {
+			return nil, fmt.Errorf("the subscription's usages: %w", err)
+		}
+	} else {
+		notes = append(notes, "vCPU quotas are not considered")
 	}
 	r, err := Nap(o, opt)
 	if err != nil {
 		return nil, err
+	}
+	out.Quotas = judge(uses, o.Quotas, r.Machines)
+	for _, q := range out.Quotas {
+		if q.Missing != "" {
+			notes = append(notes, q.Missing)
+		}
 	}
 	r.Region, r.Notes = region, append(r.Notes, notes...)
 	if len(unknown) > 0 {
@@ -154,7 +188,11 @@ func (s *Source) letGo(drained bool) []string {
 	o := s.Objects
 	var notes []string
 	for _, b := range o.PDBs {
-		if b.Status.ExpectedPods > 0 && b.Status.DisruptionsAllowed == 0 {
+		switch why := never(b); {
+		case b.Status.ExpectedPods == 0 || b.Status.DisruptionsAllowed > 0:
+		case why != "":
+			notes = append(notes, fmt.Sprintf("PodDisruptionBudget %s/%s never allows a disruption (%s): its pods stay, and the move does not end, until it is changed", b.Namespace, b.Name, why))
+		default:
 			notes = append(notes, fmt.Sprintf("PodDisruptionBudget %s/%s allows no disruption now: its pods stay until it does", b.Namespace, b.Name))
 		}
 	}
@@ -176,6 +214,23 @@ func (s *Source) letGo(drained bool) []string {
 		notes = append(notes, fmt.Sprintf("pods with the annotation %s %s: %s", karpv1.DoNotDisruptAnnotationKey, what, strings.Join(held, ", ")))
 	}
 	return notes
+}
+
+// never says why a budget will never allow a disruption as it is; empty if it
+// may, once its pods are healthy.
+func never(b *policyv1.PodDisruptionBudget) string {
+	expected := int(b.Status.ExpectedPods)
+	if x := b.Spec.MaxUnavailable; x != nil {
+		if n, err := intstr.GetScaledValueFromIntOrPercent(x, 100, true); err == nil && n == 0 {
+			return "maxUnavailable " + x.String()
+		}
+	}
+	if x := b.Spec.MinAvailable; x != nil && expected > 0 {
+		if n, err := intstr.GetScaledValueFromIntOrPercent(x, expected, true); err == nil && n >= expected {
+			return fmt.Sprintf("minAvailable %s of %s", x.String(), count(expected, "pod"))
+		}
+	}
+	return ""
 }
 
 // movable tells whether a pod has to go elsewhere when its node goes.

@@ -2,11 +2,14 @@ package plan
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nap-aks/nap/azure/instancetype"
 )
 
 // twoPools is a cluster with a system node and two nodes of a pool "web", whose
@@ -118,6 +121,24 @@ kind: PodDisruptionBudget
 metadata: {name: none, namespace: shop}
 spec: {maxUnavailable: 0, selector: {}}
 status: {expectedPods: 3, disruptionsAllowed: 0, currentHealthy: 3, desiredHealthy: 3}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: all, namespace: shop}
+spec: {minAvailable: 3, selector: {}}
+status: {expectedPods: 3, disruptionsAllowed: 0, currentHealthy: 3, desiredHealthy: 3}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: ill, namespace: shop}
+spec: {minAvailable: 67%, selector: {}}
+status: {expectedPods: 4, disruptionsAllowed: 0, currentHealthy: 3, desiredHealthy: 3}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: fine, namespace: shop}
+spec: {maxUnavailable: 1, selector: {}}
+status: {expectedPods: 3, disruptionsAllowed: 1, currentHealthy: 3, desiredHealthy: 2}
 `)
 	for _, p := range src.Objects.Pods {
 		if p.Name == "big" {
@@ -132,9 +153,108 @@ status: {expectedPods: 3, disruptionsAllowed: 0, currentHealthy: 3, desiredHealt
 		t.Errorf("%d pods are planned for", m.Plan.Summary.Pods)
 	}
 	notes := strings.Join(m.Plan.Notes, "\n")
-	for _, want := range []string{"shop/none allows no disruption now", "do-not-disrupt keep their nodes until the annotation is gone: shop/big"} {
+	for _, want := range []string{"shop/none never allows a disruption (maxUnavailable 0)", "shop/all never allows a disruption (minAvailable 3 of 3 pods)", "shop/ill allows no disruption now", "do-not-disrupt keep their nodes until the annotation is gone: shop/big"} {
 		if !strings.Contains(notes, want) {
 			t.Errorf("no %q in\n%s", want, notes)
+		}
+	}
+	if strings.Contains(notes, "shop/fine") {
+		t.Errorf("a budget that lets pods go is in\n%s", notes)
+	}
+}
+
+// usagesOf are what a subscription uses of the family of the D v5 sizes and of all
+// sizes.
+func usagesOf(t *testing.T, used, family, regional int64) []instancetype.Usage {
+	t.Helper()
+	u, err := ParseUsage("usages", fmt.Appendf(nil, `{"value": [
+		{"currentValue": %d, "limit": %d, "name": {"value": "standardDSv5Family", "localizedValue": "Standard DSv5 Family vCPUs"}},
+		{"currentValue": "%d", "limit": "%d", "name": {"value": "cores", "localizedValue": "Total Regional vCPUs"}}]}`, used, family, used, regional))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// A move buys what the region's quotas have left, with what the nodes that go give
+// back, and says what is missing at the beginning.
+func TestMoveStaysWithinQuotas(t *testing.T) {
+	// The web nodes have 16 vCPUs, the system node 2.
+	for name, x := range map[string]struct {
+		used, family, regional int64
+		fixed                  int
+		blocks                 bool
+		refused                int // by quota
+		notes                  string
+	}{
+		"enough":                     {18, 100, 100, 0, false, 0, ""},
+		"more fixed nodes than fit":  {18, 97, 100, 20, true, 0, "DSv5 Family vCPUs: the fixed nodes need 80 vCPUs and 79 of 97 are left"},
+		"fixed nodes fit exactly":    {20, 100, 100, 20, false, 0, ""},
+		"nothing before a node goes": {18, 100, 18, 0, true, 0, "Total Regional vCPUs: the smallest of the machines needs"},
+		"nothing even afterwards":    {18, 100, 1, 0, false, 1, ""},
+		"a family that is full":      {100, 100, 200, 0, false, 0, ""},
+		"of the fixed nodes' family": {100, 100, 200, 1, true, 0, "DSv5 Family vCPUs: the fixed nodes need 4 vCPUs and 0 of 100 are left"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src := read(t, twoPools)
+			more, err := ReadManifestText("proposal", []byte(webNodePool), at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mv := Move{Gone: ofPool("web"), Provision: x.fixed == 0, Usages: usagesOf(t, x.used, x.family, x.regional)}
+			if x.fixed > 0 {
+				mv.Fixed = []FixedNodes{{Pool: "fixed", Size: "standard_d4s_v5", Count: x.fixed}}
+			} else {
+				src.With(more)
+			}
+			m, err := Simulate(src, mv, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if blocked := m.BlockedByQuota(); (blocked != "") != x.blocks {
+				t.Errorf("blocked by %q, want %v", blocked, x.blocks)
+			}
+			if notes := strings.Join(m.Plan.Notes, "\n"); !strings.Contains(notes, x.notes) || x.notes == "" && strings.Contains(notes, "vCPUs") {
+				t.Errorf("notes %q, want %q", notes, x.notes)
+			}
+			refused := 0
+			for _, r := range m.Plan.Refused {
+				if r.Code == "Quota" {
+					refused += len(r.Pods)
+				}
+			}
+			if refused != x.refused {
+				t.Errorf("%d pods refused by quota, want %d: %+v", refused, x.refused, m.Plan.Refused)
+			}
+			for _, q := range m.Quotas {
+				if end := q.Used + q.Fixed + q.Machines - q.Freed; q.Machines > 0 && end > q.Limit {
+					t.Errorf("the plan ends with %d of %d in use: %+v", end, q.Limit, q)
+				}
+				if q.Name == "cores" && q.Freed != 16 {
+					t.Errorf("the nodes that go give back %d vCPUs, not 16", q.Freed)
+				}
+			}
+		})
+	}
+}
+
+// Nodes that a fixed pool has already are not created again.
+func TestFixedNodesThatAreThere(t *testing.T) {
+	src := read(t, twoPools)
+	for _, n := range src.Objects.Nodes {
+		n.Labels["kubernetes.azure.com/agentpool"] = n.Labels["agentpool"]
+	}
+	m, err := Simulate(src, Move{Gone: func(*corev1.Node) bool { return false }, Fixed: []FixedNodes{{Pool: "web", Size: "Standard_D8s_v5", Count: 3}, {Pool: "system", Size: "Standard_D2s_v3", Count: 1}}, Usages: usagesOf(t, 18, 100, 100)}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const d2, d8 = 0.096, 0.384
+	if math.Abs(m.AfterUSDPerHour-(d2+3*d8)) > 1e-9 {
+		t.Errorf("$%.4f afterwards, want three D8s and one D2s", m.AfterUSDPerHour)
+	}
+	for _, q := range m.Quotas {
+		if q.Fixed != 8 {
+			t.Errorf("one more node takes %d vCPUs of %s", q.Fixed, q.Name)
 		}
 	}
 }

@@ -31,6 +31,11 @@ func readUsage(path string) ([]instancetype.Usage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the usages: %w", err)
 	}
+	return ParseUsage(path, data)
+}
+
+// ParseUsage is for usages that were read already; path is for messages.
+func ParseUsage(path string, data []byte) ([]instancetype.Usage, error) {
 	var list []azUsage
 	if err := json.Unmarshal(data, &list); err != nil {
 		var page struct {
@@ -66,22 +71,30 @@ func (s *Source) addQuotas(path, region string) error {
 	if err != nil {
 		return err
 	}
+	if s.Objects.Quotas, err = quotasOf(usages, region); err != nil {
+		return fmt.Errorf("usages in %s: %w", path, err)
+	}
+	return nil
+}
+
+// quotasOf are the vCPU quotas among the usages of a region.
+func quotasOf(usages []instancetype.Usage, region string) ([]snapshot.Quota, error) {
 	table, _, err := offline(region)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.Objects.Quotas = nil
+	var out []snapshot.Quota
 	for _, q := range table.Quotas(usages) {
 		counted := []string{karpv1.CapacityTypeOnDemand}
 		if q.Spot {
 			counted = []string{karpv1.CapacityTypeSpot}
 		}
-		s.Objects.Quotas = append(s.Objects.Quotas, snapshot.Quota{
+		out = append(out, snapshot.Quota{
 			Name: q.Name, Title: q.Title, Advice: q.Advice, Used: q.Used, Limit: q.Limit, CapacityTypes: counted, Charges: q.VCPUs,
 		})
 	}
-	if len(s.Objects.Quotas) == 0 {
-		return fmt.Errorf("usages in %s: none is a vCPU quota of a size in region %s", path, region)
+	if len(out) == 0 {
+		return nil, fmt.Errorf("none is a vCPU quota of a size in region %s", region)
 	}
-	return nil
+	return out, nil
 }

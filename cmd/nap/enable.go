@@ -132,7 +132,11 @@ func (e *enabling) run(ctx context.Context, w io.Writer) error {
 	if given, ok := body["nodePools"].(string); ok {
 		text = given
 	}
-	m, err := simulateEnable(ctx, name, p.Pools, text)
+	region, usages, err := c.usages(ctx, id)
+	if err != nil {
+		return err
+	}
+	m, err := simulateEnable(ctx, name, p.Pools, text, plan.Move{Region: region, Usages: usages})
 	if err != nil {
 		return err
 	}
@@ -191,8 +195,8 @@ func (e *enabling) show(w io.Writer, p *proposal, m *plan.MoveReport) error {
 }
 
 // simulateEnable plans for the cluster without the nodes of some pools and with
-// the given NodePools.
-func simulateEnable(ctx context.Context, cluster string, pools []string, nodePools string) (*plan.MoveReport, error) {
+// the given NodePools; move says where, and within which quotas.
+func simulateEnable(ctx context.Context, cluster string, pools []string, nodePools string, move plan.Move) (*plan.MoveReport, error) {
 	src, err := readCluster(ctx, cluster)
 	if err != nil {
 		return nil, err
@@ -203,9 +207,9 @@ func simulateEnable(ctx context.Context, cluster string, pools []string, nodePoo
 		return nil, err
 	}
 	src.With(more)
-	return plan.Simulate(src, plan.Move{Provision: true, Gone: func(n *corev1.Node) bool {
-		return slices.Contains(pools, n.Labels["kubernetes.azure.com/agentpool"])
-	}}, plan.Options{})
+	move.Provision = true
+	move.Gone = func(n *corev1.Node) bool { return slices.Contains(pools, n.Labels["kubernetes.azure.com/agentpool"]) }
+	return plan.Simulate(src, move, plan.Options{})
 }
 
 // switchOn sets the mode to Auto and nothing else.

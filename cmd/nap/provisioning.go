@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/nap-aks/nap/azure/instancetype"
 	"github.com/nap-aks/nap/local"
 	"github.com/nap-aks/nap/plan"
 )
@@ -274,7 +275,11 @@ func disableProvisioning(ctx context.Context, w io.Writer, cluster string, fixed
 	if err != nil {
 		return err
 	}
-	m, err := plan.Simulate(src, plan.Move{Gone: func(n *corev1.Node) bool { _, ok := n.Labels[nodePoolLabel]; return ok }, Fixed: fixed}, plan.Options{Quick: true})
+	region, usages, err := c.usages(ctx, id)
+	if err != nil {
+		return err
+	}
+	m, err := plan.Simulate(src, plan.Move{Gone: func(n *corev1.Node) bool { _, ok := n.Labels[nodePoolLabel]; return ok }, Fixed: fixed, Region: region, Usages: usages}, plan.Options{Quick: true})
 	if err != nil {
 		return err
 	}
@@ -306,8 +311,28 @@ func disableProvisioning(ctx context.Context, w io.Writer, cluster string, fixed
 	return c.follow(ctx, w, id, h.Get("Azure-AsyncOperation"), name+": node auto-provisioning is off (mode Manual).", "aborting: mode Auto and the NodePools are put back as they were")
 }
 
-// mayMove refuses to begin what would leave pods without a place.
+// usages reads what the subscription uses of its compute quotas in a cluster's
+// region.
+func (c *armClient) usages(ctx context.Context, cluster string) (region string, list []instancetype.Usage, err error) {
+	var have struct{ Location string }
+	if _, err := c.do(ctx, http.MethodGet, cluster, nil, &have); err != nil {
+		return "", nil, err
+	}
+	path := "/subscriptions/" + c.sub + "/providers/Microsoft.Compute/locations/" + have.Location + "/usages"
+	var body json.RawMessage
+	if _, err := c.do(ctx, http.MethodGet, path, nil, &body); err != nil {
+		return "", nil, fmt.Errorf("reading the subscription's compute usages: %w", err)
+	}
+	list, err = plan.ParseUsage(path, body)
+	return have.Location, list, err
+}
+
+// mayMove refuses to begin what would leave pods without a place, or what quotas
+// do not let begin.
 func mayMove(m *plan.MoveReport, force bool, hint string) error {
+	if short := m.BlockedByQuota(); short != "" && !force {
+		return fmt.Errorf("%s; or begin all the same with --force", short)
+	}
 	on := map[string]bool{}
 	for _, g := range m.Gone {
 		for _, p := range g.Pods {
