@@ -40,7 +40,7 @@ func someone(a *armtest.Azure, clientID, role, scope string) string {
 		}
 	}
 	// It was put into etcd behind the server's back, which sees it soon.
-	for range 200 {
+	for range 3000 {
 		if tok, _ := a.TryToken(clientID, "pw"); tok != "" {
 			return "Bearer " + tok
 		}
@@ -120,7 +120,7 @@ func TestRoles(t *testing.T) {
 
 func eventually(t *testing.T, f func() bool) {
 	t.Helper()
-	for range 200 {
+	for range 3000 {
 		if f() {
 			return
 		}

@@ -88,7 +88,7 @@ func inProgress(a *armtest.Azure, r armtest.Reply, want string) {
 		a.T.Fatalf("%d %s", r.Status, r.Body)
 	}
 	last := ""
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if last = a.Do("GET", r.Header.Get("Azure-AsyncOperation"), nil).Body; strings.Contains(last, want) {
 			return
 		}

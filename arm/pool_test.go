@@ -169,7 +169,7 @@ func TestScaleInCanBeAborted(t *testing.T) {
 	f := newFixedPools(t, 2, nil)
 	f.m.Hold(true)
 	r := f.put(map[string]any{"count": 1})
-	for i := 0; i < 200 && !slices.Equal(f.nodes(), []string{"000@1.35.6", "001@1.35.6!"}); i++ {
+	for i := 0; i < 3000 && !slices.Equal(f.nodes(), []string{"000@1.35.6", "001@1.35.6!"}); i++ {
 		time.Sleep(20 * time.Millisecond)
 	}
 	f.expect("while it drains", "000@1.35.6", "001@1.35.6!")
@@ -383,7 +383,7 @@ func TestUpgradeCanBeAborted(t *testing.T) {
 	f.MustSucceed(f.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"kubernetesVersion": "1.36.3"}}))
 	f.m.Hold(true)
 	r := f.put(map[string]any{"orchestratorVersion": "1.36.3"})
-	for i := 0; i < 200 && !slices.Equal(f.nodes(), []string{"000@1.35.6!", "001@1.35.6"}); i++ {
+	for i := 0; i < 3000 && !slices.Equal(f.nodes(), []string{"000@1.35.6!", "001@1.35.6"}); i++ {
 		time.Sleep(20 * time.Millisecond)
 	}
 	f.expect("while it drains", "000@1.35.6!", "001@1.35.6")

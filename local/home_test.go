@@ -175,7 +175,7 @@ func TestChildIsKeptRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := p.waitReady(ctx); err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestChildIsKeptRunning(t *testing.T) {
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the child to be back", 10*time.Second, func() error {
+	eventually(t, "the child to be back", time.Minute, func() error {
 		if c := g.list()[0]; c.PID == 0 || c.PID == first || c.Restarts != 1 || !strings.Contains(c.LastExit, "killed") {
 			return fmt.Errorf("%+v", c)
 		}
@@ -226,7 +226,7 @@ func TestChildrenDieWithTheSupervisor(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	eventually(t, "the child to be gone", 5*time.Second, func() error {
+	eventually(t, "the child to be gone", time.Minute, func() error {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
 		if err != nil || strings.Contains(string(b), ") Z ") {
 			return nil

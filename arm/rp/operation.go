@@ -159,7 +159,12 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // Wait returns when all operations have stopped being driven, after ctx ended.
-func (e *Engine) Wait() { e.group.Wait() }
+func (e *Engine) Wait() {
+	e.mu.Lock()
+	e.ctx = nil // nothing starts while others are waited for
+	e.mu.Unlock()
+	e.group.Wait()
+}
 
 func signal(c chan struct{}) {
 	select {

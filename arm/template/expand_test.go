@@ -411,7 +411,7 @@ func TestBombs(t *testing.T) {
 			if !errors.As(err, &e) || len(e.Message) > 4096 {
 				t.Errorf("error %T of %d bytes", err, len(err.Error()))
 			}
-			if took := time.Since(start); took > 20*time.Second { // well under one second on an idle machine
+			if took := time.Since(start); took > time.Minute { // well under one second on an idle machine
 				t.Errorf("took %v: %v", took, err)
 			}
 		})
@@ -429,7 +429,7 @@ func TestTwoHundredResources(t *testing.T) {
 	}
 	start := time.Now()
 	g := mustExpand(t, wrap(`"resources":[`+strings.Join(rs, ",")+`]`), nil)
-	if took := time.Since(start); len(g.Resources) != 200 || took > 5*time.Second {
+	if took := time.Since(start); len(g.Resources) != 200 || took > time.Minute {
 		t.Errorf("%d resources in %v", len(g.Resources), took)
 	}
 }

@@ -201,7 +201,7 @@ func (f *fixture) scan() []string {
 // settle waits until the informers have what the fake API has.
 func (f *fixture) settle() {
 	f.t.Helper()
-	for range 500 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		nodes, err := f.cloud.client.CoreV1().Nodes().List(f.s.ctx, metav1.ListOptions{})
 		if err != nil {
 			f.t.Fatal(err)
@@ -361,7 +361,7 @@ func TestScaleDown(t *testing.T) {
 			f.expect("before the time", f.scan())
 			f.ahead += 2 * time.Second
 			got := f.scan()
-			for range 1500 { // a node is emptied beside the loop
+			for end := time.Now().Add(time.Minute); time.Now().Before(end); { // a node is emptied beside the loop
 				if len(got) >= len(x.want) && len(x.want) > 0 {
 					break
 				}
