@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"regexp"
@@ -84,18 +85,34 @@ type request struct {
 	Now        time.Time                  `json:"now"`
 	Seed       string                     `json:"seed"`
 	Tags       map[string]string          `json:"tags,omitempty"`
-	Format     string                     `json:"-"`
+	// Linked are the templates that come with one of a template spec, by path;
+	// Path is this one's.
+	Linked map[string]string `json:"linked,omitempty"`
+	Path   string            `json:"path,omitempty"`
+	// Link is the templateLink, if there was one.
+	Link   json.RawMessage `json:"link,omitempty"`
+	Format string          `json:"-"`
 }
 
-func (p *Provider) decode(raw []byte, id rp.ID) (*request, error) {
+// decode reads a deployment's body; parent is the deployment that it is nested
+// in, if any.
+func (p *Provider) decode(ctx context.Context, caller rp.Principal, raw []byte, id rp.ID, parent *request) (*request, error) {
 	b, err := template.DecodeDeploymentBody(raw)
 	if err != nil {
 		return nil, templateError(err)
 	}
-	if b.Template == nil {
-		if b.TemplateLink != nil {
-			return nil, rp.BadRequest("InvalidTemplateLink", "This Resource Manager fetches no templates (templateLink): send the template itself in properties.template.").At("properties.templateLink")
+	text, at := string(b.Template), ""
+	var linked map[string]string
+	switch {
+	case b.Template != nil && b.TemplateLink != nil:
+		return nil, rp.BadRequest("InvalidDeployment", "The deployment '%s' has a template and a templateLink; only one of them can be meant.", id.Name()).At("properties.templateLink")
+	case b.Template != nil && parent != nil:
+		linked, at = parent.Linked, parent.Path
+	case b.TemplateLink != nil:
+		if text, linked, at, err = p.linked(ctx, caller, b.TemplateLink, parent); err != nil {
+			return nil, err
 		}
+	case b.Template == nil:
 		return nil, rp.BadRequest("InvalidRequestContent", "The request content has no properties.template.").At("properties.template")
 	}
 	if id.ResourceGroup == "" {
@@ -108,10 +125,38 @@ func (p *Provider) decode(raw []byte, id rp.ID) (*request, error) {
 	} else if b.Location != "" {
 		return nil, rp.BadRequest("InvalidDeployment", "The 'location' property is not allowed for '%s' at resource group scope.", id.Name()).At("location")
 	}
-	return &request{Template: string(b.Template), Parameters: b.Parameters, Mode: b.Mode, Location: rp.NormalizeLocation(b.Location), Now: p.env.Now().UTC(), Seed: rp.NewGUID(), Tags: b.Tags, Format: b.ResultFormat}, nil
+	return &request{Template: text, Linked: linked, Path: at, Link: b.TemplateLink, Parameters: b.Parameters, Mode: b.Mode, Location: rp.NormalizeLocation(b.Location), Now: p.env.Now().UTC(), Seed: rp.NewGUID(), Tags: b.Tags, Format: b.ResultFormat}, nil
 }
 
-func (p *Provider) expand(ctx context.Context, id rp.ID, caller rp.Principal, q *request) (*template.Template, *template.Graph, error) {
+// madeGroups are resource groups that a deployment makes and that need not be
+// there yet, by lower-case name.
+type madeGroups map[string]template.ResourceGroup
+
+// with adds those that a template makes.
+func (m madeGroups) with(g *template.Graph) madeGroups {
+	out := maps.Clone(m)
+	if out == nil {
+		out = madeGroups{}
+	}
+	for i := range g.Resources {
+		r := &g.Resources[i]
+		if r.Existing || !r.Condition || !strings.EqualFold(r.Type, groupType) {
+			continue
+		}
+		made := template.ResourceGroup{Name: r.Name, Location: rp.NormalizeLocation(r.Location), Tags: map[string]string{}}
+		if body, err := rp.DecodeBody(r.Body); err == nil {
+			for k, v := range body.Map("tags") {
+				if s, ok := v.(string); ok {
+					made.Tags[k] = s
+				}
+			}
+		}
+		out[strings.ToLower(r.Name)] = made
+	}
+	return out
+}
+
+func (p *Provider) expand(ctx context.Context, id rp.ID, caller rp.Principal, q *request, made madeGroups) (*template.Template, *template.Graph, error) {
 	t, err := template.Parse([]byte(q.Template))
 	if err != nil {
 		return nil, nil, templateError(err)
@@ -123,12 +168,16 @@ func (p *Provider) expand(ctx context.Context, id rp.ID, caller rp.Principal, q 
 			return nil, nil, err
 		}
 		if g == nil {
-			return nil, nil, rp.NotFound(id.Group())
-		}
-		scope.ResourceGroup = template.ResourceGroup{Name: g.ParsedID().ResourceGroup, Location: g.Doc.Str("location"), ManagedBy: g.Doc.Str("managedBy"), Tags: map[string]string{}}
-		for k, v := range g.Doc.Map("tags") {
-			if s, ok := v.(string); ok {
-				scope.ResourceGroup.Tags[k] = s
+			var ok bool
+			if scope.ResourceGroup, ok = made[strings.ToLower(id.ResourceGroup)]; !ok {
+				return nil, nil, rp.NotFound(id.Group())
+			}
+		} else {
+			scope.ResourceGroup = template.ResourceGroup{Name: g.ParsedID().ResourceGroup, Location: g.Doc.Str("location"), ManagedBy: g.Doc.Str("managedBy"), Tags: map[string]string{}}
+			for k, v := range g.Doc.Map("tags") {
+				if s, ok := v.(string); ok {
+					scope.ResourceGroup.Tags[k] = s
+				}
 			}
 		}
 	}
@@ -199,14 +248,15 @@ func (r runtime) List(function, id, apiVersion string, input []byte) ([]byte, er
 
 // preflight checks what can be checked of a deployment's resources before
 // anything is written.
-func (p *Provider) preflight(ctx context.Context, caller rp.Principal, g *template.Graph) error {
+func (p *Provider) preflight(ctx context.Context, caller rp.Principal, g *template.Graph, rq *request, made madeGroups) error {
+	made = made.with(g)
 	var bad []rp.Error
 	for i := range g.Resources {
 		r := &g.Resources[i]
 		if r.Existing || !r.Condition {
 			continue
 		}
-		err := p.preflightOne(ctx, caller, r)
+		err := p.preflightOne(ctx, caller, r, rq, made)
 		if err == nil {
 			continue
 		}
@@ -237,7 +287,7 @@ func (p *Provider) preflight(ctx context.Context, caller rp.Principal, g *templa
 	return e
 }
 
-func (p *Provider) preflightOne(ctx context.Context, caller rp.Principal, r *template.Resource) error {
+func (p *Provider) preflightOne(ctx context.Context, caller rp.Principal, r *template.Resource, parent *request, made madeGroups) error {
 	id, err := rp.ParseID(r.ID)
 	if err != nil {
 		return rp.BadRequest("InvalidTemplate", "%v", err)
@@ -253,20 +303,21 @@ func (p *Provider) preflightOne(ctx context.Context, caller rp.Principal, r *tem
 		if r.Deferred {
 			return nil
 		}
-		q, err := p.decode(r.Body, id)
+		q, err := p.decode(ctx, caller, r.Body, id, parent)
 		if err != nil {
 			return err
 		}
 		if id.ResourceGroup != "" {
-			if g, err := p.env.Store.Get(ctx, id.Group()); err != nil || g == nil {
-				return err // made by this very deployment
+			g, err := p.env.Store.Get(ctx, id.Group())
+			if _, ok := made[strings.ToLower(id.ResourceGroup)]; err != nil || g == nil && !ok {
+				return err // made by another nested deployment, or by nobody: seen when it is deployed
 			}
 		}
-		_, g, err := p.expand(ctx, id, caller, q)
+		_, g, err := p.expand(ctx, id, caller, q, made)
 		if err != nil {
 			return err
 		}
-		return p.preflight(ctx, caller, g)
+		return p.preflight(ctx, caller, g, q, made)
 	}
 	if r.Deferred || t.Virtual {
 		return nil
@@ -345,6 +396,9 @@ func (p *Provider) shown(t *template.Template, g *template.Graph, q *request) rp
 	})
 	d := rp.Doc{"properties": map[string]any{"templateHash": t.Hash(), "parameters": params, "mode": q.Mode, "provisioningState": "Accepted", "timestamp": q.Now.Format(time.RFC3339Nano),
 		"duration": "PT0S", "correlationId": rp.NewGUID(), "providers": providers, "dependencies": deps}}
+	if link, err := rp.DecodeBody(q.Link); err == nil && len(link) > 0 {
+		d.Set(map[string]any(link), "properties", "templateLink")
+	}
 	if q.Location != "" {
 		d["location"] = q.Location
 	}
@@ -371,7 +425,7 @@ func (p *Provider) scopeExists(ctx context.Context, id rp.ID) error {
 
 // putDeployment accepts a deployment; the work is done by its operation.
 func (p *Provider) putDeployment(ctx context.Context, q *rp.Request) (*rp.Response, error) {
-	res, err := p.startDeployment(ctx, q.Caller, q.ID, q.APIVersion, q.Raw, true)
+	res, err := p.startDeployment(ctx, q.Caller, q.ID, q.APIVersion, q.Raw, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -379,20 +433,22 @@ func (p *Provider) putDeployment(ctx context.Context, q *rp.Request) (*rp.Respon
 	return &rp.Response{Status: res.Status, Body: d, Op: res.Op}, err
 }
 
-func (p *Provider) startDeployment(ctx context.Context, caller rp.Principal, id rp.ID, apiVersion string, raw []byte, checkFirst bool) (*rp.PutResult, error) {
+// startDeployment writes a deployment down, which starts it. One that is nested
+// in another was checked with that one.
+func (p *Provider) startDeployment(ctx context.Context, caller rp.Principal, id rp.ID, apiVersion string, raw []byte, parent *request) (*rp.PutResult, error) {
 	if err := p.scopeExists(ctx, id); err != nil {
 		return nil, err
 	}
-	rq, err := p.decode(raw, id)
+	rq, err := p.decode(ctx, caller, raw, id, parent)
 	if err != nil {
 		return nil, err
 	}
-	t, g, err := p.expand(ctx, id, caller, rq)
+	t, g, err := p.expand(ctx, id, caller, rq, nil)
 	if err != nil {
 		return nil, err
 	}
-	if checkFirst {
-		if err := p.preflight(ctx, caller, g); err != nil {
+	if parent == nil {
+		if err := p.preflight(ctx, caller, g, rq, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -501,7 +557,7 @@ func (p *Provider) graphOf(ctx context.Context, r *rp.Record, caller rp.Principa
 	if g != nil {
 		return g, &rq, nil
 	}
-	_, g, err := p.expand(ctx, r.ParsedID(), caller, &rq)
+	_, g, err := p.expand(ctx, r.ParsedID(), caller, &rq, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -592,7 +648,7 @@ func (p *Provider) stepDeployment(ctx context.Context, op *rp.Operation) (rp.Ste
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
-				x, err := p.send(ctx, op, g, i)
+				x, err := p.send(ctx, op, g, i, rq)
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
@@ -714,11 +770,11 @@ func runtimeError(err error) error {
 
 // send puts one resource. It gives its progress, or nil when another operation
 // is in the way and it has to be tried again.
-func (p *Provider) send(ctx context.Context, op *rp.Operation, g *template.Graph, i int) (*progress, error) {
+func (p *Provider) send(ctx context.Context, op *rp.Operation, g *template.Graph, i int, rq *request) (*progress, error) {
 	res := &g.Resources[i]
 	now := p.env.Now().UTC()
 	x := &progress{State: rp.Succeeded, Start: now, End: now, Status: "OK"}
-	result, err := p.putResource(ctx, op.Caller, g, i)
+	result, err := p.putResource(ctx, op.Caller, g, i, rq)
 	if err != nil {
 		e := rp.AsError(err)
 		busy := e.Code == "OperationNotAllowed" && e.Status == 409 || e.Code == "AnotherOperationInProgress" || e.Code == "DeploymentActive" || e.Code == "ConflictingConcurrentWriteNotAllowed"
@@ -740,7 +796,7 @@ func (p *Provider) send(ctx context.Context, op *rp.Operation, g *template.Graph
 	return x, nil
 }
 
-func (p *Provider) putResource(ctx context.Context, caller rp.Principal, g *template.Graph, i int) (*rp.PutResult, error) {
+func (p *Provider) putResource(ctx context.Context, caller rp.Principal, g *template.Graph, i int, rq *request) (*rp.PutResult, error) {
 	res := &g.Resources[i]
 	raw, err := g.Resolve(i, runtime{ctx, p.env, caller})
 	if err != nil {
@@ -758,7 +814,7 @@ func (p *Provider) putResource(ctx context.Context, caller rp.Principal, g *temp
 		return nil, err
 	}
 	if t.Name == deploymentType {
-		return p.startDeployment(ctx, caller, id, res.APIVersion, raw, false)
+		return p.startDeployment(ctx, caller, id, res.APIVersion, raw, rq)
 	}
 	body, err := rp.DecodeBody(raw)
 	if err != nil {
@@ -946,15 +1002,15 @@ func (p *Provider) validate(ctx context.Context, q *rp.Request) (*rp.Response, e
 	if err := p.scopeExists(ctx, q.ID); err != nil {
 		return nil, err
 	}
-	rq, err := p.decode(q.Raw, q.ID)
+	rq, err := p.decode(ctx, q.Caller, q.Raw, q.ID, nil)
 	if err != nil {
 		return nil, err
 	}
-	t, g, err := p.expand(ctx, q.ID, q.Caller, rq)
+	t, g, err := p.expand(ctx, q.ID, q.Caller, rq, nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.preflight(ctx, q.Caller, g); err != nil {
+	if err := p.preflight(ctx, q.Caller, g, rq, nil); err != nil {
 		return nil, err
 	}
 	d := p.shown(t, g, rq)

@@ -80,6 +80,7 @@ func New(env *rp.Env) *Provider {
 	env.Engine.Register("DeleteGroup", rp.Kind{Step: p.stepDeleteGroup, Failed: p.groupNotDeleted})
 	p.addFeatures()
 	p.addDeployments()
+	p.addSpecs()
 	return p
 }
 

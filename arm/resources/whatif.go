@@ -18,11 +18,11 @@ func (p *Provider) whatIf(ctx context.Context, q *rp.Request) (*rp.Response, err
 	if err := p.scopeExists(ctx, q.ID); err != nil {
 		return nil, err
 	}
-	rq, err := p.decode(q.Raw, q.ID)
+	rq, err := p.decode(ctx, q.Caller, q.Raw, q.ID, nil)
 	if err != nil {
 		return nil, err
 	}
-	_, g, err := p.expand(ctx, q.ID, q.Caller, rq)
+	_, g, err := p.expand(ctx, q.ID, q.Caller, rq, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -48,12 +48,35 @@ func (p *Provider) whatIf(ctx context.Context, q *rp.Request) (*rp.Response, err
 	return &rp.Response{Status: http.StatusAccepted, Op: op, OnlyLocation: true}, nil
 }
 
+// prediction gathers the changes of a deployment and of those nested in it.
+type prediction struct {
+	*Provider
+	caller rp.Principal
+	idOnly bool
+	seen   map[string]bool
+	out    []any
+}
+
 func (p *Provider) changes(ctx context.Context, q *rp.Request, rq *request, g *template.Graph) ([]any, error) {
-	if err := p.preflight(ctx, q.Caller, g); err != nil {
+	if err := p.preflight(ctx, q.Caller, g, rq, nil); err != nil {
 		return nil, err
 	}
-	var out []any
-	seen := map[string]bool{}
+	w := &prediction{Provider: p, caller: q.Caller, idOnly: strings.EqualFold(rq.Format, "ResourceIdOnly"), seen: map[string]bool{}, out: []any{}}
+	if err := w.visit(ctx, g, rq, nil); err != nil {
+		return nil, err
+	}
+	if q.ID.ResourceGroup == "" {
+		return w.out, nil
+	}
+	err := w.others(ctx, q.ID.Group(), rq)
+	return w.out, err
+}
+
+// visit predicts a template's resources. What of a body needs deployed
+// resources is read from them as they are now; where they are not there yet,
+// the expression stands for its value.
+func (w *prediction) visit(ctx context.Context, g *template.Graph, rq *request, made madeGroups) error {
+	made = made.with(g)
 	for i := range g.Resources {
 		r := &g.Resources[i]
 		if r.Existing || !r.Condition {
@@ -61,76 +84,129 @@ func (p *Provider) changes(ctx context.Context, q *rp.Request, rq *request, g *t
 		}
 		id, err := rp.ParseID(r.ID)
 		if err != nil {
-			return nil, rp.BadRequest("InvalidTemplate", "%v", err)
+			return rp.BadRequest("InvalidTemplate", "%v", err)
 		}
-		t, err := p.env.TypeOf(id)
+		t, err := w.env.TypeOf(id)
 		if err != nil {
-			return nil, err
+			return err
+		}
+		raw, known := r.Body, !r.Deferred
+		if r.Deferred {
+			if now, err := g.Resolve(i, runtime{ctx, w.env, w.caller}); err == nil {
+				raw, known = now, true
+			}
 		}
 		if t.Name == deploymentType {
-			continue
+			err = w.nested(ctx, id, raw, known, rq, made)
+		} else {
+			err = w.resource(ctx, id, t, r, raw)
 		}
-		seen[id.Key()] = true
-		old, err := p.env.Store.Get(ctx, id)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		body, err := rp.DecodeBody(r.Body)
-		if err != nil {
-			return nil, err
-		}
-		body["apiVersion"], body["id"], body["name"], body["type"] = r.APIVersion, r.ID, id.Name(), t.Name
-		if id.ResourceGroup != "" {
-			body["resourceGroup"] = id.ResourceGroup
-		}
-		change := map[string]any{"resourceId": r.ID, "changeType": "Create", "after": body}
-		if old != nil {
-			before, err := p.env.Render(ctx, t, old, r.APIVersion)
-			if err != nil {
-				return nil, err
-			}
-			before["apiVersion"] = r.APIVersion
-			sent := body.Clone()
-			for _, k := range []string{"apiVersion", "id", "name", "type", "resourceGroup"} {
-				delete(sent, k)
-			}
-			after := rp.MergePut(before, sent)
-			delta := difference(before, after, sent)
-			change["before"], change["after"], change["changeType"] = before, after, "NoChange"
-			if len(delta) > 0 {
-				change["changeType"], change["delta"] = "Modify", delta
-			}
-		}
-		out = append(out, change)
 	}
-	if q.ID.ResourceGroup == "" {
-		return out, nil
+	return nil
+}
+
+// nested predicts a nested deployment, as far as its parameters are known.
+func (w *prediction) nested(ctx context.Context, id rp.ID, raw json.RawMessage, known bool, parent *request, made madeGroups) error {
+	unknown := func(why string) error {
+		w.out = append(w.out, map[string]any{"resourceId": id.String(), "changeType": "Unsupported", "unsupportedReason": why})
+		return nil
 	}
-	rs, err := p.env.InGroup(ctx, q.ID.Group(), false)
+	if !known {
+		return unknown("What this nested deployment changes is known only once the resources exist that its parameters are read from.")
+	}
+	q, err := w.decode(ctx, w.caller, raw, id, parent)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	_, g, err := w.expand(ctx, id, w.caller, q, made)
+	if err != nil && rp.AsError(err).Code == "ResourceGroupNotFound" {
+		return unknown("The resource group '" + id.ResourceGroup + "' does not exist yet, and this template does not make it.")
+	}
+	if err != nil {
+		return err
+	}
+	return w.visit(ctx, g, q, made)
+}
+
+func (w *prediction) resource(ctx context.Context, id rp.ID, t *rp.Type, r *template.Resource, raw json.RawMessage) error {
+	w.seen[id.Key()] = true
+	old, err := w.env.Store.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	if w.idOnly {
+		change := "Create"
+		if old != nil {
+			change = "Deploy"
+		}
+		w.out = append(w.out, map[string]any{"resourceId": r.ID, "changeType": change})
+		return nil
+	}
+	body, err := rp.DecodeBody(raw)
+	if err != nil {
+		return err
+	}
+	body["apiVersion"], body["id"], body["name"], body["type"] = r.APIVersion, r.ID, id.Name(), t.Name
+	if id.ResourceGroup != "" {
+		body["resourceGroup"] = id.ResourceGroup
+	}
+	change := map[string]any{"resourceId": r.ID, "changeType": "Create", "after": body}
+	if old != nil {
+		before, err := w.env.Render(ctx, t, old, r.APIVersion)
+		if err != nil {
+			return err
+		}
+		before["apiVersion"] = r.APIVersion
+		sent := body.Clone()
+		for _, k := range []string{"apiVersion", "id", "name", "type", "resourceGroup"} {
+			delete(sent, k)
+		}
+		after := rp.MergePut(before, sent)
+		delta := difference(before, after, sent)
+		change["before"], change["after"], change["changeType"] = before, after, "NoChange"
+		if len(delta) > 0 {
+			change["changeType"], change["delta"] = "Modify", delta
+		}
+	}
+	w.out = append(w.out, change)
+	return nil
+}
+
+// others are the resources of the group that the template says nothing of.
+func (w *prediction) others(ctx context.Context, group rp.ID, rq *request) error {
+	rs, err := w.env.InGroup(ctx, group, false)
+	if err != nil {
+		return err
 	}
 	for _, r := range rs {
 		id := r.ParsedID()
-		t, err := p.env.TypeOf(id)
+		t, err := w.env.TypeOf(id)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if seen[id.Key()] || !t.Tracked {
+		if w.seen[id.Key()] || !t.Tracked {
 			continue
 		}
-		before, err := p.env.Render(ctx, t, r, deploymentVersions[0])
-		if err != nil {
-			return nil, err
-		}
-		c := map[string]any{"resourceId": r.ID, "changeType": "Ignore", "before": before, "after": before}
+		c := map[string]any{"resourceId": r.ID, "changeType": "Ignore"}
 		if rq.Mode == "Complete" {
 			c["changeType"] = "Delete"
-			delete(c, "after")
 		}
-		out = append(out, c)
+		if !w.idOnly {
+			before, err := w.env.Render(ctx, t, r, deploymentVersions[0])
+			if err != nil {
+				return err
+			}
+			c["before"] = before
+			if rq.Mode != "Complete" {
+				c["after"] = before
+			}
+		}
+		w.out = append(w.out, c)
 	}
-	return out, nil
+	return nil
 }
 
 // difference lists what changes, looking only at what the template says.

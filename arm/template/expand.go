@@ -158,7 +158,46 @@ func (t *Template) Expand(in Input) (*Graph, error) {
 	if err := g.order(); err != nil {
 		return nil, err
 	}
-	return g, g.checkOutputs()
+	if err := g.checkOutputs(); err != nil {
+		return nil, err
+	}
+	lenient := *e
+	lenient.keep = true
+	return g, g.asserts(&lenient)
+}
+
+// asserts holds what the template asserts: before deployment as far as it is
+// known then, and all of it afterwards.
+func (g *Graph) asserts(e *env) error {
+	n := e.t.root.get("asserts")
+	if n == nil {
+		return nil
+	}
+	var failed []string
+	off := -1
+	for _, m := range n.members {
+		what, path := "assert '"+m.key+"'", "asserts."+m.key
+		e.skipped = false
+		v, err := (&frame{env: e}).value(m.val)
+		if err != nil {
+			return e.t.public(what, path, at(m.val, err))
+		}
+		if e.skipped {
+			continue
+		}
+		ok, isBool := v.(bool)
+		if !isBool {
+			return e.t.invalid(m.val.off, path, "The %s must be a Boolean, not %s", what, typeName(v))
+		}
+		if !ok {
+			failed = append(failed, "'"+m.key+"'")
+			off = max(off, m.val.off)
+		}
+	}
+	if len(failed) > 0 {
+		return e.t.invalid(off, "asserts", "The template asserts what is not so: %s evaluated to false", strings.Join(failed, ", "))
+	}
+	return nil
 }
 
 // keywords of a resource in a template that are not part of its body.
@@ -448,21 +487,58 @@ func (g *Graph) find(s string) (int, bool) {
 
 // bodies evaluates bodies and dependencies.
 func (g *Graph) bodies() error {
+	if err := g.edges(); err != nil {
+		return err
+	}
 	t := g.env.t
 	for i := range g.Resources {
 		r := &g.Resources[i]
-		what := "resource '" + r.Name + "'"
 		if r.Existing || !r.Condition {
-			r.DependsOn = nil
+			continue
+		}
+		what := "resource '" + r.Name + "'"
+		lenient := *g.env
+		lenient.keep = true
+		f := &frame{env: &lenient, loops: r.loops}
+		body, err := f.body(r)
+		if err != nil {
+			return t.public(what, "", err)
+		}
+		r.Deferred = lenient.skipped
+		if r.Body, err = g.env.meter.encode(body); err != nil {
+			return t.public(what, "", err)
+		}
+		if loc, ok := body.get("location"); ok {
+			if s, ok := loc.(string); ok && !(r.Deferred && isExpression(s)) {
+				r.Location = s
+			}
+		}
+	}
+	return nil
+}
+
+// edges works out which resource waits for which. Who depends on an existing
+// resource waits for what that depends on: it may be what makes it. A resource
+// that is not deployed is waited for by nobody, nor is what it depends on.
+func (g *Graph) edges() error {
+	t := g.env.t
+	all := make([]map[int]bool, len(g.Resources))
+	for i := range g.Resources {
+		r := &g.Resources[i]
+		if !r.Condition {
 			continue
 		}
 		f := &frame{env: g.env, loops: r.loops}
 		deps := map[int]bool{}
+		all[i] = deps
 		for _, d := range r.DependsOn { // of a serial loop
 			deps[d] = true
 		}
 		if err := g.explicit(f, r, deps); err != nil {
 			return err
+		}
+		if r.Existing {
+			continue
 		}
 		note := func(d int) {
 			if d != i {
@@ -479,31 +555,33 @@ func (g *Graph) bodies() error {
 			}
 			if f.hasRuntime(n) {
 				if err := f.dependencies(n, note); err != nil {
-					return t.public(what, "", err)
+					return t.public("resource '"+r.Name+"'", "", err)
 				}
 			}
 		}
+	}
+	for i := range g.Resources {
+		r := &g.Resources[i]
 		r.DependsOn = nil
-		for _, d := range slices.Sorted(maps.Keys(deps)) {
-			if dep := g.Resources[d]; dep.Condition && !dep.Existing {
-				r.DependsOn = append(r.DependsOn, d)
+		if r.Existing {
+			continue
+		}
+		deployed, seen := map[int]bool{}, map[int]bool{}
+		var follow func(deps map[int]bool)
+		follow = func(deps map[int]bool) {
+			for d := range deps {
+				if dep := &g.Resources[d]; !dep.Condition || seen[d] {
+					continue
+				} else if seen[d] = true; !dep.Existing {
+					deployed[d] = true
+				} else {
+					follow(all[d])
+				}
 			}
 		}
-		lenient := *g.env
-		lenient.keep = true
-		f.env = &lenient
-		body, err := f.body(r)
-		if err != nil {
-			return t.public(what, "", err)
-		}
-		r.Deferred = lenient.skipped
-		if r.Body, err = g.env.meter.encode(body); err != nil {
-			return t.public(what, "", err)
-		}
-		if loc, ok := body.get("location"); ok {
-			if s, ok := loc.(string); ok && !(r.Deferred && isExpression(s)) {
-				r.Location = s
-			}
+		follow(all[i])
+		for _, d := range slices.Sorted(maps.Keys(deployed)) {
+			r.DependsOn = append(r.DependsOn, d)
 		}
 	}
 	return nil
@@ -809,8 +887,15 @@ func (g *Graph) checkOutputs() error {
 }
 
 // Outputs evaluates the template's outputs, to be called when everything is
-// deployed. Outputs whose condition is false are left out.
-func (g *Graph) Outputs(rt Runtime) ([]Output, error) { return g.outputs(g.live(rt)) }
+// deployed. Outputs whose condition is false are left out. What the template
+// asserts is checked before.
+func (g *Graph) Outputs(rt Runtime) ([]Output, error) {
+	e := g.live(rt)
+	if err := g.asserts(e); err != nil {
+		return nil, err
+	}
+	return g.outputs(e)
+}
 
 func (g *Graph) outputs(e *env) ([]Output, error) {
 	out := []Output{}

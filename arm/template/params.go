@@ -284,6 +284,11 @@ func (f *frame) checkAllowed(allowed *node, v any, what string) error {
 func (f *frame) checkMembers(def *node, v any, what string, depth int) error {
 	switch v := v.(type) {
 	case *object:
+		if d := def.get("discriminator"); d != nil {
+			if err := f.checkVariant(d, v, what, depth); err != nil {
+				return err
+			}
+		}
 		props := def.get("properties")
 		if props != nil {
 			for _, m := range props.members {
@@ -337,4 +342,28 @@ func (f *frame) checkMembers(def *node, v any, what string, depth int) error {
 		}
 	}
 	return nil
+}
+
+// checkVariant checks an object of a tagged union: one property says which of
+// the types it is of.
+func (f *frame) checkVariant(d *node, v *object, what string, depth int) error {
+	name, mapping := d.get("propertyName").text(), d.get("mapping")
+	if name == "" || mapping == nil || mapping.kind != kindObject {
+		return failf("the discriminator of %s must have a 'propertyName' and a 'mapping'", what)
+	}
+	var kinds []string
+	for _, m := range mapping.members {
+		kinds = append(kinds, m.key)
+	}
+	got, _ := v.get(name)
+	kind, ok := got.(string)
+	if !ok {
+		return failf("%s has no property '%s', which says of which type it is: one of '%s'", what, name, strings.Join(kinds, ","))
+	}
+	for _, m := range mapping.members {
+		if m.key == kind {
+			return f.checkType(m.val, v, what, depth+1)
+		}
+	}
+	return failf("the provided value '%s' for property '%s' of %s is not valid: it is one of '%s'", clip(kind), name, what, strings.Join(kinds, ","))
 }
