@@ -98,10 +98,72 @@ type podRecord struct {
 	keysVersion int
 	created     int64 // Unix time
 	toPlace     bool  // Karpenter would provision for it
+	untried     bool  // no scheduler has looked at it yet
 }
 
 func newPodRecord(key string, p *corev1.Pod) *podRecord {
-	return &podRecord{key: key, pod: p, created: p.CreationTimestamp.Unix(), toPlace: podutils.IsProvisionable(p)}
+	return &podRecord{key: key, pod: p, created: p.CreationTimestamp.Unix(), toPlace: podutils.IsProvisionable(p), untried: Untried(p)}
+}
+
+// Untried tells whether a pod that may be scheduled has not been looked at by its
+// scheduler yet: nothing says whether there is a place for it. Pods of DaemonSets
+// and of nodes are never meant.
+func Untried(p *corev1.Pod) bool {
+	if p.Spec.NodeName != "" || p.Status.NominatedNodeName != "" || len(p.Spec.SchedulingGates) > 0 || podutils.IsTerminal(p) || podutils.IsTerminating(p) ||
+		podutils.IsOwnedByDaemonSet(p) || podutils.IsOwnedByNode(p) {
+		return false
+	}
+	return !slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled })
+}
+
+// sibling is what pods share that a scheduler cannot tell apart: when it has found
+// no place for one, it finds none for the others either.
+type sibling struct {
+	owner     types.UID
+	shape     *shape
+	scheduler string
+	priority  int32
+}
+
+// siblingOf returns false for a pod that nothing controls.
+func siblingOf(r *podRecord) (sibling, bool) {
+	o := metav1.GetControllerOfNoCopy(r.pod)
+	if o == nil {
+		return sibling{}, false
+	}
+	s := sibling{owner: o.UID, shape: r.shape, scheduler: r.pod.Spec.SchedulerName}
+	if r.pod.Spec.Priority != nil {
+		s.priority = *r.pod.Spec.Priority
+	}
+	return s, true
+}
+
+// siblingsOfRefused are pods that no scheduler has looked at, while it has found no
+// place for others like them. A large scale-up is thus planned for as a whole: the
+// scheduler takes its time to look at each of its pods.
+func (c *Cache) siblingsOfRefused() map[string]bool {
+	refused := map[sibling]bool{}
+	some := false
+	for _, r := range c.pending {
+		some = some || r.untried
+		if r.toPlace {
+			if s, ok := siblingOf(r); ok {
+				refused[s] = true
+			}
+		}
+	}
+	out := map[string]bool{}
+	if !some || len(refused) == 0 {
+		return out
+	}
+	for k, r := range c.pending {
+		if r.untried {
+			if s, ok := siblingOf(r); ok && refused[s] {
+				out[k] = true
+			}
+		}
+	}
+	return out
 }
 
 // NewCache returns an empty mirror.
@@ -272,6 +334,14 @@ func (c *Cache) release(podKey string) {
 	}
 }
 
+// Promised tells whether a pod is promised a place.
+func (c *Cache) Promised(podKey string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.promised[podKey]
+	return ok
+}
+
 // Promises returns where each promised pod is to run: node or claim name by pod key.
 func (c *Cache) Promises() map[string]string {
 	c.mu.Lock()
@@ -331,7 +401,7 @@ func (c *Cache) upsertPod(p *corev1.Pod) {
 // place, shape, labels, owners, phase and marks.
 func samePod(a, b *corev1.Pod) bool {
 	return a.UID == b.UID && podutils.IsTerminal(a) == podutils.IsTerminal(b) && podutils.IsTerminating(a) == podutils.IsTerminating(b) &&
-		podutils.IsProvisionable(a) == podutils.IsProvisionable(b) &&
+		podutils.IsProvisionable(a) == podutils.IsProvisionable(b) && Untried(a) == Untried(b) &&
 		string(appendShape(nil, a)) == string(appendShape(nil, b)) && reflect.DeepEqual(a.Labels, b.Labels) &&
 		a.Annotations[karpv1.DoNotDisruptAnnotationKey] == b.Annotations[karpv1.DoNotDisruptAnnotationKey] &&
 		reflect.DeepEqual(a.OwnerReferences, b.OwnerReferences)
@@ -619,8 +689,9 @@ func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *
 	in.Pods = make(map[string]*corev1.Pod, len(c.pending)+len(leaving))
 	out := make([]*podRecord, 0, len(c.pending)+len(leaving))
 	validator := provisioning.NewProvisioner(c.client, events.NewRecorder(discard{}), nil, nil, clocktesting.NewFakeClock(in.Snapshot.Time), nil, nil)
+	siblings := c.siblingsOfRefused()
 	for k, r := range c.pending {
-		if !r.toPlace {
+		if !r.toPlace && !siblings[k] {
 			continue
 		}
 		if to, ok := c.promised[k]; ok {

@@ -16,6 +16,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
@@ -842,5 +843,41 @@ func TestAnUnchangedCacheGivesSnapshotsCheaply(t *testing.T) {
 		if a.Closed == "" && len(a.Labels) > 0 && reflect.ValueOf(a.Labels).Pointer() != reflect.ValueOf(b.Labels).Pointer() {
 			t.Errorf("node %s was translated again without a change", a.Name)
 		}
+	}
+}
+
+func TestPodsLikeARefusedOneAreWaitingToo(t *testing.T) {
+	owned := func(by string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			yes := true
+			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: by, UID: types.UID(by), Controller: &yes}}
+		}
+	}
+	fresh := func(p *corev1.Pod) { p.Status.Conditions = nil }
+	o := base()
+	o.Pods = append(o.Pods,
+		pod("refused", owned("web")),
+		pod("alike", owned("web"), fresh),
+		pod("of-another", owned("db"), fresh),
+		pod("of-none", fresh),
+		pod("larger", owned("web"), fresh, func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("4")
+		}),
+		pod("of-another-scheduler", owned("web"), fresh, func(p *corev1.Pod) { p.Spec.SchedulerName = "mine" }),
+		pod("more-important", owned("web"), fresh, func(p *corev1.Pod) { n := int32(9); p.Spec.Priority = &n }),
+		pod("nominated", owned("web"), fresh, func(p *corev1.Pod) { p.Status.NominatedNodeName = "n" }),
+		pod("gated", owned("web"), func(p *corev1.Pod) {
+			p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}}
+			p.Status.Conditions[0].Reason = corev1.PodReasonSchedulingGated
+		}),
+	)
+	in := build(t, o)
+	var got []string
+	for key := range in.Pods {
+		got = append(got, key)
+	}
+	slices.Sort(got)
+	if want := []string{"default/alike", "default/refused"}; !slices.Equal(got, want) {
+		t.Errorf("waiting are %v, want %v", got, want)
 	}
 }

@@ -19,10 +19,13 @@ import (
 
 // Trigger asks for a pass because an object changed, as Karpenter's controller
 // of CapacityBuffers does. It never blocks.
-func (p *Provisioner) Trigger(types.UID) { p.batch.trigger() }
+func (p *Provisioner) Trigger(types.UID) { p.TriggerReconcile() }
 
 // TriggerReconcile asks for a pass for no object in particular. It never blocks.
-func (p *Provisioner) TriggerReconcile() { p.batch.trigger() }
+func (p *Provisioner) TriggerReconcile() {
+	p.batch.trigger()
+	p.batch.extend()
+}
 
 // bufferState is where a plan puts a buffer's placeholders.
 type bufferState struct{ existing, bought, refused int }

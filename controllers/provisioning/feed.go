@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -42,22 +44,29 @@ func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error
 			logger.Error(err, "following the cluster")
 		}
 	}
-	upsert := func(o client.Object) {
-		if pod, ok := o.(*corev1.Pod); ok && p.Nominate {
-			o = p.nominations.seen(pod, p.Clock.Now())
+	upsert := func(old, o client.Object) {
+		ours := false
+		if pod, ok := o.(*corev1.Pod); ok {
+			p.noteArrival(pod)
+			if p.Nominate {
+				o, ours = p.nominations.seen(pod, p.Clock.Now())
+			}
 		}
 		note(p.mirror.Upsert(o))
-		p.wake(o)
+		if !ours {
+			p.wake(old, o)
+		}
 	}
 	handler := toolscache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
 			if o, ok := obj.(client.Object); ok {
-				upsert(o)
+				upsert(nil, o)
 			}
 		},
-		UpdateFunc: func(_, obj any) {
+		UpdateFunc: func(before, obj any) {
 			if o, ok := obj.(client.Object); ok {
-				upsert(o)
+				old, _ := before.(client.Object)
+				upsert(old, o)
 			}
 		},
 		DeleteFunc: func(obj any) {
@@ -90,25 +99,77 @@ func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error
 	return nil
 }
 
+// noteArrival remembers when the scheduler last bound a pod that was promised a
+// place. The mirror has yet to be told of the pod.
+func (p *Provisioner) noteArrival(pod *corev1.Pod) {
+	if pod.Spec.NodeName != "" && p.mirror.Promised(snapshot.PodKey(pod)) {
+		p.mu.Lock()
+		p.arrived = p.Clock.Now()
+		p.mu.Unlock()
+	}
+}
+
 // wake starts a pass for what may need one: a pod that cannot be scheduled, a
-// node that is being emptied, a NodePool that may now do what it could not.
-func (p *Provisioner) wake(o client.Object) {
+// node that is being emptied, a NodePool that may now do what it could not. The
+// object was old before; nil if it is new.
+func (p *Provisioner) wake(old, o client.Object) {
 	switch o := o.(type) {
 	case *corev1.Pod:
-		if podutils.IsProvisionable(o) {
-			if p.cluster != nil {
-				p.cluster.AckPods(o)
-			}
-			p.batch.trigger()
-		}
+		before, _ := old.(*corev1.Pod)
+		p.wakeForPod(before, o)
 	case *corev1.Node:
 		p.nominations.signal() // pods may be waiting to be told of it
-		for _, t := range o.Spec.Taints {
-			if t.MatchTaint(&karpv1.DisruptedNoScheduleTaint) {
-				p.batch.trigger()
-			}
+		before, _ := old.(*corev1.Node)
+		if beingEmptied(o) && (before == nil || !beingEmptied(before)) {
+			p.batch.trigger()
+			p.batch.extend()
 		}
 	case *karpv1.NodePool:
 		p.batch.trigger()
+		p.batch.extend()
 	}
+}
+
+// wakeForPod starts a pass for a pod that cannot be scheduled and has no place
+// promised. Only news make that pass wait for more of them: a pod that appears, or
+// the first one of a workload that the scheduler refuses; all the others of that
+// workload are planned for together with it anyway.
+func (p *Provisioner) wakeForPod(old, pod *corev1.Pod) {
+	switch {
+	case snapshot.Untried(pod):
+		if old == nil || !snapshot.Untried(old) {
+			p.batch.extend()
+		}
+	case podutils.IsProvisionable(pod):
+		if p.cluster != nil {
+			p.cluster.AckPods(pod)
+		}
+		if p.mirror.Promised(snapshot.PodKey(pod)) {
+			return
+		}
+		p.batch.trigger()
+		if (old == nil || !podutils.IsProvisionable(old)) && p.firstRefused(pod) {
+			p.batch.extend()
+		}
+	}
+}
+
+// firstRefused tells whether a pod is the first of its workload that the scheduler
+// refuses since the last pass.
+func (p *Provisioner) firstRefused(pod *corev1.Pod) bool {
+	owner := metav1.GetControllerOfNoCopy(pod)
+	if owner == nil {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refusedOwners[owner.UID] {
+		return false
+	}
+	p.refusedOwners[owner.UID] = true
+	return true
+}
+
+func beingEmptied(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.MatchTaint(&karpv1.DisruptedNoScheduleTaint) })
 }

@@ -38,9 +38,9 @@ const (
 
 // nominations remembers which pods were nominated for which node.
 type nominations struct {
-	writing sync.Mutex // held while nominations are written
-
 	mu      sync.Mutex
+	written *sync.Cond           // some of the nominations being written are
+	writing map[string]int       // node to how many of its nominations are being written
 	wanted  map[string]string    // pod key to node or claim, not written yet
 	ours    map[string]string    // pod key to node, written by us
 	foreign map[string]time.Time // pod key to when a nomination of others was first seen
@@ -48,7 +48,44 @@ type nominations struct {
 }
 
 func newNominations() *nominations {
-	return &nominations{wanted: map[string]string{}, ours: map[string]string{}, foreign: map[string]time.Time{}, wake: make(chan struct{}, 1)}
+	n := &nominations{writing: map[string]int{}, wanted: map[string]string{}, ours: map[string]string{}, foreign: map[string]time.Time{}, wake: make(chan struct{}, 1)}
+	n.written = sync.NewCond(&n.mu)
+	return n
+}
+
+// take returns the wanted nominations whose node is there, by pod. From now on
+// they are being written; done has to be called for each.
+func (n *nominations) take(nodeOf map[string]string) map[string]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	due := map[string]string{}
+	for key, to := range n.wanted {
+		if node := nodeOf[to]; node != "" {
+			due[key] = node
+			n.ours[key] = node // before the watch can tell of it
+			n.writing[node]++
+			delete(n.wanted, key)
+		}
+	}
+	return due
+}
+
+func (n *nominations) done(node string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.writing[node]--; n.writing[node] <= 0 {
+		delete(n.writing, node)
+	}
+	n.written.Broadcast()
+}
+
+// wait returns when no nomination for a node is being written.
+func (n *nominations) wait(node string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for n.writing[node] > 0 {
+		n.written.Wait()
+	}
 }
 
 func (n *nominations) signal() {
@@ -66,14 +103,15 @@ func (n *nominations) want(key, to string) {
 }
 
 // seen is told of every pod. It returns the pod as the mirror is to see it: one
-// that we nominated ourselves is still ours to place.
-func (n *nominations) seen(pod *corev1.Pod, now time.Time) *corev1.Pod {
+// that we nominated ourselves is still ours to place. It also tells whether this
+// is such a pod: nothing has to be decided for it.
+func (n *nominations) seen(pod *corev1.Pod, now time.Time) (*corev1.Pod, bool) {
 	key := snapshot.PodKey(pod)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if pod.Spec.NodeName != "" {
 		n.forget(key)
-		return pod
+		return pod, false
 	}
 	switch node := pod.Status.NominatedNodeName; {
 	case node == "" && n.ours[key] != "":
@@ -81,16 +119,17 @@ func (n *nominations) seen(pod *corev1.Pod, now time.Time) *corev1.Pod {
 		// the nomination up: the pod's place is the same.
 		n.wanted[key] = n.ours[key]
 		n.signal()
+		return pod, true
 	case node == "":
 		delete(n.foreign, key)
 	case n.ours[key] == node:
 		copied := *pod
 		copied.Status.NominatedNodeName = ""
-		return &copied
+		return &copied, true
 	case n.foreign[key].IsZero():
 		n.foreign[key] = now
 	}
-	return pod
+	return pod, false
 }
 
 func (n *nominations) gone(key string) {
@@ -157,24 +196,44 @@ type hook struct{ p *Provisioner }
 // Name is the hook's name in logs.
 func (hook) Name() string { return "nomination" }
 
-// Registered writes what is due; a node whose pods cannot be nominated goes on
-// without.
+// Registered writes what is due for the claim's node, and for no other: one
+// machine does not wait for the pods of another. A node whose pods cannot be
+// nominated goes on without.
 func (h hook) Registered(ctx context.Context, claim *karpv1.NodeClaim) (cloudprovider.NodeLifecycleHookResult, error) {
 	if !h.p.Nominate {
 		return cloudprovider.NodeLifecycleHookResult{}, nil
 	}
-	if err := h.p.nominate(ctx); err != nil {
+	if err := h.p.nominateFor(ctx, claim); err != nil {
 		log.FromContext(ctx).Error(err, "nominating a new node", "NodeClaim", claim.Name)
 	}
 	return cloudprovider.NodeLifecycleHookResult{}, nil
 }
 
-// nominate writes the nominations whose nodes are there. It returns when those
-// that were due are written, whoever writes them.
+// nominateFor writes the nominations for the node of a claim. It returns when
+// all of them are written, whoever writes them. A claim that was launched a moment
+// ago has its provider ID only here: it is written to the API server later.
+func (p *Provisioner) nominateFor(ctx context.Context, claim *karpv1.NodeClaim) error {
+	if claim.Status.ProviderID == "" {
+		return nil
+	}
+	nodes := &corev1.NodeList{}
+	if err := p.Kube.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("listing nodes: %w", err)
+	}
+	for i := range nodes.Items {
+		node := &nodes.Items[i]
+		if node.Spec.ProviderID == claim.Status.ProviderID && node.DeletionTimestamp.IsZero() {
+			p.writeNominations(ctx, p.nominations.take(map[string]string{claim.Name: node.Name, node.Name: node.Name}))
+			p.nominations.wait(node.Name)
+			return nil
+		}
+	}
+	return nil
+}
+
+// nominate writes the nominations whose nodes are there.
 func (p *Provisioner) nominate(ctx context.Context) error {
 	n := p.nominations
-	n.writing.Lock()
-	defer n.writing.Unlock()
 	n.mu.Lock()
 	empty := len(n.wanted) == 0
 	n.mu.Unlock()
@@ -185,17 +244,7 @@ func (p *Provisioner) nominate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	due := map[string]string{}
-	n.mu.Lock()
-	for key, to := range n.wanted {
-		if node := nodeOf[to]; node != "" {
-			due[key] = node
-			n.ours[key] = node // before the watch can tell of it
-			delete(n.wanted, key)
-		}
-	}
-	n.mu.Unlock()
-	p.patchAll(ctx, due)
+	p.writeNominations(ctx, n.take(nodeOf))
 	return nil
 }
 
@@ -225,16 +274,26 @@ func (p *Provisioner) nodesByName(ctx context.Context) (map[string]string, error
 	return out, nil
 }
 
+// writeNominations writes what was taken.
+func (p *Provisioner) writeNominations(ctx context.Context, due map[string]string) {
+	p.patchEach(ctx, due, p.nominations.done)
+}
+
 // patchAll writes nominated nodes, "" to clear, several at once. A pod that is
 // gone or bound meanwhile needs none; other failures leave the pod to the
 // scheduler's own choice.
 func (p *Provisioner) patchAll(ctx context.Context, nodes map[string]string) {
+	p.patchEach(ctx, nodes, func(string) {})
+}
+
+func (p *Provisioner) patchEach(ctx context.Context, nodes map[string]string, done func(node string)) {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, patchers)
 	for key, node := range nodes {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
+			defer done(node)
 			if err := p.patchNomination(ctx, key, node); err != nil {
 				p.nominations.gone(key)
 				log.FromContext(ctx).V(1).Info("could not nominate a node", "pod", key, "node", node, "error", err.Error())

@@ -50,6 +50,9 @@ const (
 	// nodes of other zones before a spread constraint lets it go on.
 	bindWait          = 5 * time.Second
 	bindWaitNominated = 20 * time.Second
+	// bindWaitMost is the same while other pods do arrive where they were promised
+	// to run: the scheduler is at work, and has not come to this one yet.
+	bindWaitMost = 2 * time.Minute
 	// roomWait is how long a pod may stay pending on a ready node that no longer
 	// has room for it: others took it, so there is nothing to wait for.
 	roomWait = time.Second
@@ -111,6 +114,11 @@ type Provisioner struct {
 	last *engine.Plan
 	// doubts are NodeClaims whose creation got no answer.
 	doubts []*karpv1.NodeClaim
+	// arrived is when a pod was bound last that was promised a place.
+	arrived time.Time
+	// refusedOwners are the workloads of which the scheduler has refused a pod since
+	// the last pass.
+	refusedOwners map[types.UID]bool
 }
 
 type promise struct {
@@ -143,6 +151,7 @@ func New(ctx context.Context, c Config) *Provisioner {
 		since:         map[string]promise{},
 		displaced:     map[string]bool{},
 		nominations:   newNominations(),
+		refusedOwners: map[types.UID]bool{},
 		eventRate:     flowcontrol.NewTokenBucketRateLimiter(50, 500),
 	}
 }
@@ -206,6 +215,9 @@ func (p *Provisioner) plan(in *snapshot.Input, o engine.Options) (*engine.Plan, 
 // Pass makes one pass.
 func (p *Provisioner) Pass(ctx context.Context) error {
 	defer measure("all", p.Clock)()
+	p.mu.Lock()
+	clear(p.refusedOwners)
+	p.mu.Unlock()
 	if err := p.settleDoubts(ctx); err != nil {
 		return err
 	}
@@ -443,6 +455,9 @@ func (p *Provisioner) reviewPromises(ctx context.Context) {
 	if p.Nominate {
 		patience = bindWaitNominated
 	}
+	p.mu.Lock()
+	arrived := p.arrived
+	p.mu.Unlock()
 	standing := p.mirror.Promises()
 	ready := map[string]*state.StateNode{}
 	for n := range p.cluster.Nodes() {
@@ -466,7 +481,7 @@ func (p *Provisioner) reviewPromises(ctx context.Context) {
 		case pr.ready.IsZero():
 			pr.ready = now
 			p.since[key] = pr
-		case crowded[key] || now.Sub(pr.ready) >= patience:
+		case crowded[key] || now.Sub(pr.ready) >= patience && (now.Sub(arrived) >= patience || now.Sub(pr.ready) >= bindWaitMost):
 			p.mirror.Release(key)
 			delete(p.since, key)
 			p.displaced[key] = true

@@ -517,7 +517,11 @@ func TestTheSchedulerIsToldWherePodsAreToGo(t *testing.T) {
 	}
 	// Our own nomination does not make the pod somebody else's: its place stays
 	// taken, and no second machine is bought.
-	if err := w.p.mirror.Upsert(w.p.nominations.seen(got, w.clock.Now())); err != nil {
+	seen, ours := w.p.nominations.seen(got, w.clock.Now())
+	if !ours {
+		t.Error("our own nomination is taken for one of others")
+	}
+	if err := w.p.mirror.Upsert(seen); err != nil {
 		t.Fatal(err)
 	}
 	w.apply(pod("b", "1100m"))
@@ -543,7 +547,11 @@ func TestNominationsOfOthersDoNotStandForEver(t *testing.T) {
 	w.p.Nominate = true
 	left := pod("left", "900m", func(p *corev1.Pod) { p.Status.NominatedNodeName = "gone" })
 	w.apply(left)
-	if err := w.p.mirror.Upsert(w.p.nominations.seen(left, w.clock.Now())); err != nil {
+	seen, ours := w.p.nominations.seen(left, w.clock.Now())
+	if ours {
+		t.Error("a nomination of others is taken for our own")
+	}
+	if err := w.p.mirror.Upsert(seen); err != nil {
 		t.Fatal(err)
 	}
 	w.pass()
@@ -598,44 +606,10 @@ func TestDecisionsCanBeReplayed(t *testing.T) {
 	}
 }
 
-func TestBatching(t *testing.T) {
-	clk := testingclock.NewFakeClock(time.Now())
-	b := newBatch(clk, time.Second, 10*time.Second)
-	done := make(chan time.Time, 1)
-	begin := clk.Now()
-	go func() {
-		b.wait(t.Context(), time.Minute)
-		done <- clk.Now()
-	}()
-	// Triggers every half second keep the window open until the longest time.
-	// Time goes on only when a trigger has been seen: a goroutine that got no
-	// processor would see the idle time pass.
-	var end time.Time
-	for clk.Since(begin) < 11*time.Second && end.IsZero() {
-		b.trigger()
-		for len(b.triggers) > 0 && end.IsZero() {
-			select {
-			case end = <-done:
-			case <-time.After(time.Millisecond):
-			}
-		}
-		clk.Step(500 * time.Millisecond)
-	}
-	if end.IsZero() {
-		select {
-		case end = <-done:
-		case <-time.After(time.Minute):
-			t.Fatal("steady triggers keep the batch open for ever")
-		}
-	}
-	if took := end.Sub(begin); took < 9*time.Second || took > 12*time.Second {
-		t.Errorf("the batch lasted %s under steady triggers, want about 10s", took)
-	}
+func TestAWaitEndsWithItsContext(t *testing.T) {
+	b := newBatch(testingclock.NewFakeClock(time.Now()), time.Second, 10*time.Second)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for len(b.triggers) > 0 {
-		<-b.triggers
-	}
 	if b.wait(ctx, time.Minute) {
 		t.Error("an ended context should end the wait")
 	}
