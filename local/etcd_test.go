@@ -1,11 +1,13 @@
 package local
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,12 +40,18 @@ func foreignEtcd(t *testing.T, maxTxnOps uint) EtcdClient {
 		defer func() { _ = l.Close() }()
 		return l.Addr().(*net.TCPAddr).Port
 	}
-	o := EtcdOptions{DataDir: t.TempDir(), ClientPort: port(), PeerPort: port(), CAFile: ca.caFile(), CertFile: server.certFile, KeyFile: server.keyFile}
-	cfg := o.config()
-	cfg.MaxTxnOps = maxTxnOps
-	e, err := embed.StartEtcd(cfg)
-	if err != nil {
-		t.Fatal(err)
+	var e *embed.Etcd
+	var cfg *embed.Config
+	for { // a port that was free a moment ago may be another process's by now
+		o := EtcdOptions{DataDir: t.TempDir(), ClientPort: port(), PeerPort: port(), CAFile: ca.caFile(), CertFile: server.certFile, KeyFile: server.keyFile}
+		cfg = o.config()
+		cfg.MaxTxnOps = maxTxnOps
+		if e, err = embed.StartEtcd(cfg); err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(e.Close)
 	select {
