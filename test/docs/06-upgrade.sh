@@ -36,7 +36,15 @@ kubectl scale deployment inflate --replicas=4
 eventually 120 is 4 kubectl get deployment inflate -o jsonpath='{.status.readyReplicas}'
 
 section "Control plane, then a pool; the provisioned nodes follow by themselves"
-az aks upgrade -g "$RG" -n upg --kubernetes-version "$next" --control-plane-only --yes
+kubectl create poddisruptionbudget never --selector=app=inflate --max-unavailable=0
+refused "PDB default/never" az aks upgrade -g "$RG" -n upg --kubernetes-version "$next" --control-plane-only --yes
+equal "what the API server says" "v$current" "$(server)"
+refused "30 days" az aks update -g "$RG" -n upg --enable-force-upgrade --upgrade-override-until "$(date -u -d '+40 days' +%FT%TZ)"
+az aks upgrade -g "$RG" -n upg --kubernetes-version "$next" --control-plane-only --yes --enable-force-upgrade --upgrade-override-until "$(date -u -d '+2 hours' +%FT%TZ)"
+equal "the override" true "$(az aks show -g "$RG" -n upg --query upgradeSettings.overrideSettings.forceUpgrade -o json)"
+az aks update -g "$RG" -n upg --disable-force-upgrade
+refused "UnsatisfiablePDB" az aks nodepool upgrade -g "$RG" --cluster-name upg -n nodepool1 --kubernetes-version "$next" --yes
+kubectl delete poddisruptionbudget never
 equal "what the API server says" "v$next" "$(server)"
 equal "the pool's version" "$current" "$(az aks nodepool show -g "$RG" --cluster-name upg -n nodepool1 --query currentOrchestratorVersion -o tsv)"
 az aks nodepool upgrade -g "$RG" --cluster-name upg -n nodepool1 --kubernetes-version "$next" --yes
