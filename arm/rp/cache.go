@@ -138,7 +138,13 @@ func (c *Cache) apply(resp clientv3.WatchResponse) {
 			changed = append(changed, string(ev.Kv.Key))
 		}
 	}
-	c.seen = max(c.seen, resp.Header.Revision)
+	// The header has etcd's revision, and to a watcher that is behind etcd sends
+	// what it missed in parts: what counts is how far the events go.
+	if n := len(resp.Events); n > 0 {
+		c.seen = max(c.seen, resp.Events[n-1].Kv.ModRevision)
+	} else {
+		c.seen = max(c.seen, resp.Header.Revision)
+	}
 	// Deletions that have been seen by now need not be remembered.
 	for _, ev := range resp.Events {
 		k := string(ev.Kv.Key)

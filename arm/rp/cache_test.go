@@ -45,6 +45,14 @@ func TestCacheTakesTheLatest(t *testing.T) {
 			c.apply(event(k, "", 6))
 			c.apply(event(k, "c", 7))
 		}, "c"},
+		{"a part of what was missed, then the rest", func(c *Cache) {
+			part := event("/nap/other", "x", 5)
+			part.Header.Revision = 9
+			c.apply(part)
+			rest := event(k, "d", 8)
+			rest.Header.Revision = 9
+			c.apply(rest)
+		}, "d"},
 		{"a deleted range", func(c *Cache) {
 			c.wrote(5, ops(clientv3.OpPut(k, "a"), clientv3.OpPut("/nap/k/x", "b")))
 			c.wrote(6, ops(clientv3.OpDelete("/nap/k", clientv3.WithPrefix())))
