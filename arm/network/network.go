@@ -23,6 +23,9 @@ const (
 	RouteTableType     = "Microsoft.Network/routeTables"
 	RouteType          = "Microsoft.Network/routeTables/routes"
 	LoadBalancerType   = "Microsoft.Network/loadBalancers"
+	PeeringType        = "Microsoft.Network/virtualNetworks/virtualNetworkPeerings"
+	PrivateZoneType    = "Microsoft.Network/privateDnsZones"
+	ZoneLinkType       = "Microsoft.Network/privateDnsZones/virtualNetworkLinks"
 )
 
 // versions are the API versions, newest first.
@@ -54,7 +57,9 @@ func New(env *rp.Env) *Provider {
 	env.Engine.Register(deleteKind, rp.Kind{Step: p.stepDelete})
 	env.Add(env.OperationTypes("Microsoft.Network")...)
 	p.addVNets()
+	p.addPeerings()
 	p.addOthers()
+	p.addZones()
 	return p
 }
 

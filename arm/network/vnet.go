@@ -175,6 +175,9 @@ func (p *Provider) prepareVNet(ctx context.Context, c *rp.Change) error {
 	if err != nil {
 		return err
 	}
+	if err := p.checkPeers(ctx, c, in); err != nil {
+		return err
+	}
 	c.Doc.Default(false, "properties", "enableDdosProtection")
 	inline, has := c.Doc.Lookup("properties", "subnets")
 	c.Doc.Drop("properties", "subnets")
@@ -311,7 +314,11 @@ func (p *Provider) renderVNets(ctx context.Context, rs []*rp.Record, ds []rp.Doc
 			list = append(list, map[string]any(d))
 		}
 		ds[i].Set(list, "properties", "subnets")
-		ds[i].Set([]any{}, "properties", "virtualNetworkPeerings")
+		peerings, err := p.peeringDocs(ctx, r.ParsedID())
+		if err != nil {
+			return err
+		}
+		ds[i].Set(peerings, "properties", "virtualNetworkPeerings")
 		ds[i].Set(r.Internal.Str("resourceGuid"), "properties", "resourceGuid")
 		etag(ds[i], r)
 	}

@@ -405,7 +405,7 @@ func (e *Env) fillOperation(c *Change) {
 	}
 	if op.Location == "" {
 		op.Location = NormalizeLocation(c.Doc.Str("location"))
-		if op.Location == "" {
+		if op.Location == "" || c.Type != nil && c.Type.Global {
 			op.Location = e.DefaultLocation
 		}
 	}
@@ -453,7 +453,15 @@ func (e *Env) checkCommon(ctx context.Context, c *Change) error {
 		return BadRequest("LocationRequired", "The location property is required for this definition.").At("location")
 	}
 	l := e.FindLocation(loc)
+	if c.Type.Global {
+		if l = nil; NormalizeLocation(loc) == "global" {
+			l = &Location{Name: "global"}
+		}
+	}
 	if l == nil {
+		if c.Type.Global {
+			return BadRequest("LocationNotAvailableForResourceType", "The provided location '%s' is not available for resource type '%s'. List of available regions for the resource type is 'global'.", loc, c.Type.Name).At("location")
+		}
 		var names []string
 		for _, x := range e.Locations {
 			names = append(names, x.Name)

@@ -46,6 +46,9 @@ type Type struct {
 	// Tracked resources have a location and tags and are listed by resource
 	// lists; the others are proxies.
 	Tracked bool
+	// Global resources are tracked ones that are in no region: their location
+	// is "global".
+	Global bool
 	// NoState leaves provisioningState out of the answers.
 	NoState bool
 	// ETagPath is where the etag goes in the answer; none means no etag.
