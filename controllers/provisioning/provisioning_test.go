@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,12 +49,21 @@ func (s *sizes) GetSupportedNodeClasses() []status.Object {
 func (s *sizes) Name() string                                 { return "sizes" }
 func (s *sizes) RepairPolicies() []cloudprovider.RepairPolicy { return nil }
 
-// recorded keeps events.
-type recorded struct{ list []events.Event }
+// recorded keeps events. Karpenter's provisioner creates NodeClaims side by side.
+type recorded struct {
+	mu   sync.Mutex
+	list []events.Event
+}
 
-func (r *recorded) Publish(e ...events.Event) { r.list = append(r.list, e...) }
+func (r *recorded) Publish(e ...events.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = append(r.list, e...)
+}
 
 func (r *recorded) about(pod, reason string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var out []string
 	for _, e := range r.list {
 		if o, ok := e.InvolvedObject.(client.Object); ok && o.GetName() == pod && e.Reason == reason {
