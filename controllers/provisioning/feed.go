@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -125,9 +127,20 @@ func (p *Provisioner) wake(old, o client.Object) {
 			p.batch.extend()
 		}
 	case *karpv1.NodePool:
-		p.batch.trigger()
-		p.batch.extend()
+		before, _ := old.(*karpv1.NodePool)
+		if before == nil || offersOther(before, o) {
+			p.batch.trigger()
+			p.batch.extend()
+		}
 	}
+}
+
+// offersOther tells whether a NodePool may offer other than it did. How much of it
+// is in use, which its status counts with every machine, is not asked.
+func offersOther(a, b *karpv1.NodePool) bool {
+	return a.UID != b.UID || a.Generation != b.Generation || a.DeletionTimestamp.IsZero() != b.DeletionTimestamp.IsZero() ||
+		!equality.Semantic.DeepEqual(a.Spec, b.Spec) || !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations) ||
+		!equality.Semantic.DeepEqual(a.Status.Conditions, b.Status.Conditions)
 }
 
 // wakeForPod starts a pass for a pod that cannot be scheduled and has no place

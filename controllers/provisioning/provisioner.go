@@ -459,8 +459,15 @@ func (p *Provisioner) reviewPromises(ctx context.Context) {
 	arrived := p.arrived
 	p.mu.Unlock()
 	standing := p.mirror.Promises()
-	ready := map[string]*state.StateNode{}
+	awaited := map[string]bool{}
+	for key := range p.since {
+		awaited[standing[key]] = true
+	}
+	ready, expecting := map[string]*state.StateNode{}, []string{}
 	for n := range p.cluster.Nodes() {
+		if n.Node != nil && awaited[n.Node.Name] || n.NodeClaim != nil && awaited[n.NodeClaim.Name] {
+			expecting = append(expecting, n.ProviderID())
+		}
 		if !n.Initialized() {
 			continue
 		}
@@ -470,6 +477,11 @@ func (p *Provisioner) reviewPromises(ctx context.Context) {
 		if n.NodeClaim != nil {
 			ready[n.NodeClaim.Name] = n
 		}
+	}
+	// A node that pods are on their way to is not empty, however long the scheduler
+	// takes.
+	for _, id := range expecting {
+		p.cluster.NominateNodeForPod(ctx, id)
 	}
 	crowded := p.crowdedOut(ctx, standing, ready, now)
 	for key, pr := range p.since {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -89,7 +90,15 @@ func TestWhatStartsAPass(t *testing.T) {
 	expect("a node changes", node, node, false, false)
 	expect("a node is being emptied", node, emptied, true, true)
 	expect("it reports again", emptied, emptied, false, false)
-	expect("a NodePool changes", pool("default"), pool("default"), true, true)
+	offering, counted, other := pool("default"), pool("default"), pool("default")
+	counted.Status.Conditions = offering.Status.Conditions
+	counted.Status.Resources = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("8")}
+	other.Status.Conditions = offering.Status.Conditions
+	other.Spec.Template.Spec.Requirements = nil
+	expect("a NodePool appears", nil, offering, true, true)
+	expect("what is in use of it is counted", offering, counted, false, false)
+	expect("it offers more", offering, other, true, true)
+	expect("its class gets ready", &karpv1.NodePool{Spec: offering.Spec}, &karpv1.NodePool{Spec: offering.Spec, Status: offering.Status}, true, true)
 }
 
 // launched plays a claim whose machine has come up as a node, a moment before
@@ -234,6 +243,27 @@ func window(t *testing.T, each func(*batch)) time.Duration {
 		took = time.Since(began)
 	})
 	return took
+}
+
+func TestANodeThatPodsAreOnTheirWayToIsNotEmpty(t *testing.T) {
+	w := newWorld(t)
+	w.p.Nominate = true
+	w.machineOf("x", "3800m")
+	w.machineOf("y", "3800m")
+	w.promised("slow", "800m", "x")
+	nominated := func(name string) bool {
+		for n := range w.cluster.Nodes() {
+			if n.Node != nil && n.Node.Name == name {
+				return n.Nominated(w.clock)
+			}
+		}
+		t.Fatalf("no node %s", name)
+		return false
+	}
+	w.pass()
+	if !nominated("x") || nominated("y") {
+		t.Errorf("kept from disruption: x %t, y %t, want x, to which a pod is on its way, and not y", nominated("x"), nominated("y"))
+	}
 }
 
 func TestAWindowIsKeptOpenByNewsOnly(t *testing.T) {
