@@ -1050,7 +1050,9 @@ func (a *argAcc) add(args []any) bool {
 	}
 	if a.best == nil {
 		a.best = args
-	} else if c, ok := compare(args[0], a.best[0]); ok && c*a.sign > 0 {
+		return false // a row, which may be a wide one
+	}
+	if c, ok := compare(args[0], a.best[0]); ok && c*a.sign > 0 {
 		a.best = args
 	}
 	return true

@@ -229,6 +229,19 @@ func TestQueriesThatAskForTooMuch(t *testing.T) {
 	}
 }
 
+// The row that arg_max keeps for a group is accounted for, once.
+func TestArgMaxAccountsForItsRow(t *testing.T) {
+	acc := &argAcc{sign: 1}
+	for i, want := range []bool{false, true, true} {
+		if got := acc.add([]any{int64(i), "row"}); got != want {
+			t.Errorf("value %d: add gives %v, want %v", i, got, want)
+		}
+	}
+	if acc.best[0] != int64(2) {
+		t.Errorf("best %v", acc.best)
+	}
+}
+
 // A query ends with its request's time, also between two tables of its own.
 func TestQueryEndsWithItsContext(t *testing.T) {
 	s := openStore(t)

@@ -133,3 +133,27 @@ func TestModulesInASubscription(t *testing.T) {
 		t.Errorf("%s, %v", body, err)
 	}
 }
+
+// A serial loop stays one when its template is evaluated in the outer scope.
+func TestSerialLoopsOfNestedTemplates(t *testing.T) {
+	src := func(copyLoop string) string {
+		return wrap(`"resources":[{"type":"Microsoft.Resources/deployments","apiVersion":"2022-09-01","name":"outer","properties":{"mode":"Incremental",
+		"template":{` + strings.TrimPrefix(strings.TrimSuffix(wrap(`"resources":[{"type":"A.B/c","apiVersion":"1","name":"[concat('n',copyIndex())]","copy":`+copyLoop+`,"dependsOn":["first"]},{"type":"A.B/d","apiVersion":"1","name":"first"}]`), "}"), "{") + `}}}]`)
+	}
+	body, err := mustExpand(t, src(`{"name":"l","count":4,"mode":"serial","batchSize":2}`), nil).Resolve(0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner, err := DecodeDeploymentBody(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := mustExpand(t, string(inner.Template), nil)
+	for i, want := range [][]int{{4}, {4}, {0, 1, 4}, {0, 1, 4}, nil} {
+		if got := g.Resources[i].DependsOn; !slices.Equal(got, want) {
+			t.Errorf("%s depends on %v, want %v", g.Resources[i].Name, got, want)
+		}
+	}
+	_, err = tryExpand(src(`{"name":"l","count":4,"mode":"serial","batchSize":0}`), nil)
+	wantError(t, err, CodeInvalidTemplate, "must be an integer of at least 1")
+}

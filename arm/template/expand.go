@@ -256,14 +256,9 @@ func (g *Graph) resource(f *frame, n *node, symbol string, parent *Resource, pat
 	if err != nil {
 		return t.public("copy loop '"+name+"'", path+".copy.count", at(cp, err))
 	}
-	batch := int64(0)
-	if strings.EqualFold(cp.get("mode").text(), "serial") {
-		batch = 1
-		if b := cp.get("batchSize"); b != nil {
-			if batch, err = f.loopCount(b); err != nil || batch < 1 {
-				return t.invalid(b.off, path+".copy.batchSize", "The batch size of copy loop '%s' must be an integer of at least 1", name)
-			}
-		}
+	batch, err := f.batch(cp, name)
+	if err != nil {
+		return t.public("copy loop '"+name+"'", path+".copy.batchSize", err)
 	}
 	lower := strings.ToLower(name)
 	if _, twice := g.loops[lower]; twice {
@@ -288,6 +283,22 @@ func (g *Graph) resource(f *frame, n *node, symbol string, parent *Resource, pat
 		}
 	}
 	return nil
+}
+
+// batch is how many turns of a loop go at a time; 0 is all of them.
+func (f *frame) batch(cp *node, name string) (int64, error) {
+	if !strings.EqualFold(cp.get("mode").text(), "serial") {
+		return 0, nil
+	}
+	b := cp.get("batchSize")
+	if b == nil {
+		return 1, nil
+	}
+	n, err := f.loopCount(b)
+	if err != nil || n < 1 {
+		return 0, at(b, failf("The batch size of copy loop '%s' must be an integer of at least 1", name))
+	}
+	return n, nil
 }
 
 // one adds a single resource; index is its turn in the loop, -1 without one.
@@ -580,9 +591,7 @@ func (g *Graph) edges() error {
 			}
 		}
 		follow(all[i])
-		for _, d := range slices.Sorted(maps.Keys(deployed)) {
-			r.DependsOn = append(r.DependsOn, d)
-		}
+		r.DependsOn = append(r.DependsOn, slices.Sorted(maps.Keys(deployed))...)
 	}
 	return nil
 }
@@ -773,11 +782,23 @@ func (f *frame) outerResources(n *node) (any, error) {
 		if err != nil {
 			return nil, under(seg+".copy", err)
 		}
+		batch, err := f.batch(cp, name)
+		if err != nil {
+			return nil, under(seg+".copy", err)
+		}
 		names[strings.ToLower(name)] = []any{}
 		for k := range count {
 			v, err := one(f.push(name, k, true), e)
 			if err != nil {
 				return nil, under(seg, err)
+			}
+			if batch > 0 && k >= batch { // every turn waits for the whole batch before its own
+				start := (k/batch - 1) * batch
+				deps, _ := v.get("dependsOn")
+				list, _ := deps.([]any)
+				if have := names[strings.ToLower(name)]; int64(len(have)) >= start+batch {
+					v.set("dependsOn", append(slices.Clone(list), have[start:start+batch]...))
+				}
 			}
 			out = append(out, v)
 			if id, _ := v.get("name"); id != nil {
