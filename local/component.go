@@ -100,6 +100,7 @@ func runFleet(ctx context.Context, h Home, i Instance, bootTime time.Duration, r
 		Azure:      azure,
 		Etcd:       c,
 		Kubeconfig: func(uid string) string { return h.ClusterPath(uid, idFleet+".kubeconfig") },
+		Tunnel:     h.tunnelSocket,
 		BootTime:   bootTime,
 		Logger:     slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nap-aks/nap/arm/intent"
 	"github.com/nap-aks/nap/local/kube"
+	"github.com/nap-aks/nap/local/tunnel"
 )
 
 // etcdPrefix is where a managed cluster's objects lie in etcd.
@@ -31,6 +32,7 @@ type plane struct {
 	userConfig     []byte
 	componentFiles map[string]string // kubeconfig file per component
 	schedulerFile  string
+	egressFile     string // empty without a tunnel into the cluster
 	// version is the one that the programs are told to be, without v, and
 	// emulation the flags that make them so.
 	version   string
@@ -127,7 +129,27 @@ func preparePlane(h Home, ci intent.ClusterIntent, port int) (*plane, error) {
 	if err := writeFile(p.schedulerFile, []byte(schedulerConfig(p.componentFiles[kube.Scheduler])), 0o600); err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", ci.Name, err)
 	}
+	if socket := h.tunnelSocket(ci.UID); tunnel.CheckSocket(socket) == nil { // the fleet warns of a path that is too long
+		p.egressFile = h.ClusterPath(ci.UID, "egress.yaml")
+		if err := writeFile(p.egressFile, []byte(egressConfig(socket)), 0o600); err != nil {
+			return nil, fmt.Errorf("cluster %s: %w", ci.Name, err)
+		}
+	}
 	return p, nil
+}
+
+// egressConfig leads what the API server says to kubelets, aggregated APIs and
+// pods into the tunnel.
+func egressConfig(socket string) string {
+	return `apiVersion: apiserver.k8s.io/v1beta1
+kind: EgressSelectorConfiguration
+egressSelections:
+- name: cluster
+  connection:
+    proxyProtocol: HTTPConnect
+    transport:
+      uds:
+        udsName: ` + strconv.Quote(socket) + "\n"
 }
 
 func kubeconfig(cluster, context, user, server string, ca []byte, p pair) ([]byte, error) {
@@ -220,7 +242,7 @@ func firstIP(cidr string) (string, error) {
 
 // apiserverArgs is the API server's command line.
 func (p *plane) apiserverArgs(ci intent.ClusterIntent, i Instance) []string {
-	return append([]string{
+	args := []string{
 		"--etcd-servers=" + strings.Join(i.Etcd.Endpoints, ","),
 		"--etcd-cafile=" + i.Etcd.CAFile, "--etcd-certfile=" + i.Etcd.CertFile, "--etcd-keyfile=" + i.Etcd.KeyFile,
 		"--etcd-prefix=" + etcdPrefix(ci.UID),
@@ -242,7 +264,11 @@ func (p *plane) apiserverArgs(ci intent.ClusterIntent, i Instance) []string {
 		"--service-account-key-file=" + p.saPub, "--service-account-signing-key-file=" + p.saKey,
 		"--max-requests-inflight=800", "--max-mutating-requests-inflight=400",
 		"--event-ttl=1h", "--profiling=false",
-	}, p.emulation...)
+	}
+	if p.egressFile != "" {
+		args = append(args, "--egress-selector-config-file="+p.egressFile)
+	}
+	return append(args, p.emulation...)
 }
 
 func issuerHost(ci intent.ClusterIntent) string {

@@ -15,7 +15,8 @@
 //	etcd                       one member, fsync on, TLS with client certificates;
 //	                           not there when somebody else's holds the state
 //	arm                        the Azure Resource Manager (package arm)
-//	fleet                      package local/fleet: machines, Nodes, kubelets
+//	fleet                      package local/fleet: machines, Nodes, kubelets, and
+//	                           what API servers reach of them (local/tunnel)
 //	kube-apiserver    <uid>    \
 //	kube-scheduler    <uid>     } per managed cluster (package local/kube)
 //	kube-controller-… <uid>    /

@@ -44,6 +44,9 @@ func (h Home) ClusterPath(uid string, names ...string) string {
 	return h.Path(append([]string{"clusters", uid}, names...)...)
 }
 
+// tunnelSocket is where a cluster's API server finds what is in the cluster.
+func (h Home) tunnelSocket(uid string) string { return h.ClusterPath(uid, "tunnel") }
+
 // LogFile is where a component's output goes; cluster is a UID or empty.
 func (h Home) LogFile(component, cluster string) string {
 	if cluster == "" {

@@ -26,6 +26,7 @@ type clusterFleet struct {
 	endpoint string
 	changed  chan struct{} // closed and replaced when intent or client change
 	client   kubernetes.Interface
+	plays    func(node string) bool // whether a node's kubelet is played; nil without a client
 	stopKwok context.CancelFunc
 	machines map[string]*machine
 }
@@ -72,7 +73,7 @@ func (c *clusterFleet) disconnect() {
 		c.stopKwok()
 		c.stopKwok = nil
 	}
-	c.client, c.endpoint = nil, ""
+	c.client, c.plays, c.endpoint = nil, nil, ""
 	c.signal()
 }
 
@@ -84,6 +85,7 @@ func (c *clusterFleet) signal() {
 // connect makes the client and starts the kubelets once the API answers.
 func (c *clusterFleet) connect(ctx context.Context, endpoint string) {
 	log := c.f.Logger.With("cluster", c.uid)
+	go c.serveTunnel(ctx, log)
 	for ctx.Err() == nil {
 		err := func() error {
 			file := c.f.Kubeconfig(c.uid)
@@ -105,15 +107,17 @@ func (c *clusterFleet) connect(ctx context.Context, endpoint string) {
 			if _, err := client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
 				return fmt.Errorf("not ready: %w", err)
 			}
-			if err := startKubelets(ctx, cfg, client, c, log); err != nil {
+			plays, err := startKubelets(ctx, cfg, client, c, log)
+			if err != nil {
 				return err
 			}
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if ctx.Err() == nil {
-				c.client = client
+				c.client, c.plays = client, plays
 				c.signal()
 			}
+			go c.installMetrics(ctx, cfg, log)
 			if c.f.Azure != nil {
 				go autoscaler.Run(ctx, client, &poolCloud{c: c}, log)
 			}

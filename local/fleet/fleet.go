@@ -35,6 +35,9 @@ type Options struct {
 	Etcd *clientv3.Client
 	// Kubeconfig names the file with the fleet's credentials for a cluster.
 	Kubeconfig func(uid string) string
+	// Tunnel names the socket through which a cluster's API server reaches the
+	// kubelets and metrics-server; without it nobody answers there.
+	Tunnel func(uid string) string
 	// BootTime is the mean time from a machine's allocation until its kubelet
 	// registers; each machine takes 60% to 140% of it.
 	BootTime time.Duration

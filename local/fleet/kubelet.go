@@ -149,15 +149,16 @@ func stages() (map[internalversion.StageResourceRef][]*internalversion.Stage, er
 	return out, nil
 }
 
-// startKubelets plays the kubelets of a cluster's nodes until ctx ends.
-func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, c *clusterFleet, log *slog.Logger) error {
+// startKubelets plays the kubelets of a cluster's nodes until ctx ends. What it
+// returns tells whether the kubelet of a node is among them.
+func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, c *clusterFleet, log *slog.Logger) (plays func(node string) bool, err error) {
 	st, err := stages()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	dyn, err := dynamic.NewForConfig(cfg)
 	if err != nil {
-		return fmt.Errorf("client: %w", err)
+		return nil, fmt.Errorf("client: %w", err)
 	}
 	ctr, err := kwok.NewController(kwok.Config{
 		Clock:                             clock.RealClock{},
@@ -175,17 +176,20 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 		ID:                        "nap-fleet",
 	})
 	if err != nil {
-		return fmt.Errorf("kubelets: %w", err)
+		return nil, fmt.Errorf("kubelets: %w", err)
 	}
 	if err := ctr.Start(ctx); err != nil {
-		return fmt.Errorf("kubelets: %w", err)
+		return nil, fmt.Errorf("kubelets: %w", err)
 	}
 	go playVolumes(ctx, client, c.currentIntent, ctr.GetNodeCache().Get, log)
 	go watchCilium(ctx, client, func(name string) bool {
 		n, ok := ctr.GetNodeCache().Get(name)
 		return ok && hasTaint(n, ciliumTaint)
 	}, log)
-	return nil
+	return func(node string) bool {
+		_, ok := ctr.GetNodeCache().Get(node)
+		return ok
+	}, nil
 }
 
 // watchCilium takes the agent-not-ready taint off nodes whose agent runs, as

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nap-aks/nap/arm/intent"
 	"github.com/nap-aks/nap/catalog"
+	"github.com/nap-aks/nap/local/tunnel"
 )
 
 const (
@@ -56,6 +57,7 @@ func nodeFor(m intent.MachineIntent, c intent.ClusterIntent) (*corev1.Node, erro
 				{Type: corev1.NodeInternalIP, Address: ip},
 				{Type: corev1.NodeHostName, Address: m.NodeName},
 			},
+			DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: tunnel.KubeletPort}},
 			NodeInfo: corev1.NodeSystemInfo{
 				MachineID:               fmt.Sprintf("%032x", hash(m.ProviderID)),
 				SystemUUID:              fmt.Sprintf("%08x-0000-4000-8000-%012x", uint32(hash(m.ProviderID)), hash(m.NodeName)>>16),

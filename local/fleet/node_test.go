@@ -185,7 +185,7 @@ func TestStagesAreUnderstood(t *testing.T) {
 	for _, list := range st {
 		n += len(list)
 	}
-	if n != 8 {
-		t.Errorf("%d stages, want 2 of nodes and 6 of pods", n)
+	if n != 9 {
+		t.Errorf("%d stages, want 2 of nodes and 7 of pods", n)
 	}
 }
