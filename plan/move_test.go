@@ -193,7 +193,7 @@ func TestMoveStaysWithinQuotas(t *testing.T) {
 		"nothing before a node goes": {18, 100, 18, 0, true, 0, "Total Regional vCPUs: the smallest of the machines needs"},
 		"nothing even afterwards":    {18, 100, 1, 0, false, 1, ""},
 		"a family that is full":      {100, 100, 200, 0, false, 0, ""},
-		"of the fixed nodes' family": {100, 100, 200, 1, true, 0, "DSv5 Family vCPUs: the fixed nodes need 4 vCPUs and 0 of 100 are left"},
+		"of the fixed nodes' family": {100, 100, 200, 1, true, 0, "or create fewer fixed nodes or of another family"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			src := read(t, twoPools)

@@ -97,7 +97,12 @@ func judge(uses []*QuotaUse, quotas []snapshot.Quota, machines []Machine) []Quot
 			u.Missing = fmt.Sprintf("%s: the machines need %d vCPUs and %d of %d are left now; the rest is bought as nodes go, which give back %d", name, u.Machines, left-u.Fixed, u.Limit, u.Freed)
 		}
 		if u.Missing != "" {
-			u.Missing += ". To have it at once, " + u.advice
+			advice := u.advice
+			if u.Fixed > left {
+				ask, _, _ := strings.Cut(advice, ", or ") // the rest is about NodePools
+				advice = ask + ", or create fewer fixed nodes or of another family"
+			}
+			u.Missing += ". To have it at once, " + advice
 		}
 		out = append(out, *u)
 	}
