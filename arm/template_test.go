@@ -194,3 +194,42 @@ func TestExistingResourcesAreWaitedFor(t *testing.T) {
 		t.Errorf("%d %s", r.Status, r.Body)
 	}
 }
+
+// The usual Bicep of a team: a group, a network in one module, and in another
+// one the cluster in its subnet, with an identity and its role at the network.
+func TestAClusterInAGroupThatItsTemplateMakes(t *testing.T) {
+	a := armtest.New(t)
+	a.Machinery()
+	made := subscription + "/resourceGroups/made"
+	net := `"template":{` + schemaLine + `"resources":[
+		{"type":"Microsoft.Network/virtualNetworks","apiVersion":"2024-05-01","name":"net","location":"[resourceGroup().location]","properties":{"addressSpace":{"addressPrefixes":["10.224.0.0/12"]},"subnets":[{"name":"nodes","properties":{"addressPrefix":"10.224.0.0/16"}}]}},
+		{"type":"Microsoft.ManagedIdentity/userAssignedIdentities","apiVersion":"2023-01-31","name":"who","location":"[resourceGroup().location]"},
+		{"type":"Microsoft.Authorization/roleAssignments","apiVersion":"2022-04-01","name":"[guid('net')]","scope":"Microsoft.Network/virtualNetworks/net","dependsOn":["net"],
+		 "properties":{"roleDefinitionId":"[subscriptionResourceId('Microsoft.Authorization/roleDefinitions','4d97b98b-1d4f-4787-a291-c67834d212e7')]","principalType":"ServicePrincipal","principalId":"[reference('who').principalId]"}}],
+		"outputs":{"subnet":{"type":"string","value":"[resourceId('Microsoft.Network/virtualNetworks/subnets','net','nodes')]"},"identity":{"type":"string","value":"[resourceId('Microsoft.ManagedIdentity/userAssignedIdentities','who')]"}}}`
+	cluster := func(subnet string) string {
+		return `"parameters":{"subnet":{"value":"` + subnet + `"}},"template":{` + schemaLine + `"parameters":{"subnet":{"type":"string"}},"resources":[{
+			"type":"Microsoft.ContainerService/managedClusters","apiVersion":"2025-05-01","name":"c","location":"[resourceGroup().location]","sku":{"name":"Base","tier":"Standard"},
+			"identity":{"type":"UserAssigned","userAssignedIdentities":{"[resourceId('Microsoft.ManagedIdentity/userAssignedIdentities','who')]":{}}},
+			"properties":{"dnsPrefix":"c","nodeProvisioningProfile":{"mode":"Auto"},"networkProfile":{"networkPlugin":"azure","networkPluginMode":"overlay","networkDataplane":"cilium","loadBalancerSku":"standard"},
+			"agentPoolProfiles":[{"name":"agentpool","count":1,"vmSize":"standard_d2s_v3","osType":"Linux","mode":"System","vnetSubnetID":"[parameters('subnet')]"}]}}]}`
+	}
+	body := func(subnet string) string {
+		return `{"location":"eastus","properties":{"mode":"Incremental","template":{` + schemaLine + `"resources":[
+			{"type":"Microsoft.Resources/resourceGroups","apiVersion":"2024-03-01","name":"made","location":"eastus"},` +
+			module("net", "made", `"dependsOn":["[subscriptionResourceId('Microsoft.Resources/resourceGroups','made')]"],`, net) + "," +
+			module("aks", "made", `"dependsOn":["net"],`, cluster(subnet)) + `]}}}`
+	}
+	// A literal ID is checked as far as it can be before the network is there; an
+	// output of the other module is known only later. Both deploy.
+	for _, subnet := range []string{made + "/providers/Microsoft.Network/virtualNetworks/net/subnets/nodes", "[reference(extensionResourceId('" + made + "','Microsoft.Resources/deployments','net'),'2022-09-01').outputs.subnet.value]"} {
+		a.MustSucceed(a.Do(http.MethodPut, subDeployment, body(subnet)))
+		if r := a.Do(http.MethodGet, made+"/providers/Microsoft.ContainerService/managedClusters/c", nil); !strings.Contains(r.Body, `"mode":"Auto"`) || !strings.Contains(r.Body, "/subnets/nodes") {
+			t.Fatalf("the cluster: %d %s", r.Status, r.Body)
+		}
+		got, all := whatIf(t, a, subDeployment, body(subnet))
+		if got["/resourceGroups/made/providers/Microsoft.ContainerService/managedClusters/c"] != "NoChange" {
+			t.Errorf("what-if of the same again: %.2000s", all)
+		}
+	}
+}

@@ -396,7 +396,12 @@ func (p *parser) parameters(names ...string) (map[string]token, error) {
 	for p.cur().kind == tokName {
 		name := strings.ToLower(p.cur().text)
 		if name == "hint" && p.toks[p.pos+1].text == "." {
-			p.pos += 3
+			p.next()
+			p.next()
+			if p.cur().kind != tokName {
+				return nil, p.fail("expected the name of a hint and found '%s'", p.cur().text)
+			}
+			p.next()
 			if err := p.expect("="); err != nil {
 				return nil, err
 			}

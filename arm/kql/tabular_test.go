@@ -166,6 +166,8 @@ func TestTabularFaults(t *testing.T) {
 		{`AKSControlPlane | join AKSAudit on $left.Level == $left.Level`, SyntaxError, "one side of the equality must be of $left", 1, 57},
 		{`AKSControlPlane | join (AKSControlPlane) on $left.Level == $right.TimeGenerated`, SemanticError, "must be of one type", 1, 51},
 		{`AKSControlPlane | join (AKSControlPlane) on Properties`, SemanticError, "cannot compare dynamic values", 1, 45},
+		{`AKSControlPlane | join hint.`, SyntaxError, "expected the name of a hint", 1, 29},
+		{`AKSControlPlane | summarize hint.shufflekey`, SyntaxError, "expected '='", 1, 44},
 		{`AKSControlPlane | parse Message with`, SyntaxError, "expected a pattern", 1, 37},
 		{`AKSControlPlane | parse Message with a "x" a`, SemanticError, "the column 'a' twice", 1, 44},
 		{`AKSControlPlane | parse kind=regex Message with "(" a`, SemanticError, "not a valid regular expression", 1, 19},
