@@ -136,14 +136,11 @@ var load = sync.OnceValues(func() (*catalogue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the embedded size catalogue: %w", err)
 	}
-	c := &catalogue{sources: f.Sources, regions: map[string]region{}}
+	c := &catalogue{sources: f.Sources, regions: map[string]func() region{}}
 	for _, r := range f.Regions {
-		reg := region{sizes: make([]Size, 0, len(r.Listings)), index: make(map[string]int, len(r.Listings))}
-		for _, l := range r.Listings {
-			reg.index[strings.ToLower(f.Sizes[l.Size].Name)] = len(reg.sizes)
-			reg.sizes = append(reg.sizes, newSize(&f.Sizes[l.Size], l))
-		}
-		c.regions[r.Name] = reg
+		// Written out when it is first asked for: most users want one region, and
+		// the file's own form is a tenth of the size.
+		c.regions[r.Name] = sync.OnceValue(func() region { return newRegion(f.Sizes, r.Listings) })
 		c.names = append(c.names, r.Name)
 	}
 	sort.Strings(c.names)
@@ -153,7 +150,16 @@ var load = sync.OnceValues(func() (*catalogue, error) {
 type catalogue struct {
 	sources []string
 	names   []string
-	regions map[string]region
+	regions map[string]func() region
+}
+
+func newRegion(sizes []table.Size, listings []table.Listing) region {
+	reg := region{sizes: make([]Size, 0, len(listings)), index: make(map[string]int, len(listings))}
+	for _, l := range listings {
+		reg.index[strings.ToLower(sizes[l.Size].Name)] = len(reg.sizes)
+		reg.sizes = append(reg.sizes, newSize(&sizes[l.Size], l))
+	}
+	return reg
 }
 
 func newSize(s *table.Size, l table.Listing) Size {
@@ -234,7 +240,7 @@ func lookupRegion(name string) (region, error) {
 	if !ok {
 		return region{}, fmt.Errorf("region %q: %w; it has %s", name, ErrUnknownRegion, strings.Join(c.names, ", "))
 	}
-	return r, nil
+	return r(), nil
 }
 
 // normalizeRegion takes both forms Azure clients use: eastus and "East US".

@@ -147,7 +147,7 @@ func newManager(ctx context.Context, o Options, config *rest.Config) (manager.Ma
 		HealthProbeBindAddress: address(o.HealthPort),
 		// Reconcilers find Karpenter's options and the logger in their context.
 		BaseContext: func() context.Context { return context.WithoutCancel(ctx) },
-		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+		Cache: cache.Options{DefaultTransform: strip, ByObject: map[client.Object]cache.ByObject{
 			&coordinationv1.Lease{}: {Field: fields.OneTermEqualSelector("metadata.namespace", corev1.NamespaceNodeLease)},
 		}},
 	})
