@@ -3,6 +3,7 @@ package provisioning
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -248,7 +249,9 @@ func (p *Provisioner) nominate(ctx context.Context) error {
 	return nil
 }
 
-// nodesByName maps names of nodes, and of claims that have one, to nodes.
+// nodesByName maps names of nodes, and of claims that have one, to nodes. Nodes
+// that are not registered are left out: their hook nominates for them at the
+// moment they open, and before, the scheduler would only give nominations up.
 func (p *Provisioner) nodesByName(ctx context.Context) (map[string]string, error) {
 	nodes, claims := &corev1.NodeList{}, &karpv1.NodeClaimList{}
 	if err := p.Kube.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
@@ -261,7 +264,7 @@ func (p *Provisioner) nodesByName(ctx context.Context) (map[string]string, error
 	byID := make(map[string]string, len(nodes.Items))
 	for i := range nodes.Items {
 		node := &nodes.Items[i]
-		if node.DeletionTimestamp.IsZero() {
+		if node.DeletionTimestamp.IsZero() && !unregistered(node) {
 			out[node.Name] = node.Name
 			byID[node.Spec.ProviderID] = node.Name
 		}
@@ -277,6 +280,10 @@ func (p *Provisioner) nodesByName(ctx context.Context) (map[string]string, error
 // writeNominations writes what was taken.
 func (p *Provisioner) writeNominations(ctx context.Context, due map[string]string) {
 	p.patchEach(ctx, due, p.nominations.done)
+}
+
+func unregistered(node *corev1.Node) bool {
+	return slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.MatchTaint(&karpv1.UnregisteredNoExecuteTaint) })
 }
 
 // patchAll writes nominated nodes, "" to clear, several at once. A pod that is

@@ -105,7 +105,10 @@ func TestWhatStartsAPass(t *testing.T) {
 // its provider ID is written to the API server.
 func (w *world) launched(claim karpv1.NodeClaim, node string) *karpv1.NodeClaim {
 	w.t.Helper()
-	w.apply(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node, UID: types.UID(node)}, Spec: corev1.NodeSpec{ProviderID: "azure:///" + node}})
+	w.apply(&corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: node, UID: types.UID(node)},
+		Spec:       corev1.NodeSpec{ProviderID: "azure:///" + node, Taints: []corev1.Taint{karpv1.UnregisteredNoExecuteTaint}},
+	})
 	launched := claim.DeepCopy()
 	launched.Status.ProviderID = "azure:///" + node
 	return launched
@@ -138,7 +141,10 @@ func TestANodeIsRegisteredOnceItsPodsAreNominated(t *testing.T) {
 		t.Fatalf("b is promised a place on %q, want a machine of its own", to)
 	}
 	hook := w.p.Hook()
-	w.launched(second, "y")
+	w.apply(w.launched(second, "y")) // the API server knows whose node y is
+	if err := w.p.nominate(w.ctx); err != nil {
+		t.Fatal(err)
+	}
 	if result, err := hook.Registered(w.ctx, w.launched(first, "x")); err != nil || result.Requeue || result.RequeueAfter > 0 {
 		t.Fatalf("the registration is held back: %+v, %v", result, err)
 	}
