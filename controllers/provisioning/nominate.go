@@ -44,12 +44,14 @@ type nominations struct {
 	writing map[string]int       // node to how many of its nominations are being written
 	wanted  map[string]string    // pod key to node or claim, not written yet
 	ours    map[string]string    // pod key to node, written by us
+	shown   map[string]bool      // pods whose nomination by us the watch has told of
+	again   map[string]bool      // pods nominated a second time for the same node
 	foreign map[string]time.Time // pod key to when a nomination of others was first seen
 	wake    chan struct{}
 }
 
 func newNominations() *nominations {
-	n := &nominations{writing: map[string]int{}, wanted: map[string]string{}, ours: map[string]string{}, foreign: map[string]time.Time{}, wake: make(chan struct{}, 1)}
+	n := &nominations{writing: map[string]int{}, wanted: map[string]string{}, ours: map[string]string{}, shown: map[string]bool{}, again: map[string]bool{}, foreign: map[string]time.Time{}, wake: make(chan struct{}, 1)}
 	n.written = sync.NewCond(&n.mu)
 	return n
 }
@@ -101,6 +103,8 @@ func (n *nominations) want(key, to string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.wanted[key] = to
+	delete(n.again, key)
+	delete(n.shown, key)
 }
 
 // seen is told of every pod. It returns the pod as the mirror is to see it: one
@@ -116,14 +120,23 @@ func (n *nominations) seen(pod *corev1.Pod, now time.Time) (*corev1.Pod, bool) {
 	}
 	switch node := pod.Status.NominatedNodeName; {
 	case node == "" && n.ours[key] != "":
-		// The scheduler looked too early, the node still having a taint, and gave
-		// the nomination up: the pod's place is the same.
-		n.wanted[key] = n.ours[key]
-		n.signal()
-		return pod, true
+		// The scheduler gave the nomination up. It may have looked too early, the
+		// node still having a taint: the pod's place is the same. But when it does so
+		// twice, others are in the way, and each of the pods that are nominated for a
+		// full node keeps out all the others: this one goes without.
+		if !n.shown[key] || !n.again[key] {
+			n.again[key] = n.again[key] || n.shown[key]
+			n.wanted[key] = n.ours[key]
+			delete(n.shown, key)
+			n.signal()
+			return pod, true
+		}
+		delete(n.ours, key)
+		delete(n.shown, key)
 	case node == "":
 		delete(n.foreign, key)
 	case n.ours[key] == node:
+		n.shown[key] = true
 		copied := *pod
 		copied.Status.NominatedNodeName = ""
 		return &copied, true
@@ -142,6 +155,8 @@ func (n *nominations) gone(key string) {
 func (n *nominations) forget(key string) {
 	delete(n.wanted, key)
 	delete(n.ours, key)
+	delete(n.again, key)
+	delete(n.shown, key)
 	delete(n.foreign, key)
 }
 

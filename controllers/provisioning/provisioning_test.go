@@ -518,12 +518,34 @@ func TestTheSchedulerIsToldWherePodsAreToGo(t *testing.T) {
 		t.Fatalf("nominated %q, want the node that came up", got.Status.NominatedNodeName)
 	}
 	// The scheduler gives nominations up when it looks too early.
-	cleared := got.DeepCopy()
-	cleared.Status.NominatedNodeName = ""
-	w.apply(cleared)
-	w.p.nominations.seen(cleared, w.clock.Now())
+	giveUp := func(pod *corev1.Pod) {
+		t.Helper()
+		cleared := pod.DeepCopy()
+		cleared.Status.NominatedNodeName = ""
+		if err := w.kube.Status().Update(w.ctx, cleared); err != nil || cleared.Status.NominatedNodeName != "" {
+			t.Fatalf("clearing the nomination: %v", err)
+		}
+		w.p.nominations.seen(pod, w.clock.Now())
+		w.p.nominations.seen(cleared, w.clock.Now())
+	}
+	giveUp(got)
 	if got = nominated(); got.Status.NominatedNodeName != "n" {
 		t.Errorf("nominated %q after the scheduler gave it up, want the same node again", got.Status.NominatedNodeName)
+	}
+	// When it does so again, the pod goes without, and keeps its place.
+	giveUp(got)
+	if err := w.p.nominate(w.ctx); err != nil || len(w.p.nominations.ours) != 0 {
+		t.Errorf("nominated once more after the scheduler gave it up twice: %v, %v", w.p.nominations.ours, err)
+	}
+	if got := w.nominated("a"); got != "" {
+		t.Errorf("nominated %q once more after the scheduler gave it up twice", got)
+	}
+	if !w.p.mirror.Promised("shop/a") {
+		t.Error("the place is lost with the nomination")
+	}
+	w.p.nominations.want("shop/a", "n")
+	if got = nominated(); got.Status.NominatedNodeName != "n" {
+		t.Errorf("nominated %q for a new promise, want n", got.Status.NominatedNodeName)
 	}
 	// Our own nomination does not make the pod somebody else's: its place stays
 	// taken, and no second machine is bought.
