@@ -510,8 +510,8 @@ func (p *Provisioner) reviewPromises(ctx context.Context) {
 }
 
 // crowdedOut are the pods whose promised node is ready for roomWait and has no
-// room left for them: what is bound there and the promised pods before them, in
-// the order of their keys, take it.
+// place left for them: what is bound there keeps them off, or takes the room
+// together with the promised pods before them in the order of their keys.
 func (p *Provisioner) crowdedOut(ctx context.Context, standing map[string]string, ready map[string]*state.StateNode, now time.Time) map[string]bool {
 	waiting := map[*state.StateNode][]string{}
 	for key, pr := range p.since {
@@ -523,13 +523,13 @@ func (p *Provisioner) crowdedOut(ctx context.Context, standing map[string]string
 	out := map[string]bool{}
 	for node, keys := range waiting {
 		slices.Sort(keys)
-		room := node.Available()
+		room, there := node.Available(), p.boundTo(ctx, node)
 		for _, key := range keys {
 			pod := p.podByKey(ctx, key)
 			if pod == nil || pod.Spec.NodeName != "" {
 				continue
 			}
-			if requests := resources.RequestsForPods(pod); resources.Fits(requests, room) {
+			if requests := resources.RequestsForPods(pod); !forbidden(pod, node, there) && resources.Fits(requests, room) {
 				room = resources.Subtract(room, requests)
 			} else {
 				out[key] = true
