@@ -108,6 +108,22 @@ func certificate(t *testing.T, cert, key string) *x509.CertPool {
 	return roots
 }
 
+// startServed starts a server whose intents are fulfilled until the test ends, and
+// which has the tests' resource group.
+func startServed(t *testing.T) *process {
+	t.Helper()
+	etcd := armtest.Etcd(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var machinery sync.WaitGroup
+	machinery.Go(func() { armtest.Fulfil(ctx, etcd) })
+	t.Cleanup(func() { cancel(); machinery.Wait() })
+	p := startProcess(t, etcd)
+	if r, err := p.do(0, "PUT", group, map[string]any{"location": "eastus"}, ""); err != nil || r.Status != 201 {
+		t.Fatalf("%v %d %s", err, r.Status, r.Body)
+	}
+	return p
+}
+
 func startProcess(t *testing.T, etcd *clientv3.Client) *process {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -263,16 +279,7 @@ func TestKilledUnderLoad(t *testing.T) {
 		t.Skip("short: takes half a minute")
 	}
 	const clusters, writers, readers, each, kills = 50, 2, 1000, 2, 4
-	etcd := armtest.Etcd(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var machinery sync.WaitGroup
-	machinery.Go(func() { armtest.Fulfil(ctx, etcd) })
-	defer machinery.Wait()
-	defer cancel()
-	p := startProcess(t, etcd)
-	if r, err := p.do(0, "PUT", group, map[string]any{"location": "eastus"}, ""); err != nil || r.Status != 201 {
-		t.Fatalf("%v %d %s", err, r.Status, r.Body)
-	}
+	p := startServed(t)
 	ids := make([]string, clusters)
 	body := func(n int) map[string]any {
 		b := clusterBody("Auto")
@@ -433,16 +440,7 @@ func TestManyAtOnceOverTLS(t *testing.T) {
 			t.Errorf("%s: 99%% took up to %v, more than %v", what, p, limit)
 		}
 	}
-	etcd := armtest.Etcd(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var machinery sync.WaitGroup
-	machinery.Go(func() { armtest.Fulfil(ctx, etcd) })
-	defer machinery.Wait()
-	defer cancel()
-	p := startProcess(t, etcd)
-	if r, err := p.do(0, "PUT", group, map[string]any{"location": "eastus"}, ""); err != nil || r.Status != 201 {
-		t.Fatalf("%v %d %s", err, r.Status, r.Body)
-	}
+	p := startServed(t)
 	ids := make([]string, clusters)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("%s/providers/Microsoft.ContainerService/managedClusters/c%d", group, i)

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -167,7 +168,13 @@ func checkEtcd(ctx context.Context, c *clientv3.Client, e EtcdClient, me owner) 
 	if err != nil {
 		return fmt.Errorf("reading %s of etcd at %s: %w", instanceKey, where, err)
 	}
-	for _, kv := range resp.Kvs {
+	return checkOwner(resp.Kvs, where, me)
+}
+
+// checkOwner refuses an etcd whose instanceKey, if it is there, names another
+// instance.
+func checkOwner(found []*mvccpb.KeyValue, where string, me owner) error {
+	for _, kv := range found {
 		var other owner
 		if err := json.Unmarshal(kv.Value, &other); err != nil {
 			return fmt.Errorf("etcd at %s: the key %s is not ours: %w", where, instanceKey, err)
@@ -188,10 +195,16 @@ func claimEtcd(ctx context.Context, c *clientv3.Client, e EtcdClient, me owner) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	if _, err := c.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(instanceKey), "=", 0)).Then(clientv3.OpPut(instanceKey, string(name))).Commit(); err != nil {
-		return fmt.Errorf("claiming etcd at %s: %w", strings.Join(e.Endpoints, ","), err)
+	where := strings.Join(e.Endpoints, ",")
+	resp, err := c.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(instanceKey), "=", 0)).
+		Then(clientv3.OpPut(instanceKey, string(name))).Else(clientv3.OpGet(instanceKey)).Commit()
+	if err != nil {
+		return fmt.Errorf("claiming etcd at %s: %w", where, err)
 	}
-	return checkEtcd(ctx, c, e, me) // another may have been quicker
+	if resp.Succeeded {
+		return nil
+	}
+	return checkOwner(resp.Responses[0].GetResponseRange().Kvs, where, me) // another may have been quicker
 }
 
 // WipeEtcd deletes the state of an instance that does not run from an etcd that
@@ -217,9 +230,8 @@ func WipeEtcd(ctx context.Context, h Home) error {
 	if err != nil {
 		return fmt.Errorf("deleting the state in etcd at %s: %w", where, err)
 	}
-	var holder owner
-	if len(resp.Kvs) == 0 || json.Unmarshal(resp.Kvs[0].Value, &holder) != nil || holder.ID != i.SubscriptionID {
-		return nil
+	if len(resp.Kvs) == 0 || checkOwner(resp.Kvs, where, owner{ID: i.SubscriptionID}) != nil {
+		return nil // not ours to delete
 	}
 	// The name goes last: whatever fails before, this instance can try again.
 	for _, prefix := range []string{"/kube/", "/nap/"} {

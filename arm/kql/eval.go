@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,13 +20,11 @@ type compiler struct {
 
 const maxTextBytes = 256 << 20
 
-func (c *compiler) column(name string) int {
-	for i, col := range c.cols {
-		if col.Name == name {
-			return i
-		}
-	}
-	return -1
+func (c *compiler) column(name string) int { return position(c.cols, name) }
+
+// position is where a column is; -1 if it is not there. Names are unique.
+func position(cols []Column, name string) int {
+	return slices.IndexFunc(cols, func(c Column) bool { return c.Name == name })
 }
 
 func (c *compiler) compile(e *expr) (eval, Type, error) {

@@ -18,12 +18,7 @@ func (c *compiler) expansion(op operator) (*expandPlan, error) {
 		if err != nil {
 			return nil, err
 		}
-		at := -1
-		for i, col := range cols {
-			if col.Name == n.name {
-				at = i
-			}
-		}
+		at := position(cols, n.name)
 		if at < 0 {
 			at = len(cols)
 			cols = append(cols, Column{})

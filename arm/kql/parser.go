@@ -128,10 +128,7 @@ func (p *parser) namedList(auto string) ([]named, error) {
 			n.expr = &expr{op: exStar, tok: p.next()}
 			n.name = "*"
 		} else {
-			if p.isAssignment() {
-				n.name = p.next().text
-				p.next()
-			}
+			n.name = p.assigned()
 			e, err := p.expr()
 			if err != nil {
 				return nil, err
@@ -189,6 +186,16 @@ func autoName(e *expr, auto string, i int) string {
 // isAssignment tells whether "name =" comes.
 func (p *parser) isAssignment() bool {
 	return p.cur().kind == tokName && p.toks[p.pos+1].kind == tokSymbol && p.toks[p.pos+1].text == "="
+}
+
+// assigned reads "name =" if it comes, and gives the name; else "".
+func (p *parser) assigned() string {
+	if !p.isAssignment() {
+		return ""
+	}
+	name := p.next().text
+	p.next()
+	return name
 }
 
 func (p *parser) sortList() ([]named, error) {

@@ -818,10 +818,7 @@ func (p *parser) expansions() ([]named, error) {
 	var out []named
 	for {
 		n := named{tok: p.cur()}
-		if p.isAssignment() {
-			n.name = p.next().text
-			p.next()
-		}
+		n.name = p.assigned()
 		e, err := p.expr()
 		if err != nil {
 			return nil, err
@@ -916,10 +913,7 @@ func (p *parser) makeSeries(op *operator) error {
 	}
 	for {
 		n := named{tok: p.cur()}
-		if p.isAssignment() {
-			n.name = p.next().text
-			p.next()
-		}
+		n.name = p.assigned()
 		e, err := p.additive()
 		if err != nil {
 			return err
