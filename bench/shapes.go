@@ -22,8 +22,8 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 	"github.com/nap-aks/nap/azure/instancetype"
 	"github.com/nap-aks/nap/catalog"
-	"github.com/nap-aks/nap/internal/clustergen"
 	"github.com/nap-aks/nap/snapshot"
+	"github.com/nap-aks/nap/test/clustergen"
 )
 
 // shape is a cluster to measure on.

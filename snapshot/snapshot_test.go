@@ -22,8 +22,8 @@ import (
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 
 	"github.com/nap-aks/nap/engine"
-	"github.com/nap-aks/nap/internal/clustergen"
 	"github.com/nap-aks/nap/snapshot"
+	"github.com/nap-aks/nap/test/clustergen"
 )
 
 // canonical rewrites a snapshot so that two that mean the same are equal:

@@ -7,19 +7,19 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nap-aks/nap/arm"
-	"github.com/nap-aks/nap/arm/containerservice"
-	"github.com/nap-aks/nap/local"
-	"github.com/nap-aks/nap/local/kube"
+	"github.com/nap-aks/nap/localazure/arm"
+	"github.com/nap-aks/nap/localazure/arm/containerservice"
+	"github.com/nap-aks/nap/localazure/controlplane"
+	"github.com/nap-aks/nap/localazure/supervisor"
 )
 
 // runARM serves the instance's Azure Resource Manager.
-func runARM(ctx context.Context, h local.Home, i local.Instance) error {
+func runARM(ctx context.Context, h supervisor.Home, i supervisor.Instance) error {
 	secret, err := i.ClientSecret()
 	if err != nil {
 		return err
 	}
-	etcd, err := local.DialEtcd(i)
+	etcd, err := supervisor.DialEtcd(i)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func runARM(ctx context.Context, h local.Home, i local.Instance) error {
 		DefaultLocation: i.Location,
 		// Only what control planes of this build can be: a refusal at the PUT is
 		// better than a cluster that does not come up.
-		KubernetesVersions: slices.DeleteFunc(slices.Clone(containerservice.DefaultVersions), func(v string) bool { return kube.CheckVersion(v) != nil }),
+		KubernetesVersions: slices.DeleteFunc(slices.Clone(containerservice.DefaultVersions), func(v string) bool { return controlplane.CheckVersion(v) != nil }),
 		Kubectl:            []string{self, "kubectl", "--home=" + h.Dir},
 		LogsDir:            h.Path("logs"),
 		LogsDB:             h.Path("logs", "logs.db"),

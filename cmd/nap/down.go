@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nap-aks/nap/local"
+	"github.com/nap-aks/nap/localazure/supervisor"
 )
 
 func downCommand() *cobra.Command {
@@ -37,9 +37,9 @@ func downCommand() *cobra.Command {
 // stopInstance stops the supervisor of the home and waits; it returns false
 // when there was none.
 func stopInstance() (bool, error) {
-	h := local.Home{Dir: homeDir()}
-	info, err := local.ReadLock(h)
-	if errors.Is(err, local.ErrNoInstance) {
+	h := supervisor.Home{Dir: homeDir()}
+	info, err := supervisor.ReadLock(h)
+	if errors.Is(err, supervisor.ErrNoInstance) {
 		return false, nil
 	}
 	if err != nil {
@@ -53,8 +53,8 @@ func stopInstance() (bool, error) {
 	}
 	deadline := time.Now().Add(45 * time.Second)
 	for {
-		now, err := local.ReadLock(h)
-		if errors.Is(err, local.ErrNoInstance) || err == nil && now.PID != info.PID {
+		now, err := supervisor.ReadLock(h)
+		if errors.Is(err, supervisor.ErrNoInstance) || err == nil && now.PID != info.PID {
 			return true, nil
 		}
 		if time.Now().After(deadline) {
@@ -76,7 +76,7 @@ func resetCommand() *cobra.Command {
 		Short: "Stop the instance and delete all of its state, after asking",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h := local.Home{Dir: homeDir()}
+			h := supervisor.Home{Dir: homeDir()}
 			if _, err := os.Stat(h.Dir); errors.Is(err, os.ErrNotExist) {
 				fmt.Fprintf(cmd.OutOrStdout(), "Nothing to delete in %s.\n", h.Dir)
 				return nil
@@ -91,7 +91,7 @@ func resetCommand() *cobra.Command {
 			if _, err := stopInstance(); err != nil {
 				return err
 			}
-			if err := local.WipeEtcd(cmd.Context(), h); err != nil {
+			if err := supervisor.WipeEtcd(cmd.Context(), h); err != nil {
 				return err
 			}
 			// Only what an instance makes: a home named by mistake keeps the rest.

@@ -12,11 +12,11 @@ import (
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/nap-aks/nap/arm/intent"
-	"github.com/nap-aks/nap/local"
-	"github.com/nap-aks/nap/local/azclient"
-	"github.com/nap-aks/nap/local/fleet"
-	"github.com/nap-aks/nap/local/view"
+	"github.com/nap-aks/nap/localazure/azclient"
+	"github.com/nap-aks/nap/localazure/fleet"
+	"github.com/nap-aks/nap/localazure/intent"
+	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/view"
 )
 
 func faultCommand() *cobra.Command {
@@ -54,7 +54,7 @@ func faultCommand() *cobra.Command {
 			}
 			f.Name = strings.ToLower(strings.Join(parts, "-"))
 		}
-		return withEtcd(cmd.Context(), func(ctx context.Context, _ local.Instance, c *clientv3.Client) error {
+		return withEtcd(cmd.Context(), func(ctx context.Context, _ supervisor.Instance, c *clientv3.Client) error {
 			if err := fleet.PutFault(ctx, c, f); err != nil {
 				return err
 			}
@@ -88,7 +88,7 @@ func faultCommand() *cobra.Command {
 	evict := &cobra.Command{
 		Use: "evict NODE", Short: "Azure takes the node's machine away, as it does with spot machines", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withEtcd(cmd.Context(), func(ctx context.Context, i local.Instance, c *clientv3.Client) error {
+			return withEtcd(cmd.Context(), func(ctx context.Context, i supervisor.Instance, c *clientv3.Client) error {
 				return evictNode(ctx, cmd, i, c, args[0])
 			})
 		},
@@ -96,7 +96,7 @@ func faultCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List the faults in force", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withEtcd(cmd.Context(), func(ctx context.Context, _ local.Instance, c *clientv3.Client) error {
+			return withEtcd(cmd.Context(), func(ctx context.Context, _ supervisor.Instance, c *clientv3.Client) error {
 				faults, err := fleet.Faults(ctx, c)
 				if err != nil {
 					return err
@@ -125,7 +125,7 @@ func faultCommand() *cobra.Command {
 	clearCmd := &cobra.Command{
 		Use: "clear [NAME]", Short: "End one fault, or all", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withEtcd(cmd.Context(), func(ctx context.Context, _ local.Instance, c *clientv3.Client) error {
+			return withEtcd(cmd.Context(), func(ctx context.Context, _ supervisor.Instance, c *clientv3.Client) error {
 				return fleet.ClearFault(ctx, c, strings.Join(args, ""))
 			})
 		},
@@ -136,19 +136,19 @@ func faultCommand() *cobra.Command {
 
 // withEtcd runs something with the running instance's etcd, for at most a
 // minute.
-func withEtcd(ctx context.Context, do func(context.Context, local.Instance, *clientv3.Client) error) error {
+func withEtcd(ctx context.Context, do func(context.Context, supervisor.Instance, *clientv3.Client) error) error {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	h := local.Home{Dir: homeDir()}
-	if _, err := local.ReadLock(h); err != nil {
+	h := supervisor.Home{Dir: homeDir()}
+	if _, err := supervisor.ReadLock(h); err != nil {
 		return err
 	}
-	i, err := local.ReadInstance(h)
+	i, err := supervisor.ReadInstance(h)
 	if err != nil {
 		return err
 	}
-	c, err := local.DialEtcd(i)
+	c, err := supervisor.DialEtcd(i)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func withEtcd(ctx context.Context, do func(context.Context, local.Instance, *cli
 
 // evictNode deletes a node's machine through ARM, without asking anybody in the
 // cluster, which is what an eviction looks like from there.
-func evictNode(ctx context.Context, cmd *cobra.Command, i local.Instance, c *clientv3.Client, node string) error {
+func evictNode(ctx context.Context, cmd *cobra.Command, i supervisor.Instance, c *clientv3.Client, node string) error {
 	clusters, err := view.Read(ctx, c, false)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"k8s.io/kubectl/pkg/cmd/plugin"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 
-	"github.com/nap-aks/nap/local"
+	"github.com/nap-aks/nap/localazure/supervisor"
 )
 
 func kubectlCommand() *cobra.Command {
@@ -32,7 +32,7 @@ being the current one. --cluster-name chooses another.`,
 			if err != nil {
 				return err
 			}
-			h := local.Home{Dir: homeDir()}
+			h := supervisor.Home{Dir: homeDir()}
 			file := h.Path("kubeconfig")
 			if _, err := os.Stat(file); err != nil {
 				return fmt.Errorf("no cluster in %s yet: `nap up` makes one (%w)", h.Dir, err)

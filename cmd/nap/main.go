@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/nap-aks/nap/local"
+	"github.com/nap-aks/nap/localazure/supervisor"
 )
 
 // version is set by the build.
@@ -23,7 +23,7 @@ func main() {
 	// A child's command line is not for people: no command tree, no parsing
 	// but its own.
 	if len(os.Args) > 2 && os.Args[1] == "component" && os.Args[2] != supervisorComponent {
-		if err := local.RunComponent(os.Args[2], os.Args[3:], rooms()); err != nil {
+		if err := supervisor.RunComponent(os.Args[2], os.Args[3:], rooms()); err != nil {
 			fmt.Fprintln(os.Stderr, os.Args[2]+":", err)
 			os.Exit(1)
 		}
@@ -58,7 +58,7 @@ func homeDir() string {
 }
 
 // openHome opens the folder of the instance that the command is about.
-func openHome() (local.Home, error) { return local.OpenHome(homeDir()) }
+func openHome() (supervisor.Home, error) { return supervisor.OpenHome(homeDir()) }
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{
@@ -79,8 +79,8 @@ buys the cheapest machines for pods that do not fit and gives them back.`,
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout())
-			h := local.Home{Dir: homeDir()}
-			if info, err := local.ReadLock(h); err == nil {
+			h := supervisor.Home{Dir: homeDir()}
+			if info, err := supervisor.ReadLock(h); err == nil {
 				fmt.Fprintf(cmd.OutOrStdout(), "An instance runs in %s (pid %d). Next: nap status\n", h.Dir, info.PID)
 			} else {
 				fmt.Fprintf(cmd.OutOrStdout(), "Nothing runs in %s yet. Next: nap up\n", h.Dir)

@@ -21,7 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nap-aks/nap/azure/instancetype"
-	"github.com/nap-aks/nap/local"
+	"github.com/nap-aks/nap/localazure/supervisor"
 	"github.com/nap-aks/nap/plan"
 )
 
@@ -137,7 +137,7 @@ func dialARM(ctx context.Context) (*armClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	i, err := local.ReadInstance(h)
+	i, err := supervisor.ReadInstance(h)
 	if err != nil {
 		return nil, err
 	}

@@ -17,9 +17,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/nap-aks/nap/controllers"
-	"github.com/nap-aks/nap/local"
-	"github.com/nap-aks/nap/local/example"
-	"github.com/nap-aks/nap/local/view"
+	"github.com/nap-aks/nap/localazure/example"
+	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/view"
 )
 
 // supervisorComponent is the detached form of `nap up`.
@@ -29,7 +29,7 @@ type upFlags struct {
 	detach, noExample bool
 	location, engine  string
 	bootTime          time.Duration
-	etcd              local.EtcdClient
+	etcd              supervisor.EtcdClient
 }
 
 // supervisorFlags are those that a supervisor in the background is given, too.
@@ -49,8 +49,8 @@ func (f *upFlags) supervisorArgs() []string {
 		"--etcd-cafile", f.etcd.CAFile, "--etcd-certfile", f.etcd.CertFile, "--etcd-keyfile", f.etcd.KeyFile}
 }
 
-func (f *upFlags) options(h local.Home, log *slog.Logger) local.Options {
-	return local.Options{Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Engine: f.engine, Etcd: f.etcd, Logger: log}
+func (f *upFlags) options(h supervisor.Home, log *slog.Logger) supervisor.Options {
+	return supervisor.Options{Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Engine: f.engine, Etcd: f.etcd, Logger: log}
 }
 
 func upCommand() *cobra.Command {
@@ -102,16 +102,16 @@ func runUp(parent context.Context, f upFlags) error {
 	}
 	p := newProgress(os.Stdout)
 	began := time.Now()
-	var inst local.Instance
+	var inst supervisor.Instance
 	var ended <-chan error // the supervisor's end, when it is in this process
 	fresh := !example.Done(h)
-	if info, lockErr := local.ReadLock(h); lockErr == nil {
-		if inst, err = local.ReadInstance(h); err != nil {
+	if info, lockErr := supervisor.ReadLock(h); lockErr == nil {
+		if inst, err = supervisor.ReadInstance(h); err != nil {
 			return err
 		}
 		if !f.detach {
 			p.Done(nil)
-			return &local.LockedError{Home: h, LockInfo: info}
+			return &supervisor.LockedError{Home: h, LockInfo: info}
 		}
 		p.Line(fmt.Sprintf("already running in %s (pid %d)", h.Dir, info.PID))
 	} else if f.detach {
@@ -164,24 +164,24 @@ func runUp(parent context.Context, f upFlags) error {
 }
 
 // startHere runs the supervisor in this process, and waits until it is up.
-func startHere(ctx, supCtx context.Context, h local.Home, f upFlags, p *progress) (local.Instance, <-chan error, error) {
-	lock, err := local.TakeLock(h)
+func startHere(ctx, supCtx context.Context, h supervisor.Home, f upFlags, p *progress) (supervisor.Instance, <-chan error, error) {
+	lock, err := supervisor.TakeLock(h)
 	if err != nil {
-		return local.Instance{}, nil, err
+		return supervisor.Instance{}, nil, err
 	}
 	logger, closeLog, err := supervisorLog(h, p)
 	if err != nil {
 		lock.Release()
-		return local.Instance{}, nil, err
+		return supervisor.Instance{}, nil, err
 	}
-	started := make(chan local.Instance, 1)
+	started := make(chan supervisor.Instance, 1)
 	done := make(chan error, 1)
 	failed := make(chan error, 1)
 	supCtx, cancel := context.WithCancel(supCtx)
 	go func() {
 		o := f.options(h, logger)
-		o.Step, o.Started = p.Step, func(i local.Instance) { started <- i }
-		err := local.Supervise(supCtx, o)
+		o.Step, o.Started = p.Step, func(i supervisor.Instance) { started <- i }
+		err := supervisor.Supervise(supCtx, o)
 		lock.Release()
 		closeLog()
 		cancel()
@@ -195,16 +195,16 @@ func startHere(ctx, supCtx context.Context, h local.Home, f upFlags, p *progress
 		if err == nil {
 			err = errors.New("stopped before it was up")
 		}
-		return local.Instance{}, nil, err
+		return supervisor.Instance{}, nil, err
 	case <-ctx.Done():
 		cancel()
-		return local.Instance{}, nil, errors.Join(errors.New("interrupted before it was up"), <-done)
+		return supervisor.Instance{}, nil, errors.Join(errors.New("interrupted before it was up"), <-done)
 	}
 }
 
 // supervisorLog writes the supervisor's log to its file, and what a person
 // should see at once to the screen.
-func supervisorLog(h local.Home, p *progress) (*slog.Logger, func(), error) {
+func supervisorLog(h supervisor.Home, p *progress) (*slog.Logger, func(), error) {
 	f, err := os.OpenFile(h.LogFile("nap", ""), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("log: %w", err)
@@ -235,41 +235,41 @@ func (t *teeHandler) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // startDetached starts a supervisor of its own session and waits until it is up.
-func startDetached(ctx context.Context, h local.Home, f upFlags, p *progress) (local.Instance, error) {
+func startDetached(ctx context.Context, h supervisor.Home, f upFlags, p *progress) (supervisor.Instance, error) {
 	bin, err := os.Executable()
 	if err != nil {
-		return local.Instance{}, fmt.Errorf("finding the running program: %w", err)
+		return supervisor.Instance{}, fmt.Errorf("finding the running program: %w", err)
 	}
 	out, err := os.OpenFile(h.LogFile("nap", ""), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
-		return local.Instance{}, fmt.Errorf("log: %w", err)
+		return supervisor.Instance{}, fmt.Errorf("log: %w", err)
 	}
 	defer func() { _ = out.Close() }()
 	from, err := out.Seek(0, io.SeekEnd)
 	if err != nil {
-		return local.Instance{}, fmt.Errorf("log: %w", err)
+		return supervisor.Instance{}, fmt.Errorf("log: %w", err)
 	}
 	p.Step("starting in the background")
 	cmd := exec.Command(bin, append([]string{"component", supervisorComponent, "--home", h.Dir}, f.supervisorArgs()...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return local.Instance{}, fmt.Errorf("starting in the background: %w", err)
+		return supervisor.Instance{}, fmt.Errorf("starting in the background: %w", err)
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	for {
-		if i, err := local.ReadInstance(h); err == nil && i.PID == cmd.Process.Pid && i.Ready {
+		if i, err := supervisor.ReadInstance(h); err == nil && i.PID == cmd.Process.Pid && i.Ready {
 			return i, nil
 		}
 		select {
 		case err := <-exited:
 			b := make([]byte, 2000)
 			n, _ := out.ReadAt(b, from)
-			return local.Instance{}, fmt.Errorf("the instance ended while starting (%w):\n%s", err, strings.TrimSpace(string(b[:n])))
+			return supervisor.Instance{}, fmt.Errorf("the instance ended while starting (%w):\n%s", err, strings.TrimSpace(string(b[:n])))
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			return local.Instance{}, errors.New("interrupted before it was up; it is stopping")
+			return supervisor.Instance{}, errors.New("interrupted before it was up; it is stopping")
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -290,12 +290,12 @@ func componentCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			lock, err := local.TakeLock(h)
+			lock, err := supervisor.TakeLock(h)
 			if err != nil {
 				return err
 			}
 			defer lock.Release()
-			return local.Supervise(ctx, f.options(h, slog.New(slog.NewJSONHandler(os.Stderr, nil))))
+			return supervisor.Supervise(ctx, f.options(h, slog.New(slog.NewJSONHandler(os.Stderr, nil))))
 		},
 	}
 	f.supervisorFlags(sup.Flags())
@@ -304,8 +304,8 @@ func componentCommand() *cobra.Command {
 }
 
 // stay keeps the foreground with a live status line until ctx ends.
-func stay(ctx context.Context, i local.Instance, ended <-chan error, p *progress) error {
-	c, err := local.DialEtcd(i)
+func stay(ctx context.Context, i supervisor.Instance, ended <-chan error, p *progress) error {
+	c, err := supervisor.DialEtcd(i)
 	if err != nil {
 		return err
 	}
@@ -337,8 +337,8 @@ func stay(ctx context.Context, i local.Instance, ended <-chan error, p *progress
 }
 
 // waitClusters waits until the control planes of an earlier run are up again.
-func waitClusters(ctx context.Context, i local.Instance, p *progress) error {
-	c, err := local.DialEtcd(i)
+func waitClusters(ctx context.Context, i supervisor.Instance, p *progress) error {
+	c, err := supervisor.DialEtcd(i)
 	if err != nil {
 		return err
 	}

@@ -7,9 +7,9 @@ import (
 	"github.com/spf13/cobra"
 	kubeversion "k8s.io/component-base/version"
 
-	"github.com/nap-aks/nap/local"
-	"github.com/nap-aks/nap/local/azclient"
-	"github.com/nap-aks/nap/local/fleet"
+	"github.com/nap-aks/nap/localazure/azclient"
+	"github.com/nap-aks/nap/localazure/fleet"
+	"github.com/nap-aks/nap/localazure/supervisor"
 	"github.com/nap-aks/nap/plan"
 )
 
@@ -28,8 +28,8 @@ func versions() [][2]string {
 }
 
 // rooms are the components that other packages implement.
-func rooms() local.Rooms {
-	return local.Rooms{ARM: runARM, Controller: runController, Azure: func(i local.Instance) (fleet.Azure, error) { return azclient.Connect(i) }}
+func rooms() supervisor.Rooms {
+	return supervisor.Rooms{ARM: runARM, Controller: runController, Azure: func(i supervisor.Instance) (fleet.Azure, error) { return azclient.Connect(i) }}
 }
 
 // planCommands are `nap plan` and `nap explain`.

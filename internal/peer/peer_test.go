@@ -4,8 +4,8 @@ import (
 	"context"
 	"testing"
 
-	"github.com/nap-aks/nap/internal/clustergen"
 	"github.com/nap-aks/nap/internal/peer"
+	"github.com/nap-aks/nap/test/clustergen"
 )
 
 // TestKarpenterRunsOnGeneratedClusters shows that Karpenter's scheduler, run as

@@ -15,7 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armdeployments"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -229,8 +229,8 @@ func (in *instance) deployTemplate(t *testing.T, wantCluster string) {
 	if !strings.Contains(string(raw), wantCluster) {
 		t.Fatalf("examples/nap.json does not create %s", wantCluster)
 	}
-	poller, err := in.deploys.BeginCreateOrUpdate(in.ctx, resourceGroup, "nap", armresources.Deployment{
-		Properties: &armresources.DeploymentProperties{Mode: to.Ptr(armresources.DeploymentModeIncremental), Template: template},
+	poller, err := in.deploys.BeginCreateOrUpdate(in.ctx, resourceGroup, "nap", armdeployments.Deployment{
+		Properties: &armdeployments.DeploymentProperties{Mode: to.Ptr(armdeployments.DeploymentModeIncremental), Template: template},
 	}, nil)
 	if err != nil {
 		t.Fatalf("template deployment: %v", err)

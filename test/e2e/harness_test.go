@@ -30,7 +30,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armdeployments"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources/v3"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -47,7 +48,7 @@ type instance struct {
 	info instanceInfo
 
 	groups   *armresources.ResourceGroupsClient
-	deploys  *armresources.DeploymentsClient
+	deploys  *armdeployments.DeploymentsClient
 	clusters *armcontainerservice.ManagedClustersClient
 	pools    *armcontainerservice.AgentPoolsClient
 	machines *armcontainerservice.MachinesClient
@@ -176,7 +177,7 @@ func (in *instance) connect(t *testing.T) {
 	sub := in.info.SubscriptionID
 	in.groups, err = armresources.NewResourceGroupsClient(sub, cred, opts)
 	must(err)
-	in.deploys, err = armresources.NewDeploymentsClient(sub, cred, opts)
+	in.deploys, err = armdeployments.NewDeploymentsClient(sub, cred, opts)
 	must(err)
 	in.clusters, err = armcontainerservice.NewManagedClustersClient(sub, cred, opts)
 	must(err)

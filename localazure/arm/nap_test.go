@@ -1,0 +1,212 @@
+package arm_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/nap-aks/nap/localazure/arm/armtest"
+)
+
+// change applies a path like "properties.networkProfile.networkPlugin" to a body.
+func change(body map[string]any, path string, v any) {
+	parts := strings.Split(path, ".")
+	m := body
+	for _, p := range parts[:len(parts)-1] {
+		next, ok := m[p].(map[string]any)
+		if !ok {
+			next = map[string]any{}
+			m[p] = next
+		}
+		m = next
+	}
+	m[parts[len(parts)-1]] = v
+}
+
+func pool(name string, extra map[string]any) map[string]any {
+	p := map[string]any{"name": name, "mode": "User", "count": 1, "vmSize": "Standard_D4s_v5"}
+	for k, v := range extra {
+		p[k] = v
+	}
+	return p
+}
+
+// One row for each combination that node auto-provisioning does not support:
+// refused when a cluster is created with it, and when it is enabled on one that
+// has it; each names the property at fault.
+func TestUnsupportedWithNodeAutoProvisioning(t *testing.T) {
+	system := pool("system", map[string]any{"mode": "System", "count": 2})
+	rows := []struct {
+		name string
+		set  map[string]any
+		want string
+	}{
+		{"cluster autoscaler", map[string]any{"properties.agentPoolProfiles": []any{system, pool("auto", map[string]any{"enableAutoScaling": true, "minCount": 1, "maxCount": 3})}}, "unless all AgentPools have property .properties.enableAutoScaling set to one of [false]"},
+		{"kubenet", map[string]any{"properties.networkProfile": map[string]any{"networkPlugin": "kubenet"}}, ".properties.networkProfile.networkPlugin set to one of [azure,none]"},
+		{"Calico", map[string]any{"properties.networkProfile": map[string]any{"networkPlugin": "azure", "networkPluginMode": "overlay", "networkPolicy": "calico"}}, ".properties.networkProfile.networkPolicy set to one of"},
+		{"IPv6", map[string]any{"properties.networkProfile": map[string]any{"networkPlugin": "azure", "networkPluginMode": "overlay", "ipFamilies": []any{"IPv4", "IPv6"}}}, ".properties.networkProfile.ipFamilies set to one of [IPv4]"},
+		{"Windows pool", map[string]any{"properties.agentPoolProfiles": []any{system, pool("win", map[string]any{"osType": "Windows"})}}, ".properties.osType set to one of [Linux]"},
+		{"service principal", map[string]any{"identity": nil, "properties.servicePrincipalProfile": map[string]any{"clientId": "44444444-4444-4444-8444-444444444444", "secret": "s"}}, ".properties.servicePrincipalProfile.clientId set to one of [msi]"},
+		{"basic load balancer", map[string]any{"properties.networkProfile": map[string]any{"networkPlugin": "azure", "networkPluginMode": "overlay", "loadBalancerSku": "Basic"}}, ".properties.networkProfile.loadBalancerSku set to one of [standard]"},
+		{"dynamic pod IPs", map[string]any{"properties.networkProfile": map[string]any{"networkPlugin": "azure"}, "properties.agentPoolProfiles": []any{system, pool("pods", map[string]any{"vnetSubnetID": group + "/providers/Microsoft.Network/virtualNetworks/vnet/subnets/s", "podSubnetID": group + "/providers/Microsoft.Network/virtualNetworks/vnet/subnets/p"})}}, "podSubnetID is specified"},
+		{"node public IP", map[string]any{"properties.agentPoolProfiles": []any{system, pool("ip", map[string]any{"enableNodePublicIP": true})}}, ".properties.enableNodePublicIP set to one of [false]"},
+		{"Flatcar", map[string]any{"properties.agentPoolProfiles": []any{system, pool("flat", map[string]any{"osSKU": "Flatcar"})}}, ".properties.osSKU set to one of"},
+		{"stopped pool", map[string]any{"properties.agentPoolProfiles": []any{system, pool("off", map[string]any{"powerState": map[string]any{"code": "Stopped"}})}}, ".properties.powerState.code set to one of [Running]"},
+	}
+	a := armtest.New(t)
+	a.Machinery()
+	newGroup(a)
+	a.MustSucceed(a.Do("PUT", group+"/providers/Microsoft.Network/virtualNetworks/vnet", map[string]any{"location": "eastus", "properties": map[string]any{"addressSpace": map[string]any{"addressPrefixes": []string{"10.0.0.0/8"}},
+		"subnets": []any{map[string]any{"name": "s", "properties": map[string]any{"addressPrefix": "10.1.0.0/16"}}, map[string]any{"name": "p", "properties": map[string]any{"addressPrefix": "10.2.0.0/16"}}}}}))
+	for i, x := range rows {
+		t.Run(x.name, func(t *testing.T) {
+			id := fmt.Sprintf("%s/providers/Microsoft.ContainerService/managedClusters/c%d", group, i)
+			body := clusterBody("Auto")
+			for k, v := range x.set {
+				change(body, k, v)
+			}
+			check := func(what string, r armtest.Reply) {
+				t.Helper()
+				if r.Status != 400 || r.Code() != "OperationNotAllowed" || !strings.Contains(r.Message(), x.want) || !strings.Contains(r.Message(), ".properties.nodeProvisioningProfile.mode cannot be Auto ") {
+					t.Errorf("%s: %d %s", what, r.Status, r.Body)
+				}
+			}
+			check("creating with Auto", a.Do("PUT", id, body))
+			if r := a.Do("GET", id, nil); r.Status != 404 {
+				t.Fatalf("the refused cluster is there: %d", r.Status)
+			}
+			change(body, "properties.nodeProvisioningProfile.mode", "Manual")
+			a.MustSucceed(a.Do("PUT", id, body))
+			before := a.Do("GET", id, nil)
+			check("enabling", a.Do("PUT", id, map[string]any{"location": "eastus", "properties": map[string]any{"nodeProvisioningProfile": map[string]any{"mode": "Auto"}}}))
+			if after := a.Do("GET", id, nil); after.Body != before.Body {
+				t.Error("the refused change has changed something")
+			}
+		})
+	}
+}
+
+// What cannot be done while node auto-provisioning is on.
+func TestRefusedWhileNodeAutoProvisioningIsOn(t *testing.T) {
+	a := armtest.New(t)
+	a.Machinery()
+	newCluster(a, "Auto")
+	for name, x := range map[string]struct {
+		method, path string
+		body         any
+		want         string
+	}{
+		"stop":              {"POST", "/stop", nil, "cannot be stopped"},
+		"egress change":     {"PUT", "", map[string]any{"location": "eastus", "properties": map[string]any{"networkProfile": map[string]any{"outboundType": "managedNATGateway"}}}, "outboundType is changed"},
+		"dataplane change":  {"PUT", "", map[string]any{"location": "eastus", "properties": map[string]any{"networkProfile": map[string]any{"networkDataplane": "azure", "networkPolicy": "none"}}}, "networkDataplane is changed"},
+		"autoscaled pool":   {"PUT", "/agentPools/p", map[string]any{"properties": map[string]any{"count": 1, "enableAutoScaling": true, "minCount": 1, "maxCount": 2}}, "enableAutoScaling"},
+		"Windows pool":      {"PUT", "/agentPools/win", map[string]any{"properties": map[string]any{"count": 1, "osType": "Windows"}}, "osType"},
+		"the machines pool": {"DELETE", "/agentPools/aksmanagedap", nil, "belongs to node auto-provisioning"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := a.Do(x.method, clusterID+x.path, x.body)
+			if r.Status != 400 || r.Code() != "OperationNotAllowed" || !strings.Contains(r.Message(), x.want) {
+				t.Errorf("%d %s", r.Status, r.Body)
+			}
+		})
+	}
+	// With the feature registered, the autoscaler may stay beside.
+	f := sub + "/providers/Microsoft.Features/providers/Microsoft.ContainerService/features/AllowClusterAutoscalerAndNAP"
+	if r := a.Do("POST", f+"/register", nil); r.Status != 200 {
+		t.Fatal(r.Body)
+	}
+	a.MustSucceed(a.Do("PUT", clusterID+"/agentPools/p", map[string]any{"properties": map[string]any{"count": 1, "enableAutoScaling": true, "minCount": 1, "maxCount": 2}}))
+}
+
+// Switching off looks at the cluster: the refusal names every node and NodePool
+// in the way, and changes nothing.
+func TestDisabling(t *testing.T) {
+	a := armtest.New(t)
+	a.Machinery()
+	newCluster(a, "Auto")
+	off := map[string]any{"location": "eastus", "properties": map[string]any{"nodeProvisioningProfile": map[string]any{"mode": "Manual"}}}
+	refused := func(want ...string) {
+		t.Helper()
+		before := a.Do("GET", clusterID, nil).Body
+		r := a.Do("PUT", clusterID, off)
+		if r.Status != 400 || r.Code() != "OperationNotAllowed" {
+			t.Fatalf("%d %s", r.Status, r.Body)
+		}
+		for _, w := range want {
+			if !strings.Contains(r.Message(), w) {
+				t.Errorf("%q is not named: %s", w, r.Message())
+			}
+		}
+		if a.Do("GET", clusterID, nil).Body != before {
+			t.Error("the refused change has changed something")
+		}
+	}
+	a.Live.Set([]string{"aks-a", "aks-b"}, map[string]string{"default": "1000", "system-surge": "none"})
+	refused("aks-a", "aks-b", "default (cpu limit 1000)", "system-surge (cpu limit none)")
+	a.Live.Set(nil, map[string]string{"default": "1"})
+	refused("default (cpu limit 1)")
+	// A machine that has no node yet is in the way as well.
+	a.Live.Set(nil, nil)
+	m := clusterID + "/agentPools/aksmanagedap/machines/default-x1"
+	a.MustSucceed(a.Do("PUT", m, map[string]any{"properties": map[string]any{"hardware": map[string]any{"vmSize": "Standard_D4s_v5"}}}))
+	refused("aks-aksmanagedap-default-x1-")
+	a.MustSucceed(a.Do("DELETE", m, nil))
+	a.MustSucceed(a.Do("PUT", clusterID, off))
+	if r := a.Do("PUT", m, map[string]any{"properties": map[string]any{"hardware": map[string]any{"vmSize": "Standard_D4s_v5"}}}); r.Status != 404 {
+		t.Errorf("a machine in a cluster without the pool: %d %s", r.Status, r.Body)
+	}
+	a.MustSucceed(a.Do("PUT", clusterID, clusterBody("Auto")))
+}
+
+func TestMachinesFailAsAzuresDo(t *testing.T) {
+	a := armtest.New(t)
+	a.Machinery()
+	newCluster(a, "Auto")
+	put := func(name, size string, extra map[string]any) armtest.Reply {
+		props := map[string]any{"hardware": map[string]any{"vmSize": size}}
+		for k, v := range extra {
+			props[k] = v
+		}
+		return a.Do("PUT", clusterID+"/agentPools/aksmanagedap/machines/"+name, map[string]any{"properties": props})
+	}
+	if r := put("m1", "Standard_Nonsense", nil); r.Status != 400 || r.Code() != "VMSizeNotSupported" {
+		t.Errorf("an unknown size: %d %s", r.Status, r.Body)
+	}
+	// Six vCPUs of the family: one machine of four fits, a second does not.
+	if _, err := a.Etcd.Put(t.Context(), "/nap/arm/quota/eastus/standarddsv5family", "6"); err != nil {
+		t.Fatal(err)
+	}
+	usages := sub + "/providers/Microsoft.Compute/locations/eastus/usages"
+	eventually(t, func() bool { return strings.Contains(a.Do("GET", usages, nil).Body, `"limit":6`) })
+	a.MustSucceed(put("m2", "Standard_D4s_v5", nil))
+	r := put("m3", "Standard_D4s_v5", nil)
+	if r.Status != http.StatusCreated {
+		t.Fatalf("%d %s", r.Status, r.Body)
+	}
+	if end := a.Wait(r); end.JSON["status"] != "Failed" || !strings.Contains(end.Body, "Family Cores quota") || !strings.Contains(end.Body, "Current Limit: 6") {
+		t.Errorf("over quota: %s", end.Body)
+	}
+	g := a.Do("GET", clusterID+"/agentPools/aksmanagedap/machines/m3", nil)
+	if !strings.Contains(g.Body, `"provisioningState":"Failed"`) || !strings.Contains(g.Body, `"provisioningError"`) || !strings.Contains(g.Body, "OperationNotAllowed") {
+		t.Errorf("the failed machine: %s", g.Body)
+	}
+	a.MustSucceed(put("m4", "Standard_D4s_v5", map[string]any{"priority": "Spot"}))
+	u := a.Do("GET", sub+"/providers/Microsoft.Compute/locations/eastus/usages", nil)
+	if !strings.Contains(u.Body, `"currentValue":4,"limit":6`) {
+		t.Errorf("usages do not show 4 of 6")
+	}
+	// A batch: one of three is there already.
+	head := `{"batchMachines":[{"machineName":"m2","zones":["1"],"tags":{}},{"machineName":"b1","zones":["1"],"tags":{"x":"1"}},{"machineName":"b2","zones":["2"],"tags":{"x":"2"}}]}`
+	r = a.Do("PUT", clusterID+"/agentPools/aksmanagedap/machines/b1", map[string]any{"properties": map[string]any{"hardware": map[string]any{"vmSize": "Standard_E2s_v5"}}}, "BatchPutMachine", head)
+	if r.Status != 400 || r.Code() != "BatchMachineClientError" || !strings.Contains(r.Body, `"target":"m2"`) {
+		t.Errorf("batch: %d %s", r.Status, r.Body)
+	}
+	b2 := a.Do("GET", clusterID+"/agentPools/aksmanagedap/machines/b2", nil)
+	if fmt.Sprint(b2.JSON["zones"]) != "[2]" || !strings.Contains(b2.Body, `"x":"2"`) {
+		t.Errorf("b2: %s", b2.Body)
+	}
+	if r := a.Do("POST", clusterID+"/agentPools/aksmanagedap/deleteMachines", map[string]any{"machineNames": []string{"nothere"}}); r.Status != 400 || !strings.Contains(r.Message(), "Cannot find any valid machines") {
+		t.Errorf("deleting an unknown machine: %d %s", r.Status, r.Body)
+	}
+}

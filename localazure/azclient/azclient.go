@@ -1,0 +1,125 @@
+// Package azclient signs in to a running local Azure as its owner, with the
+// Azure SDK, as any program would. What nap itself does to an instance beyond
+// starting it goes through here: there is no way past the front door.
+package azclient
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+
+	"github.com/nap-aks/nap/localazure/supervisor"
+)
+
+// Clients are the parts of the Azure SDK in use.
+type Clients struct {
+	Groups      *armresources.ResourceGroupsClient
+	Deployments *armresources.DeploymentsClient
+	Clusters    *armcontainerservice.ManagedClustersClient
+	AgentPools  *armcontainerservice.AgentPoolsClient
+
+	arm          *arm.Client
+	subscription string
+}
+
+// Connect signs in, lazily: at the first request.
+func Connect(i supervisor.Instance) (*Clients, error) {
+	pem, err := os.ReadFile(i.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("authority of the local Azure: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("authority of the local Azure: no certificate in %s", i.CAFile)
+	}
+	secret, err := i.ClientSecret()
+	if err != nil {
+		return nil, err
+	}
+	options := policy.ClientOptions{
+		Cloud: cloud.Configuration{
+			ActiveDirectoryAuthorityHost: i.ARMEndpoint + "/",
+			Services:                     map[cloud.ServiceName]cloud.ServiceConfiguration{cloud.ResourceManager: {Endpoint: i.ARMEndpoint, Audience: i.ARMEndpoint + "/"}},
+		},
+		Transport: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}},
+		Retry:     policy.RetryOptions{MaxRetries: 8, RetryDelay: 200 * time.Millisecond, MaxRetryDelay: 2 * time.Second},
+		Telemetry: policy.TelemetryOptions{ApplicationID: "nap-up"},
+	}
+	cred, err := azidentity.NewClientSecretCredential(i.TenantID, i.ClientID, secret, &azidentity.ClientSecretCredentialOptions{
+		ClientOptions: options, DisableInstanceDiscovery: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("signing in to the local Azure: %w", err)
+	}
+	opts := &arm.ClientOptions{ClientOptions: options}
+	a := &Clients{subscription: i.SubscriptionID}
+	if a.arm, err = arm.NewClient("nap", "v0.0.0", cred, opts); err != nil {
+		return nil, err
+	}
+	if a.Groups, err = armresources.NewResourceGroupsClient(i.SubscriptionID, cred, opts); err != nil {
+		return nil, err
+	}
+	if a.Deployments, err = armresources.NewDeploymentsClient(i.SubscriptionID, cred, opts); err != nil {
+		return nil, err
+	}
+	if a.Clusters, err = armcontainerservice.NewManagedClustersClient(i.SubscriptionID, cred, opts); err != nil {
+		return nil, err
+	}
+	if a.AgentPools, err = armcontainerservice.NewAgentPoolsClient(i.SubscriptionID, cred, opts); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Cluster reads a managed cluster.
+func (a *Clients) Cluster(ctx context.Context, group, name string) (*armcontainerservice.ManagedCluster, error) {
+	resp, err := a.Clusters.Get(ctx, group, name, nil)
+	if err != nil {
+		return nil, fmt.Errorf("reading cluster %s: %w", name, err)
+	}
+	return &resp.ManagedCluster, nil
+}
+
+// Resize changes the scale set of an agent pool at once: add instances, or
+// remove the named ones with all that is on them. With force the limits of an
+// autoscaled pool do not count.
+func (a *Clients) Resize(ctx context.Context, group, cluster, pool string, add int, remove []string, force bool) error {
+	path := "/subscriptions/" + a.subscription + "/resourceGroups/" + group + "/providers/Microsoft.ContainerService/managedClusters/" + cluster + "/agentPools/" + pool + "/resize"
+	req, err := runtime.NewRequest(ctx, http.MethodPost, runtime.JoinPaths(a.arm.Endpoint(), path))
+	if err != nil {
+		return err
+	}
+	query := req.Raw().URL.Query()
+	query.Set("api-version", "2025-10-01")
+	req.Raw().URL.RawQuery = query.Encode()
+	body := map[string]any{"force": force}
+	if add > 0 {
+		body["add"] = add
+	} else {
+		body["remove"] = remove
+	}
+	if err := runtime.MarshalAsJSON(req, body); err != nil {
+		return err
+	}
+	resp, err := a.arm.Pipeline().Do(req)
+	if err != nil {
+		return fmt.Errorf("resizing pool %s of cluster %s: %w", pool, cluster, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if !runtime.HasStatusCode(resp, http.StatusOK) {
+		return fmt.Errorf("resizing pool %s of cluster %s: %w", pool, cluster, runtime.NewResponseError(resp))
+	}
+	return nil
+}

@@ -1,0 +1,256 @@
+// Package example is the first thing a person sees: it uses a running local
+// Azure as any client would, through ARM and the Kubernetes API. It creates a
+// resource group, deploys the template of a cluster that provisions its own
+// nodes, runs a shop on it and shows the machines being bought.
+package example
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/nap-aks/nap/examples"
+	"github.com/nap-aks/nap/localazure/azclient"
+	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/view"
+)
+
+// ResourceGroup is the group the example lives in.
+const ResourceGroup = "nap"
+
+// Reporter is told what happens, for a person to read.
+type Reporter interface {
+	// Step begins a step; the one before it is done.
+	Step(text string)
+	// Update says how the current step is getting on; it may be shown or not.
+	Update(text string)
+	// Line is something to keep on the screen.
+	Line(text string)
+}
+
+// done is what is remembered of the example in the home folder, so that later
+// runs do not undo what a person did to it.
+type done struct {
+	Applied time.Time `json:"applied"`
+}
+
+func doneFile(h supervisor.Home) string { return h.Path("example.json") }
+
+// Done tells whether the example was once applied in this home.
+func Done(h supervisor.Home) bool {
+	_, err := os.Stat(doneFile(h))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// Run takes the example as far as it goes: to all pods running. It can be run
+// again at any point of an earlier, interrupted run.
+func Run(ctx context.Context, h supervisor.Home, i supervisor.Instance, r Reporter) error {
+	az, err := azclient.Connect(i)
+	if err != nil {
+		return err
+	}
+	if err := deploy(ctx, az, i, r); err != nil {
+		return err
+	}
+	cfg, err := kubeConfig(ctx, az, i, r)
+	if err != nil {
+		return err
+	}
+	r.Step("apply examples/shop.yaml (198 pods of 14 kinds)")
+	if err := apply(ctx, cfg, examples.Shop, r); err != nil {
+		return err
+	}
+	b, err := json.Marshal(done{Applied: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(doneFile(h), b, 0o600); err != nil {
+		return fmt.Errorf("remembering the example: %w", err)
+	}
+	return Watch(ctx, cfg, r)
+}
+
+// Resume waits until the example of an earlier run is up again.
+func Resume(ctx context.Context, i supervisor.Instance, r Reporter) error {
+	az, err := azclient.Connect(i)
+	if err != nil {
+		return err
+	}
+	_, err = kubeConfig(ctx, az, i, r)
+	var re *azcore.ResponseError
+	if errors.As(err, &re) && re.StatusCode == http.StatusNotFound {
+		r.Line("the example cluster is gone; `nap reset` starts from nothing, `az aks create` makes another")
+		return nil
+	}
+	return err
+}
+
+func deploy(ctx context.Context, az *azclient.Clients, i supervisor.Instance, r Reporter) error {
+	r.Step("resource group " + ResourceGroup)
+	if _, err := az.Groups.CreateOrUpdate(ctx, ResourceGroup, armresources.ResourceGroup{Location: to.Ptr(i.Location)}, nil); err != nil {
+		return fmt.Errorf("creating resource group %s: %w", ResourceGroup, err)
+	}
+	r.Step("template deployment examples/nap.json: cluster " + examples.ClusterName + ", mode Auto")
+	var template map[string]any
+	if err := json.Unmarshal(examples.ClusterTemplate, &template); err != nil {
+		return fmt.Errorf("examples/nap.json: %w", err)
+	}
+	setLocation(template, i.Location)
+	poller, err := az.Deployments.BeginCreateOrUpdate(ctx, ResourceGroup, "nap", armresources.Deployment{
+		Properties: &armresources.DeploymentProperties{Mode: to.Ptr(armresources.DeploymentModeIncremental), Template: template},
+	}, nil)
+	if err != nil {
+		return fmt.Errorf("deploying examples/nap.json: %w", err)
+	}
+	watchCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	go watchProvisioning(watchCtx, az, r)
+	if _, err := poller.PollUntilDone(ctx, &runtime.PollUntilDoneOptions{Frequency: time.Second}); err != nil {
+		return fmt.Errorf("deploying examples/nap.json: %w", err)
+	}
+	return nil
+}
+
+// setLocation puts the template's resources where the instance's examples are.
+func setLocation(template map[string]any, location string) {
+	list, _ := template["resources"].([]any)
+	for _, item := range list {
+		if res, ok := item.(map[string]any); ok {
+			res["location"] = location
+		}
+	}
+}
+
+func watchProvisioning(ctx context.Context, az *azclient.Clients, r Reporter) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+		c, err := az.Clusters.Get(ctx, ResourceGroup, examples.ClusterName, nil)
+		if err == nil && c.Properties != nil && c.Properties.ProvisioningState != nil && ctx.Err() == nil {
+			r.Update("cluster " + *c.Properties.ProvisioningState)
+		}
+	}
+}
+
+// kubeConfig fetches the cluster's credentials, as az aks get-credentials does,
+// and waits until its API answers.
+func kubeConfig(ctx context.Context, az *azclient.Clients, i supervisor.Instance, r Reporter) (*rest.Config, error) {
+	r.Step("credentials of cluster " + examples.ClusterName)
+	for {
+		creds, err := az.Clusters.ListClusterAdminCredentials(ctx, ResourceGroup, examples.ClusterName, nil)
+		if err != nil {
+			return nil, fmt.Errorf("credentials of cluster %s: %w", examples.ClusterName, err)
+		}
+		if len(creds.Kubeconfigs) == 0 {
+			return nil, fmt.Errorf("credentials of cluster %s: the reply holds no kubeconfig", examples.ClusterName)
+		}
+		cfg, err := view.Config(creds.Kubeconfigs[0].Value)
+		if err != nil {
+			return nil, fmt.Errorf("credentials of cluster %s: %w", examples.ClusterName, err)
+		}
+		if err := answers(ctx, cfg); err == nil {
+			return cfg, nil
+		} else if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		r.Update("waiting for its API at " + cfg.Host)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}
+
+func answers(ctx context.Context, cfg *rest.Config) error {
+	dc, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	_, err = dc.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+	return err
+}
+
+// apply makes the objects of some manifests so, by server-side apply, in their
+// order. A kind that is not known yet is waited for.
+func apply(ctx context.Context, cfg *rest.Config, manifests []byte, r Reporter) error {
+	client, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	dc, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(dc))
+	dec := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifests), 4096)
+	for {
+		u := &unstructured.Unstructured{}
+		if err := dec.Decode(&u.Object); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("manifests: %w", err)
+		}
+		if len(u.Object) == 0 {
+			continue
+		}
+		r.Update(strings.ToLower(u.GetKind()) + "/" + u.GetName())
+		if err := applyOne(ctx, client, mapper, u); err != nil {
+			return fmt.Errorf("applying %s %s: %w", u.GetKind(), u.GetName(), err)
+		}
+	}
+}
+
+func applyOne(ctx context.Context, client dynamic.Interface, mapper *restmapper.DeferredDiscoveryRESTMapper, u *unstructured.Unstructured) error {
+	gvk := u.GroupVersionKind()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		m, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+		if err == nil {
+			var ri dynamic.ResourceInterface = client.Resource(m.Resource)
+			if m.Scope.Name() == meta.RESTScopeNameNamespace {
+				ns := u.GetNamespace()
+				if ns == "" {
+					ns = "default"
+				}
+				ri = client.Resource(m.Resource).Namespace(ns)
+			}
+			_, err = ri.Apply(ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: "nap-up", Force: true})
+		} else {
+			mapper.Reset()
+		}
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,157 @@
+// Package fleet is the part of the local Azure that machines are made of. It
+// follows the machine intents in etcd; for each it boots a simulated virtual
+// machine, whose kubelet registers a Node with the labels, capacity and taints
+// that AKS gives that size, and plays all kubelets of a cluster with kwok's
+// controllers: heartbeats, and pods that start, run, complete and end. When an
+// intent is gone it does what the cloud does: the machine stops, its Node and
+// pods go, and last its status.
+//
+// One process serves all clusters. It keeps nothing that it could not read
+// again: intents and statuses in etcd, Nodes in the clusters.
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/nap-aks/nap/localazure/intent"
+	"github.com/nap-aks/nap/localazure/mirror"
+)
+
+// DefaultBootTime is the mean boot time when Options give none: short, so that
+// a person sees something happen; a real machine takes a minute or more.
+const DefaultBootTime = 1500 * time.Millisecond
+
+// Options of Run.
+type Options struct {
+	Etcd *clientv3.Client
+	// Kubeconfig names the file with the fleet's credentials for a cluster.
+	Kubeconfig func(uid string) string
+	// Tunnel names the socket through which a cluster's API server reaches the
+	// kubelets and metrics-server; without it nobody answers there.
+	Tunnel func(uid string) string
+	// BootTime is the mean time from a machine's allocation until its kubelet
+	// registers; each machine takes 60% to 140% of it.
+	BootTime time.Duration
+	// Seed decides the variation: the same seed and machine names give the same
+	// times.
+	Seed   int64
+	Logger *slog.Logger
+	// Azure is what fixed pools are scaled through; without it no pool is
+	// autoscaled.
+	Azure Azure
+}
+
+// Run serves all clusters until ctx ends.
+func Run(ctx context.Context, o Options) error {
+	if o.BootTime <= 0 {
+		o.BootTime = DefaultBootTime
+	}
+	f := &fleet{Options: o, clusters: map[string]*clusterFleet{}, faults: map[string]Fault{}}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		mirror.Follow(ctx, o.Etcd, FaultsPrefix, o.Logger, mirror.Handler[Fault]{
+			Set:  func(key string, fault Fault) { f.setFault(filepath.Base(key), &fault) },
+			Gone: func(key string) { f.setFault(filepath.Base(key), nil) },
+		})
+	})
+	wg.Go(func() {
+		mirror.Follow(ctx, o.Etcd, intent.ClusterIntentPrefix, o.Logger, mirror.Handler[intent.ClusterIntent]{
+			Set:  func(_ string, ci intent.ClusterIntent) { f.cluster(ctx, ci.UID).setIntent(&ci) },
+			Gone: func(key string) { f.cluster(ctx, filepath.Base(key)).setIntent(nil) },
+		})
+	})
+	wg.Go(func() {
+		mirror.Follow(ctx, o.Etcd, intent.ClusterStatusPrefix, o.Logger, mirror.Handler[intent.ClusterStatus]{
+			Set:  func(_ string, st intent.ClusterStatus) { f.cluster(ctx, st.UID).setStatus(&st) },
+			Gone: func(key string) { f.cluster(ctx, filepath.Base(key)).setStatus(nil) },
+		})
+	})
+	wg.Go(func() {
+		mirror.Follow(ctx, o.Etcd, intent.MachineIntentPrefix, o.Logger, mirror.Handler[intent.MachineIntent]{
+			Set: func(key string, m intent.MachineIntent) {
+				uid, pool, name := splitKey(key, intent.MachineIntentPrefix)
+				f.cluster(ctx, uid).machine(pool, name).want(&m)
+			},
+			Gone: func(key string) {
+				uid, pool, name := splitKey(key, intent.MachineIntentPrefix)
+				f.cluster(ctx, uid).machine(pool, name).want(nil)
+			},
+			Synced: func() { f.sweep(ctx) },
+		})
+	})
+	wg.Wait()
+	return nil
+}
+
+type fleet struct {
+	Options
+	mu       sync.Mutex
+	clusters map[string]*clusterFleet
+	faults   map[string]Fault
+}
+
+func splitKey(key, prefix string) (uid, pool, machine string) {
+	uid, rest, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/")
+	pool, machine, _ = strings.Cut(rest, "/")
+	return uid, pool, machine
+}
+
+func (f *fleet) cluster(ctx context.Context, uid string) *clusterFleet {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c, ok := f.clusters[uid]
+	if !ok {
+		c = newClusterFleet(ctx, f, uid)
+		f.clusters[uid] = c
+	}
+	return c
+}
+
+// sweep finishes what was being deleted when the fleet last ended: a status
+// whose intent is gone.
+func (f *fleet) sweep(ctx context.Context) {
+	listCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	statuses, _, err := intent.List[intent.MachineStatus](listCtx, f.Etcd, intent.MachineStatusPrefix)
+	if err != nil {
+		f.Logger.Warn("looking for machines to remove", "error", err)
+		return
+	}
+	for _, st := range statuses {
+		if _, found, err := intent.Get[intent.MachineIntent](listCtx, f.Etcd, intent.MachineIntentKey(st.ClusterUID, st.Pool, st.Name)); err == nil && !found {
+			f.cluster(ctx, st.ClusterUID).machine(st.Pool, st.Name).want(nil)
+		}
+	}
+}
+
+// bootDelay is how long a machine takes to boot.
+func (f *fleet) bootDelay(m intent.MachineIntent) time.Duration {
+	if slow, ok := f.fault(SlowBoot, m); ok {
+		return slow.BootTime
+	}
+	h := hash(fmt.Sprintf("%d/%s/%s", f.Seed, m.Pool, m.Name))
+	return time.Duration(float64(f.BootTime) * (0.6 + 0.8*float64(h%1000)/1000))
+}
+
+// WaitForFile waits until a file exists: kubeconfigs appear with their cluster.
+func WaitForFile(ctx context.Context, path string) error {
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", path, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
