@@ -1,33 +1,57 @@
 # nap: node auto-provisioning for AKS. `make help` lists what can be done here.
 export GOTOOLCHAIN := go1.27.3
+GO ?= go
+export GO
+
+GOLANGCI_VERSION := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+HELM_VERSION := v3.22.0
+export GOLANGCI_VERSION
+
 # Kubernetes compiled from its module has to be told which release it is.
 KUBE_VERSION := v1.37.2
-VERSION_PKG  := k8s.io/component-base/version
-LDFLAGS := -s -w \
-  -X $(VERSION_PKG).gitVersion=$(KUBE_VERSION) \
-  -X $(VERSION_PKG).gitMajor=1 -X $(VERSION_PKG).gitMinor=37 \
-  -X $(VERSION_PKG).gitTreeState=clean
-GO ?= go
-GOLANGCI_VERSION := v2.15.0
-HELM_VERSION := v3.22.0
-# What a release of Helm is told: its own version, and that of Kubernetes it knows.
+KUBE_PKG := k8s.io/component-base/version
+KUBE_LDFLAGS := -s -w \
+  -X $(KUBE_PKG).gitVersion=$(KUBE_VERSION) \
+  -X $(KUBE_PKG).gitMajor=1 -X $(KUBE_PKG).gitMinor=37 \
+  -X $(KUBE_PKG).gitTreeState=clean
+
+# What `nap version` says. The date is the commit's, so that builds are reproducible.
+VERSION_PKG := github.com/nap-aks/nap/internal/version
+VERSION_LDFLAGS = \
+  -X $(VERSION_PKG).version=$(shell git describe --tags --always --dirty 2>/dev/null || echo dev) \
+  -X $(VERSION_PKG).commit=$(shell git rev-parse HEAD 2>/dev/null) \
+  -X $(VERSION_PKG).date=$(shell git log -1 --format=%cI 2>/dev/null)
+
+# Helm's own version, and the Kubernetes release that it knows, as in Helm's releases.
 HELM_LDFLAGS := -s -w -X helm.sh/helm/v3/internal/version.version=$(HELM_VERSION) \
   -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37
 
-.PHONY: help up build unit e2e e2e-karpenter test test-az test-tofu clients fuzz lint bench generate
+.PHONY: help plan build controller up unit race e2e e2e-karpenter test test-az test-tofu clients fuzz lint verify vuln licenses bench generate
 
 help: ## list what can be done here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-build: ## build bin/nap (the first time this compiles Kubernetes: about 13 minutes on 2 cores)
+##PLAN##
+build: ## build bin/nap (the first time this compiles Kubernetes: 7 to 13 minutes on two cores)
 	@mkdir -p bin
-	$(GO) build -ldflags '$(LDFLAGS)' -o bin/nap ./cmd/nap
+	@hack/build.sh bin/nap ./cmd/nap -ldflags '$(KUBE_LDFLAGS) $(VERSION_LDFLAGS)'
+
+controller: ## build bin/nap-controller, the binary for a real cluster
+	@mkdir -p bin
+	@hack/build.sh bin/nap-controller ./cmd/nap-controller -ldflags '-s -w $(VERSION_LDFLAGS)'
 
 up: build ## build everything and start the local Azure with a cluster that provisions its own nodes
 	bin/nap up
 
 unit: ## the fast tests: every package but the end-to-end ones (under 2 minutes once built)
-	$(GO) test -ldflags '$(LDFLAGS)' -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
+	$(GO) test -ldflags '$(KUBE_LDFLAGS)' -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
+
+# Packages that start goroutines and do not compile in Kubernetes, whose build
+# with -race takes a quarter of an hour.
+RACE ?= ./snapshot/... ./controllers/... ./azure/... ./localazure/arm/... ./localazure/logstore/... ./localazure/kql/...
+race: ## the tests of concurrent packages with the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(RACE)
 
 e2e: build ## the documentation as a test: a private instance driven by the Azure SDK and client-go
 	$(GO) test -count=1 -v -timeout 40m ./test/e2e
@@ -61,7 +85,7 @@ fuzz: ## every fuzz target below FUZZ for FUZZTIME (30s; nightly: make fuzz FUZZ
 	  for f in $$(grep -ho --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
 	    echo "$$dir $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$dir; done; done
 
-lint: .tools/golangci-lint-$(GOLANGCI_VERSION) ## golangci-lint and the import rules
+lint: .tools/golangci-lint-$(GOLANGCI_VERSION) ## golangci-lint, and the rules of the repository (imports, sizes, headers)
 	$< run ./...
 	$(GO) test -count=1 ./test/rules
 
@@ -69,8 +93,20 @@ lint: .tools/golangci-lint-$(GOLANGCI_VERSION) ## golangci-lint and the import r
 	GOBIN=$(CURDIR)/.tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv .tools/golangci-lint $@
 
+verify: .tools/golangci-lint-$(GOLANGCI_VERSION) .tools/shellcheck ## everything that needs no instance: generated files, modules, lint, shell scripts, licences
+	@hack/verify.sh
+
+.tools/shellcheck: hack/shellcheck.sh
+	hack/shellcheck.sh $@
+
+vuln: ## known vulnerabilities in dependencies that our code reaches (asks vuln.go.dev)
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...
+
+licenses: ## the licences of all modules in the binaries
+	@$(GO) run ./hack/licenses -list
+
 bench: ## nap's engine beside Karpenter's, on the same inputs in one process; prints bench/RESULTS.md
 	$(GO) run ./bench
 
-generate: ## make the generated files again
+generate: ## write the generated files again: CRDs, deep copies, catalogue, reference pages
 	$(GO) generate ./...
