@@ -1,6 +1,6 @@
-// Package apis gathers the custom resource definitions that node
-// auto-provisioning needs in a cluster: Karpenter's and our own AKSNodeClass.
-// It holds data only; installing them is the work of package controllers.
+// Package apis holds the custom resource definitions that node auto-provisioning
+// needs in a cluster: Karpenter's and AKSNodeClass. Package controllers installs
+// them.
 package apis
 
 import (
@@ -13,15 +13,15 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// AKSNodeClassCRD is the definition of AKSNodeClass as generated, YAML.
+// AKSNodeClassCRD is the generated definition of AKSNodeClass, in YAML.
 //
 //go:embed crds/karpenter.azure.com_aksnodeclasses.yaml
 var AKSNodeClassCRD []byte
 
-// CRDs returns fresh copies of all definitions: NodePool, NodeClaim,
-// NodeOverlay, CapacityBuffer and AKSNodeClass. The AKSNodeClass is stored as
-// v1beta1 and also served, with a deprecation warning, as v1alpha2, which has
-// the same schema and so needs no conversion.
+// CRDs returns copies of all definitions: NodePool, NodeClaim, NodeOverlay,
+// CapacityBuffer and AKSNodeClass. AKSNodeClass is stored as v1beta1. It is also
+// served as v1alpha2 with a deprecation warning; the schema is the same, so no
+// conversion is needed.
 func CRDs() []*apiextensionsv1.CustomResourceDefinition {
 	out := make([]*apiextensionsv1.CustomResourceDefinition, 0, len(karpenterapis.CRDs)+1)
 	for _, crd := range karpenterapis.CRDs {
@@ -34,7 +34,7 @@ func CRDs() []*apiextensionsv1.CustomResourceDefinition {
 	}
 	nodeClass := &apiextensionsv1.CustomResourceDefinition{}
 	if err := yaml.Unmarshal(AKSNodeClassCRD, nodeClass); err != nil {
-		panic(fmt.Sprintf("reading the embedded AKSNodeClass definition: %v", err)) // a broken build, not a condition
+		panic(fmt.Sprintf("parsing the embedded AKSNodeClass definition: %v", err)) // a broken build
 	}
 	old := *nodeClass.Spec.Versions[0].DeepCopy()
 	warning := "karpenter.azure.com/v1alpha2 AKSNodeClass is deprecated; use karpenter.azure.com/v1beta1 AKSNodeClass"

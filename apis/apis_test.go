@@ -16,8 +16,8 @@ import (
 	"github.com/nap-aks/nap/apis"
 )
 
-// validator runs an object through defaulting, the schema and its CEL rules,
-// as the API server would.
+// validator applies defaulting, the schema and the CEL rules as the API server
+// does.
 type validator struct {
 	structural *structuralschema.Structural
 	schema     validation.SchemaValidator
@@ -87,7 +87,7 @@ func TestAKSNodeClassAdmission(t *testing.T) {
 		{"FIPS on AzureLinux with trusted launch", `{fipsMode: FIPS, imageFamily: AzureLinux, security: {trustedLaunch: {secureBoot: true}}}`, false},
 		{"swap without failSwapOn", `{linuxOSConfig: {swapFileSize: 1Gi}}`, false},
 		{"swap with failSwapOn false", `{linuxOSConfig: {swapFileSize: 1Gi}, kubelet: {failSwapOn: false}}`, true},
-		{"image GC thresholds the wrong way round", `{kubelet: {imageGCHighThresholdPercent: 50, imageGCLowThresholdPercent: 60}}`, false},
+		{"image GC thresholds in the wrong order", `{kubelet: {imageGCHighThresholdPercent: 50, imageGCLowThresholdPercent: 60}}`, false},
 		{"rmem default above max", `{linuxOSConfig: {sysctls: {netCoreRmemDefault: 300000, netCoreRmemMax: 250000}}}`, false},
 		{"port range", `{linuxOSConfig: {sysctls: {netIPv4IPLocalPortRange: "1024 65535"}}}`, true},
 		{"port range starts too low", `{linuxOSConfig: {sysctls: {netIPv4IPLocalPortRange: "1000 65535"}}}`, false},
@@ -99,7 +99,7 @@ func TestAKSNodeClassAdmission(t *testing.T) {
 			for _, version := range []string{"v1beta1", "v1alpha2"} {
 				errs := newValidator(t, "AKSNodeClass", version).errors(t, "{apiVersion: karpenter.azure.com/"+version+", kind: AKSNodeClass, metadata: {name: x}, spec: "+c.spec+"}")
 				if c.ok != (len(errs) == 0) {
-					t.Errorf("%s: accepted should be %t, got %v", version, c.ok, errs)
+					t.Errorf("%s: accepted = %t, want %t: %v", version, !c.ok, c.ok, errs)
 				}
 			}
 		})
@@ -124,7 +124,7 @@ func TestNodePoolLabelAdmission(t *testing.T) {
 	} {
 		errs := newValidator(t, "NodePool", "v1").errors(t, pool(c.labels, c.key))
 		if c.ok != (len(errs) == 0) {
-			t.Errorf("labels %s, requirement %s: accepted should be %t, got %v", c.labels, c.key, c.ok, errs)
+			t.Errorf("labels %s, requirement %s: accepted = %t, want %t: %v", c.labels, c.key, !c.ok, c.ok, errs)
 		}
 	}
 }

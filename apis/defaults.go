@@ -10,8 +10,8 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// Names of what a cluster is given when node auto-provisioning is switched on
-// with defaultNodePools Auto.
+// Names of the objects that are created when node auto-provisioning is enabled with
+// defaultNodePools Auto.
 const (
 	DefaultNodeClassName    = "default"
 	DefaultNodePoolName     = "default"
@@ -23,7 +23,7 @@ const (
 	descriptionAnnotation = "kubernetes.io/description"
 )
 
-// DefaultNodeClass is the AKSNodeClass that the default NodePools use.
+// DefaultNodeClass returns the AKSNodeClass of the default NodePools.
 func DefaultNodeClass() *v1beta1.AKSNodeClass {
 	family := v1beta1.ImageFamilyUbuntu
 	return &v1beta1.AKSNodeClass{
@@ -32,14 +32,14 @@ func DefaultNodeClass() *v1beta1.AKSNodeClass {
 	}
 }
 
-// DefaultNodePool is the NodePool for everything: on-demand machines of the D
+// DefaultNodePool returns the general-purpose NodePool: on-demand machines of the D
 // family with linux and amd64.
 func DefaultNodePool() *karpv1.NodePool {
 	return nodePool(DefaultNodePoolName, "General purpose NodePool for generic workloads")
 }
 
-// SystemSurgeNodePool is the NodePool for system pods that the system pool has
-// no room for.
+// SystemSurgeNodePool returns the NodePool for system pods that do not fit on the
+// system pool.
 func SystemSurgeNodePool() *karpv1.NodePool {
 	p := nodePool(SystemSurgeNodePoolName, "Surge capacity for system pods")
 	p.Spec.Template.Labels = map[string]string{v1beta1.AKSLabelMode: v1beta1.ModeSystem}
@@ -47,7 +47,7 @@ func SystemSurgeNodePool() *karpv1.NodePool {
 	return p
 }
 
-// nodePool is what both default NodePools have in common.
+// nodePool returns what the default NodePools have in common.
 func nodePool(name, description string) *karpv1.NodePool {
 	in := func(key, value string) karpv1.NodeSelectorRequirementWithMinValues {
 		return karpv1.NodeSelectorRequirementWithMinValues{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{value}}

@@ -9,9 +9,9 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// Labels of the two Azure domains that users may select on; every other label
-// there, and the bare keys that AKS sets itself, is refused at admission, so
-// that a typing error shows at once and not as a pool that never matches.
+// Labels of the two Azure domains that users may set and select on. Admission
+// rejects all other labels in these domains and the unqualified labels that AKS
+// sets, so that a typing error is an error and not a NodePool that never matches.
 var (
 	allowedKarpenterAzure = []string{
 		v1beta1.Group + "/aksnodeclass",
@@ -29,7 +29,7 @@ var (
 		v1beta1.AKSLabelDomain + "/ebpf-dataplane", v1beta1.AKSLabelDomain + "/ebpf-host-routing",
 		v1beta1.AKSLabelDomain + "/network-policy", v1beta1.AKSLabelDomain + "/hostedvm",
 	}
-	refusedBare = []string{"agentpool", "storageprofile", "storagetier", "accelerator"}
+	reservedKeys = []string{"agentpool", "storageprofile", "storagetier", "accelerator"}
 )
 
 // restrictLabels adds the admission rules for labels to a NodePool or NodeClaim
@@ -60,17 +60,19 @@ func restrictRequirements(spec *apiextensionsv1.JSONSchemaProps) {
 	}, "requirements")
 }
 
-// edit changes one property in place; a definition without it is a Karpenter
-// whose schema this code does not know.
+// edit changes one property in place. It panics if the property does not exist:
+// this version of Karpenter has a different schema.
 func edit(properties map[string]apiextensionsv1.JSONSchemaProps, change func(*apiextensionsv1.JSONSchemaProps), name string) {
 	p, ok := properties[name]
 	if !ok {
-		panic(fmt.Sprintf("Karpenter's definition has no property %q where label rules belong", name))
+		panic(fmt.Sprintf("Karpenter's definition has no property %q to add label rules to", name))
 	}
 	change(&p)
 	properties[name] = p
 }
 
+// rules returns the validation rules for a label key. form is the CEL expression
+// that wraps the condition on the variable.
 func rules(form, variable string) apiextensionsv1.ValidationRules {
 	list := func(keys []string) string { return `["` + strings.Join(keys, `", "`) + `"]` }
 	domain := func(name string, allowed []string) apiextensionsv1.ValidationRule {
@@ -83,8 +85,8 @@ func rules(form, variable string) apiextensionsv1.ValidationRules {
 		domain(v1beta1.Group, allowedKarpenterAzure),
 		domain(v1beta1.AKSLabelDomain, allowedAKS),
 		{
-			Message: "labels " + strings.Join(refusedBare, ", ") + " are set by AKS and cannot be chosen",
-			Rule:    fmt.Sprintf(form, fmt.Sprintf(`!(%s in %s)`, variable, list(refusedBare))),
+			Message: "labels " + strings.Join(reservedKeys, ", ") + " are set by AKS and cannot be chosen",
+			Rule:    fmt.Sprintf(form, fmt.Sprintf(`!(%s in %s)`, variable, list(reservedKeys))),
 		},
 	}
 }

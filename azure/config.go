@@ -20,36 +20,38 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/network/armnetwork/v9"
 )
 
-// DefaultMachinesPool is the agent pool of mode Machines that AKS makes for
-// node auto-provisioning.
+// DefaultMachinesPool is the agent pool of mode Machines that AKS creates for node
+// auto-provisioning.
 const DefaultMachinesPool = "aksmanagedap"
 
-// Config says where ARM is, who we are there and which cluster is ours. Only
-// ClusterResourceID is required; on Azure itself everything else has a default.
+// Config holds the ARM endpoint, the credential and the cluster to serve. Only
+// ClusterResourceID is required; on Azure everything else has a default.
 type Config struct {
 	// ARMEndpoint is the base URL of Azure Resource Manager; empty means the
 	// public Azure cloud.
 	ARMEndpoint string
 	// AuthorityHost is the base URL of the token authority; empty means that of
-	// the public cloud. A different one is trusted without asking Microsoft.
+	// the public cloud. Another one is trusted without instance discovery at
+	// Microsoft.
 	AuthorityHost string
-	// Audience of access tokens; empty means ARMEndpoint with a final slash.
+	// Audience is the audience of access tokens; empty means ARMEndpoint with a
+	// final slash.
 	Audience string
-	// TenantID, ClientID and ClientSecret sign in as a service principal. With
-	// no secret the usual Azure chain is used (workload identity, environment,
-	// managed identity).
+	// TenantID, ClientID and ClientSecret sign in as a service principal. Without
+	// a secret the default Azure credential chain is used (workload identity,
+	// environment, managed identity).
 	TenantID     string
 	ClientID     string
 	ClientSecret string
-	// CAFile is a PEM file of certificates to trust besides the system's.
+	// CAFile is a PEM file of certificates to trust in addition to the system's.
 	CAFile string
 
 	// ClusterResourceID is the managed cluster's ARM ID.
 	ClusterResourceID string
-	// Location is the region's name ("eastus"); empty means: ask ARM.
+	// Location is the region's name ("eastus"); empty means that ARM's is used.
 	Location string
 	// NodeResourceGroup, NetworkPlugin, NetworkPluginMode, NetworkPolicy and
-	// VnetSubnetID describe the cluster; each that is empty is asked of ARM.
+	// VnetSubnetID describe the cluster; empty ones are read from ARM.
 	NodeResourceGroup string
 	NetworkPlugin     string
 	NetworkPluginMode string
@@ -58,24 +60,24 @@ type Config struct {
 	// MachinesPool is the agent pool of the machines; empty means
 	// DefaultMachinesPool.
 	MachinesPool string
-	// VMMemoryOverheadPercent is the share (of 1) of a VM's memory that its
+	// VMMemoryOverheadPercent is the fraction (0 to 1) of a VM's memory that the
 	// guest does not see; negative means the default, 0.075.
 	VMMemoryOverheadPercent float64
-	// AdditionalTags are put on every machine; tags of a node class win.
+	// AdditionalTags are set on every machine; tags of a node class take
+	// precedence.
 	AdditionalTags map[string]string
-	// PricesEndpoint is the base URL of the retail price API
+	// PricesEndpoint is the base URL of the Retail Prices API
 	// ("https://prices.azure.com"). Empty means that embedded prices are used.
 	PricesEndpoint string
 	// ImageGallerySubscriptionID is the subscription of AKS's image galleries;
 	// empty means the cluster's own.
 	ImageGallerySubscriptionID string
-	// PollInterval is how often a running operation is looked at when ARM gives
-	// no Retry-After; zero means 3 s.
+	// PollInterval is the interval for polling a running operation if ARM sends no
+	// Retry-After; zero means 3 s.
 	PollInterval time.Duration
 }
 
-// Cluster is the managed cluster that a Config names, with what was asked of
-// ARM filled in.
+// Cluster is the managed cluster of a Config, completed with ARM's values.
 type Cluster struct {
 	ResourceID        string
 	SubscriptionID    string
@@ -90,7 +92,7 @@ type Cluster struct {
 	MachinesPool      string
 }
 
-// Clients are the parts of the Azure SDK that the provider uses.
+// Clients are the Azure SDK clients that the provider uses.
 type Clients struct {
 	Machines   *armcontainerservice.MachinesClient
 	AgentPools *armcontainerservice.AgentPoolsClient
@@ -99,21 +101,21 @@ type Clients struct {
 	SKUs       *armcompute.ResourceSKUsClient
 	Usage      *armcompute.UsageClient
 	Subnets    *armnetwork.SubnetsClient
-	// HTTP is the plain client for prices.
+	// HTTP is the client for the Retail Prices API.
 	HTTP *http.Client
 }
 
-// A connection that has been silent for pingAfter is asked whether it lives, and
-// given up without an answer within pingWait. All requests share one HTTP/2
-// connection: without this, one that a firewall or a dead host has cut would
-// take every request, and each retry, with it for as long as the kernel waits.
+// A connection that has been idle for pingAfter is pinged, and closed if no answer
+// arrives within pingWait. All requests share one HTTP/2 connection: without pings,
+// a connection that a firewall or a dead host has cut would fail every request and
+// each retry until the kernel's timeout.
 var (
 	pingAfter = 10 * time.Second
 	pingWait  = 5 * time.Second
 )
 
-// httpClient trusts the configured certificates and keeps enough connections
-// for many machines at once.
+// httpClient returns a client that trusts the configured certificates and keeps
+// enough connections for many concurrent launches.
 func (c Config) httpClient() (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 64
@@ -129,26 +131,26 @@ func (c Config) httpClient() (*http.Client, error) {
 			pool = x509.NewCertPool()
 		}
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("CA file %s holds no PEM certificate", c.CAFile)
+			return nil, fmt.Errorf("CA file %s contains no PEM certificate", c.CAFile)
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
 	return &http.Client{Transport: transport, Timeout: 2 * time.Minute}, nil
 }
 
-// parseClusterID takes the managed cluster's ARM ID apart.
+// parseClusterID parses the ARM ID of a managed cluster.
 func parseClusterID(id string) (Cluster, error) {
 	parsed, err := arm.ParseResourceID(id)
 	if err != nil {
-		return Cluster{}, fmt.Errorf("cluster resource ID %q: %w", id, err)
+		return Cluster{}, fmt.Errorf("parsing cluster resource ID %q: %w", id, err)
 	}
 	if !strings.EqualFold(parsed.ResourceType.String(), "Microsoft.ContainerService/managedClusters") {
-		return Cluster{}, fmt.Errorf("cluster resource ID %q is of type %s, not Microsoft.ContainerService/managedClusters", id, parsed.ResourceType)
+		return Cluster{}, fmt.Errorf("cluster resource ID %q has type %s, want Microsoft.ContainerService/managedClusters", id, parsed.ResourceType)
 	}
 	return Cluster{ResourceID: id, SubscriptionID: parsed.SubscriptionID, ResourceGroup: parsed.ResourceGroupName, Name: parsed.Name}, nil
 }
 
-// newClients signs in (lazily, at the first request) and makes the clients.
+// newClients creates the clients. They sign in at the first request.
 func newClients(c Config, subscription string) (*Clients, error) {
 	httpClient, err := c.httpClient()
 	if err != nil {
@@ -201,7 +203,7 @@ func newClients(c Config, subscription string) (*Clients, error) {
 	out.Subnets, e = armnetwork.NewSubnetsClient(subscription, credential, options)
 	keep(e)
 	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("making Azure clients: %w", err)
+		return nil, fmt.Errorf("creating the Azure clients: %w", err)
 	}
 	return out, nil
 }
@@ -217,13 +219,13 @@ func (c Config) credential(base policy.ClientOptions) (azcore.TokenCredential, e
 		return cred, nil
 	}
 	if c.TenantID == "" || c.ClientID == "" {
-		return nil, errors.New("a client secret needs a tenant ID and a client ID with it")
+		return nil, errors.New("a client secret requires a tenant ID and a client ID")
 	}
 	cred, err := azidentity.NewClientSecretCredential(c.TenantID, c.ClientID, c.ClientSecret, &azidentity.ClientSecretCredentialOptions{
 		ClientOptions: base, DisableInstanceDiscovery: c.AuthorityHost != "" || c.ARMEndpoint != "",
 	})
 	if err != nil {
-		return nil, fmt.Errorf("making the credential of client %s: %w", c.ClientID, err)
+		return nil, fmt.Errorf("creating the credential of client %s: %w", c.ClientID, err)
 	}
 	return cred, nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// Why a machine is not what its class asks for any more.
+// Reasons for drift.
 const (
 	DriftNodeClass     cloudprovider.DriftReason = "NodeClassDrift"
 	DriftKubernetes    cloudprovider.DriftReason = "K8sVersionDrift"
@@ -24,9 +24,10 @@ const (
 	DriftClusterConfig cloudprovider.DriftReason = "ClusterConfigDrift"
 )
 
-// IsDrifted tells whether and why a claim's machine differs from its class:
-// settings, Kubernetes version, node image, or a change of the cluster that AKS
-// asks to follow. It is empty when the class or pool is gone.
+// IsDrifted returns the reason why the machine of a NodeClaim has drifted from its
+// AKSNodeClass: settings, Kubernetes version, node image, or a cluster change that
+// AKS wants applied. It returns "" if there is no drift, or if the NodeClaim has no
+// NodePool or its class no longer exists.
 func (p *Provider) IsDrifted(ctx context.Context, claim *karpv1.NodeClaim) (cloudprovider.DriftReason, error) {
 	if claim.Labels[karpv1.NodePoolLabelKey] == "" || claim.Spec.NodeClassRef == nil {
 		return "", nil
@@ -39,7 +40,7 @@ func (p *Provider) IsDrifted(ctx context.Context, claim *karpv1.NodeClaim) (clou
 		return "", err
 	}
 	if claim.Status.ProviderID == "" {
-		return "", fmt.Errorf("drift of NodeClaim %s: it has no provider ID yet", claim.Name)
+		return "", fmt.Errorf("checking the drift of NodeClaim %s: it has no provider ID yet", claim.Name)
 	}
 	if hashDrifted(nc, claim) {
 		return DriftNodeClass, nil
@@ -62,9 +63,9 @@ func hashDrifted(nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim) bool {
 	return want != have
 }
 
-// kubernetesDrifted compares minor versions. AKS may give a node another patch
-// than was asked for; to replace it for that would go on for ever. New patches
-// come with new node images, which drift by themselves.
+// kubernetesDrifted compares minor versions only. AKS may install a different patch
+// than requested, and replacing the node would then never end. New patches come
+// with new node images, which are drift of their own.
 func (p *Provider) kubernetesDrifted(ctx context.Context, nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim) (bool, error) {
 	want, err := nc.ResolvedKubernetesVersion()
 	if err != nil || claim.Status.NodeName == "" {
@@ -84,10 +85,10 @@ func (p *Provider) kubernetesDrifted(ctx context.Context, nc *v1beta1.AKSNodeCla
 func imageDrifted(nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim) (bool, error) {
 	images, err := nc.ResolvedImages()
 	if err != nil {
-		return false, nil // nothing to compare with now
+		return false, nil // nothing to compare with
 	}
 	if len(images) == 0 || claim.Status.ImageID == "" {
-		return false, fmt.Errorf("image drift of NodeClaim %s: its image is %q and its class has %d images", claim.Name, claim.Status.ImageID, len(images))
+		return false, fmt.Errorf("checking the image drift of NodeClaim %s: its image is %q and its class has %d images", claim.Name, claim.Status.ImageID, len(images))
 	}
 	for _, image := range images {
 		version, err := NodeImageVersion(image.ID)
@@ -108,10 +109,10 @@ func (p *Provider) clusterDrifted(ctx context.Context, claim *karpv1.NodeClaim) 
 	}
 	m, err := p.getMachine(ctx, name)
 	if isNotFound(err) {
-		return "", nil // gone: garbage collection deals with the claim
+		return "", nil // garbage collection removes the NodeClaim
 	}
 	if err != nil {
-		return "", fmt.Errorf("reading machine %s for its drift: %w", name, err)
+		return "", fmt.Errorf("reading machine %s to check its drift: %w", name, err)
 	}
 	if m.Properties == nil || m.Properties.Status == nil || m.Properties.Status.DriftAction == nil {
 		return "", nil

@@ -13,7 +13,7 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// provisioningError is how a machine that never came up tells why.
+// provisioningError is the error in the status of a machine that failed.
 type provisioningError struct {
 	Code    string
 	Message string
@@ -21,11 +21,11 @@ type provisioningError struct {
 
 func (e *provisioningError) Error() string { return e.Code + ": " + e.Message }
 
-// provisioningErrorOf reads the error of a machine: the first detail, which
-// carries the allocator's own code, or else the error itself.
+// provisioningErrorOf returns the error of a machine: the first detail, which has
+// the allocator's code, or else the error itself.
 func provisioningErrorOf(m *armcontainerservice.Machine) *provisioningError {
 	if m.Properties == nil || m.Properties.Status == nil || m.Properties.Status.ProvisioningError == nil {
-		return &provisioningError{Code: "Unknown", Message: "the machine failed and ARM gives no reason"}
+		return &provisioningError{Code: "Unknown", Message: "the machine failed and ARM reports no reason"}
 	}
 	d := m.Properties.Status.ProvisioningError
 	if len(d.Details) > 0 && d.Details[0] != nil && d.Details[0].Code != nil {
@@ -34,17 +34,17 @@ func provisioningErrorOf(m *armcontainerservice.Machine) *provisioningError {
 	return &provisioningError{Code: deref(d.Code), Message: deref(d.Message)}
 }
 
-// shortage is a failure that says: not this, try another. It marks what it
-// rules out.
+// shortage is a failed launch after which another offering may succeed. It
+// describes the offerings to mark unavailable.
 type shortage struct {
 	reason string // of the NodeClaim's Launched condition
 	ttl    time.Duration
-	// what is ruled out
-	allSpot   bool // every spot machine
-	allZones  bool // every zone of the scope that was tried, else only the zone
-	bothScope bool // with allZones: zonal and regional alike
-	bothTypes bool // on-demand and spot alike, else only the type tried
-	nothing   bool // nothing is marked: no other size would help either
+	// The unavailable offerings.
+	allSpot   bool // all spot offerings
+	allZones  bool // all zones of the scope that was tried, else only the zone
+	bothScope bool // with allZones: zonal and regional placement
+	bothTypes bool // on-demand and spot, else only the capacity type that was tried
+	nothing   bool // none is marked: no other size would help either
 }
 
 // Reasons of the Launched condition.
@@ -65,8 +65,7 @@ const (
 	maxConditionMessageSize = 1200
 )
 
-// classify tells whether an error is a shortage, and of what. The order
-// matters: the first match wins.
+// classify reports whether an error is a shortage, and which. The first match wins.
 func classify(err error, spot bool) (shortage, bool) {
 	code, text := codeAndText(err)
 	switch {
@@ -115,15 +114,15 @@ func codeAndText(err error) (code, text string) {
 	return "", err.Error()
 }
 
-// isNotFound tells that ARM knows no such thing.
+// isNotFound reports whether ARM answered that the resource does not exist.
 func isNotFound(err error) bool {
 	var re *azcore.ResponseError
 	return errors.As(err, &re) && (re.StatusCode == http.StatusNotFound ||
 		re.StatusCode == http.StatusBadRequest && re.ErrorCode == "InvalidParameter" && strings.Contains(re.Error(), "Cannot find any valid machines"))
 }
 
-// mark rules out what the shortage says of a size tried in a zone.
-func (s shortage) mark(u *unavailable, o offer) {
+// mark marks the offerings unavailable that the shortage affects.
+func (s shortage) mark(u *unavailable, o launchOption) {
 	if s.nothing {
 		return
 	}
@@ -149,6 +148,7 @@ func (s shortage) mark(u *unavailable, o offer) {
 	}
 }
 
+// cut shortens a condition message to its maximum size.
 func cut(s string) string {
 	if len(s) > maxConditionMessageSize {
 		return s[:maxConditionMessageSize] + "..."
@@ -164,7 +164,7 @@ func deref[T any](p *T) T {
 	return *p
 }
 
-// errUnknownProviderID is wrapped when a provider ID is not one of ours.
+// errUnknownProviderID is wrapped by errors about provider IDs of other providers.
 var errUnknownProviderID = errors.New("not a provider ID of an AKS machine")
 
 func providerIDError(id string) error {

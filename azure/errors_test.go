@@ -15,9 +15,10 @@ import (
 	"github.com/nap-aks/nap/catalog"
 )
 
+// asCreateError is errors.As for a CreateError.
 func asCreateError(err error, c **cloudprovider.CreateError) bool { return errors.As(err, c) }
 
-func TestWhatAFailureRulesOut(t *testing.T) {
+func TestShortageMarksOfferingsUnavailable(t *testing.T) {
 	table, err := instancetype.NewTable("eastus", catalog.SKUs("eastus"))
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +27,7 @@ func TestWhatAFailureRulesOut(t *testing.T) {
 	for _, c := range []struct {
 		name, code, text, zone string
 		spot                   bool
-		want                   string // ruled out: zone+capacity type, for how long
+		want                   string // unavailable zone/capacity type, and for how long
 		reason                 string
 	}{
 		{"spot quota", "OperationNotAllowed", "LowPriorityCores quota", "1", true, "all spot 1h0m0s", reasonQuota},
@@ -41,56 +42,54 @@ func TestWhatAFailureRulesOut(t *testing.T) {
 		{"regional quota", "OperationNotAllowed", "exceeding approved Total Regional Cores quota", "1", false, "", reasonRegionalQuota},
 		{"refused by AKS", "VMSizeNotSupported", "", "1", false, "0/od 0/spot 1/od 1/spot 2/od 2/spot 3/od 3/spot 23h0m0s", reasonSKUNotAvailable},
 		{"refused for the subscription", "BadRequest", "x is not supported for subscription y", "0", true, "0/od 0/spot 1/od 1/spot 2/od 2/spot 3/od 3/spot 23h0m0s", reasonSKUNotAvailable},
-		{"zone not offered", "AvailabilityZoneNotSupported", "", "2", true, "2/od 2/spot 23h0m0s", reasonSKUNotAvailable},
+		{"zone not supported", "AvailabilityZoneNotSupported", "", "2", true, "2/od 2/spot 23h0m0s", reasonSKUNotAvailable},
 		{"something else", "InternalError", "", "1", false, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			clk := clocktesting(t)
+			clk := testingclock.NewFakeClock(time.Now())
 			u := newUnavailable(clk)
 			s, ok := classify(fmt.Errorf("wrapped: %w", &provisioningError{Code: c.code, Message: c.text}), c.spot)
 			if ok != (c.reason != "") || s.reason != c.reason {
-				t.Fatalf("classified %t as %q, want %q", ok, s.reason, c.reason)
+				t.Fatalf("classify = %t, reason %q; want reason %q", ok, s.reason, c.reason)
 			}
 			if !ok {
 				return
 			}
-			s.mark(u, offer{sku: d4, zone: c.zone, spot: c.spot})
+			s.mark(u, launchOption{sku: d4, zone: c.zone, spot: c.spot})
 			var out []string
 			for _, zone := range []string{"0", "1", "2", "3"} {
 				for _, spot := range []bool{false, true} {
-					if u.is(d4, zone, spot) {
+					if u.has(d4, zone, spot) {
 						out = append(out, zone+map[bool]string{false: "/od", true: "/spot"}[spot])
 					}
 				}
 			}
 			sort.Strings(out)
 			got := strings.Join(out, " ")
-			if got == "0/spot 1/spot 2/spot 3/spot" && u.is(table.SKU("Standard_E2s_v5"), "1", true) {
+			if got == "0/spot 1/spot 2/spot 3/spot" && u.has(table.SKU("Standard_E2s_v5"), "1", true) {
 				got = "all spot"
 			}
 			if got != "" {
 				ttl := s.ttl
 				clk.Step(ttl - time.Second)
-				if !u.is(d4, c.zone, c.spot) {
-					t.Errorf("forgotten before %s", ttl)
+				if !u.has(d4, c.zone, c.spot) {
+					t.Errorf("available again before %s", ttl)
 				}
 				before := u.version()
 				clk.Step(2 * time.Second)
-				if u.is(d4, c.zone, c.spot) || u.version() == before {
-					t.Errorf("still ruled out, or not noticed, after %s", ttl)
+				if u.has(d4, c.zone, c.spot) || u.version() == before {
+					t.Errorf("still unavailable, or version unchanged, after %s", ttl)
 				}
 				got += " " + ttl.String()
 			}
 			if got != c.want {
-				t.Errorf("ruled out %q, want %q", got, c.want)
+				t.Errorf("unavailable %q, want %q", got, c.want)
 			}
 		})
 	}
 }
 
-func clocktesting(*testing.T) *testingclock.FakeClock { return testingclock.NewFakeClock(time.Now()) }
-
-func TestAFailedSizeRulesOutBiggerOnesOfItsFamily(t *testing.T) {
+func TestFailedSizeMarksLargerSizesOfFamily(t *testing.T) {
 	table, err := instancetype.NewTable("eastus", catalog.SKUs("eastus"))
 	if err != nil {
 		t.Fatal(err)
@@ -98,11 +97,11 @@ func TestAFailedSizeRulesOutBiggerOnesOfItsFamily(t *testing.T) {
 	u := newUnavailable(testingclock.NewFakeClock(time.Now()))
 	u.mark(table.SKU("Standard_D8s_v5"), "1", false, time.Hour)
 	for size, want := range map[string]bool{"Standard_D8s_v5": true, "Standard_D16s_v5": true, "Standard_D4s_v5": false, "Standard_D16s_v4": false} {
-		if got := u.is(table.SKU(size), "1", false); got != want {
-			t.Errorf("%s ruled out = %t, want %t", size, got, want)
+		if got := u.has(table.SKU(size), "1", false); got != want {
+			t.Errorf("%s unavailable = %t, want %t", size, got, want)
 		}
 	}
-	if u.is(table.SKU("Standard_D16s_v5"), "2", false) || u.is(table.SKU("Standard_D16s_v5"), "1", true) {
-		t.Error("other zones and capacity types are not concerned")
+	if u.has(table.SKU("Standard_D16s_v5"), "2", false) || u.has(table.SKU("Standard_D16s_v5"), "1", true) {
+		t.Error("other zones or capacity types are unavailable, too")
 	}
 }

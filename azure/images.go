@@ -18,16 +18,16 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// imageDefinition is one image of an AKS gallery and the sizes it boots on.
+// imageDefinition is an image of an AKS gallery, with the sizes that can boot it.
 type imageDefinition struct {
-	name       string // gallery image definition, the sku of nodeImageVersions
+	name       string // gallery image definition; the SKU in nodeImageVersions
 	arch       string
 	generation string // Hyper-V generation
 }
 
-// gallery is where a family's images are.
+// gallery holds the images of a family.
 type gallery struct {
-	os            string // as nodeImageVersions calls it; also the gallery's name
+	os            string // name in nodeImageVersions, and of the gallery
 	resourceGroup string
 }
 
@@ -39,15 +39,16 @@ var (
 const (
 	amd64, arm64 = karpv1.ArchitectureAmd64, karpv1.ArchitectureArm64
 
-	// imageCacheTime is how long the list of versions is believed.
+	// imageCacheTime is how long the list of versions is cached.
 	imageCacheTime = 3 * 24 * time.Hour
 )
 
-// ErrNoImages is wrapped when a node class's settings have no image at all.
+// ErrNoImages is wrapped by the error if no image matches the settings of a class.
 var ErrNoImages = errors.New("no node image")
 
-// effectiveFamily is what the family Ubuntu, which follows AKS's default, means
-// for a class and Kubernetes version: 2004, 2204, 2404, azurelinux2 or -3.
+// effectiveFamily resolves the image family of a class for a Kubernetes version to
+// 2004, 2204, 2404, azurelinux2 or azurelinux3. The family Ubuntu follows AKS's
+// default.
 func effectiveFamily(nc *v1beta1.AKSNodeClass, kubernetesVersion string) string {
 	minor := minorVersion(kubernetesVersion)
 	switch nc.ImageFamilyOrDefault() {
@@ -72,7 +73,7 @@ func effectiveFamily(nc *v1beta1.AKSNodeClass, kubernetesVersion string) string 
 	return "2204"
 }
 
-// definitionsFor lists the images of a class in order of preference.
+// definitionsFor returns the images of a class in order of preference.
 func definitionsFor(nc *v1beta1.AKSNodeClass, kubernetesVersion string) (gallery, []imageDefinition) {
 	family := effectiveFamily(nc, kubernetesVersion)
 	fips, trusted := nc.FIPS(), nc.TrustedLaunchOn()
@@ -106,7 +107,7 @@ func definitionsFor(nc *v1beta1.AKSNodeClass, kubernetesVersion string) (gallery
 	}
 }
 
-// images reads and remembers the node image versions of a region.
+// images reads and caches the node image versions of a region.
 type images struct {
 	fetch        func(context.Context) ([]imageVersion, error)
 	subscription string // of the galleries
@@ -121,8 +122,8 @@ type images struct {
 type imageVersion struct{ os, sku, version string }
 
 // latest resolves the images of a class to their newest versions, in order of
-// preference. refreshKey changes when the versions must be read anew whatever
-// their age (a Kubernetes upgrade). It wraps ErrNoImages when nothing fits.
+// preference. A new refreshKey (a Kubernetes upgrade) makes it read the versions
+// again. The error wraps ErrNoImages if no image matches.
 func (i *images) latest(ctx context.Context, nc *v1beta1.AKSNodeClass, kubernetesVersion, refreshKey string) ([]v1beta1.NodeImage, error) {
 	versions, err := i.newest(ctx, refreshKey)
 	if err != nil {
@@ -174,8 +175,8 @@ func (i *images) newest(ctx context.Context, key string) (map[string]string, err
 	return versions, nil
 }
 
-// compareVersions compares dotted numbers; the longer wins a tie, and what is
-// not a number is never newer.
+// compareVersions compares dotted numbers. If one is a prefix of the other, the
+// longer is newer; a part that is not a number is older.
 func compareVersions(a, b string) int {
 	as, bs := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range min(len(as), len(bs)) {
@@ -195,11 +196,11 @@ func compareVersions(a, b string) int {
 	return cmp.Compare(len(as), len(bs))
 }
 
-// imageFor chooses the first image that a size can boot. What the size says of
-// hypervisors is added here: it is not among the requirements of its instance
-// type, because a label that no NodePool may know makes Karpenter take the type
-// for incompatible with all of them.
-func imageFor(list []v1beta1.NodeImage, o offer) (string, error) {
+// imageFor returns the first image that a size can boot. The Hyper-V generations of
+// the size are added here: they are not requirements of the instance type, because
+// Karpenter treats a type with a label that NodePools do not know as incompatible
+// with all of them.
+func imageFor(list []v1beta1.NodeImage, o launchOption) (string, error) {
 	requirements := scheduling.NewRequirements(o.instanceType.Requirements.Values()...)
 	requirements.Add(scheduling.NewRequirement(v1beta1.LabelSKUHyperVGeneration, corev1.NodeSelectorOpIn, o.sku.HyperVGenerations...))
 	for _, image := range list {
@@ -210,7 +211,7 @@ func imageFor(list []v1beta1.NodeImage, o offer) (string, error) {
 	return "", fmt.Errorf("none of the class's %d images boots on size %s", len(list), o.sku.Name.Full)
 }
 
-// NodeImageVersion is an image ID as the machine API names it:
+// NodeImageVersion converts an image ID to the machine API's form
 // <gallery>-<definition>-<version>.
 func NodeImageVersion(imageID string) (string, error) {
 	parts := strings.Split(imageID, "/")
@@ -221,9 +222,9 @@ func NodeImageVersion(imageID string) (string, error) {
 	return parts[8] + "-" + parts[10] + "-" + parts[12], nil
 }
 
-// KeepRecorded is what a closed maintenance window leaves of the newest images:
-// definitions already recorded keep their version, new ones come in, those no
-// longer wanted go.
+// KeepRecorded returns the images to use while the maintenance window is closed:
+// the latest images, where definitions that are already recorded keep the recorded
+// version.
 func KeepRecorded(recorded, latest []v1beta1.NodeImage) []v1beta1.NodeImage {
 	definition := func(id string) string { return id[:strings.LastIndex(id, "/")+1] }
 	out := slices.Clone(latest)
@@ -237,7 +238,7 @@ func KeepRecorded(recorded, latest []v1beta1.NodeImage) []v1beta1.NodeImage {
 	return out
 }
 
-// minorVersion is 36 for "1.36.3"; 0 when it cannot be told.
+// minorVersion returns 36 for "1.36.3", and 0 if the version cannot be parsed.
 func minorVersion(version string) int {
 	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
 	if len(parts) < 2 {

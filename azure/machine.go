@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/big"
-	"sort"
 	"strings"
 	"time"
 
@@ -34,9 +33,9 @@ const (
 	stateDeleting  = "Deleting"
 )
 
-// MachineName is the name of a NodeClaim's machine: the claim's own if it fits
-// into 34 characters, else shortened, with a hash in place of what was cut so
-// that names stay apart.
+// MachineName returns the name of a NodeClaim's machine: the NodeClaim's name if it
+// has at most 34 characters, else a shortened name with a hash that keeps names
+// distinct.
 func MachineName(claim string) string {
 	if len(claim) <= maxMachineName {
 		return claim
@@ -51,8 +50,8 @@ func MachineName(claim string) string {
 	return strings.TrimRight(head[:maxMachineName-len(tail)-6-1], "-") + "-" + hash + tail
 }
 
-// commonTags are the tags of a machine: additional ones, those of the class,
-// and our own, which win.
+// commonTags returns the tags of a machine: the additional tags, those of the class,
+// and the provider's own. Later ones take precedence.
 func (p *Provider) commonTags(nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim) map[string]*string {
 	tags := map[string]*string{}
 	set := func(k, v string) { tags[strings.ReplaceAll(k, "/", "_")] = to.Ptr(v) }
@@ -71,7 +70,7 @@ func (p *Provider) commonTags(nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim)
 	return tags
 }
 
-// inPlaceHash is the hash of what is updated in place on a machine of a class.
+// inPlaceHash returns the hash of the tags, which are updated in place.
 func (p *Provider) inPlaceHash(nc *v1beta1.AKSNodeClass) string {
 	all := map[string]string{}
 	for k, v := range p.config.AdditionalTags {
@@ -83,8 +82,8 @@ func (p *Provider) inPlaceHash(nc *v1beta1.AKSNodeClass) string {
 	return v1beta1.TagsHash(all)
 }
 
-// machineFor is the body of the PUT that makes a claim's machine.
-func (p *Provider) machineFor(nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim, o offer, kubernetesVersion, imageID string) (armcontainerservice.Machine, error) {
+// machineFor returns the body of the PUT that creates the machine of a NodeClaim.
+func (p *Provider) machineFor(nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim, o launchOption, kubernetesVersion, imageID string) (armcontainerservice.Machine, error) {
 	image, err := NodeImageVersion(imageID)
 	if err != nil {
 		return armcontainerservice.Machine{}, err
@@ -154,8 +153,8 @@ func (p *Provider) machineFor(nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim,
 		}
 		m.Properties.Hardware.GpuProfile = &armcontainerservice.GPUProfile{Driver: to.Ptr(driver)}
 	}
-	// The kubelet registers with all taints, startup taints included. Karpenter
-	// must not put back those that an agent has taken off before it registers
+	// The kubelet registers with all taints, including startup taints. Karpenter
+	// must not add those again that an agent removed before Karpenter registers
 	// the node.
 	m.Properties.Kubernetes.NodeLabels[karpv1.NodeDoNotSyncTaintsLabelKey] = to.Ptr("true")
 	for k, v := range nodeLabels(claim, o) {
@@ -166,7 +165,7 @@ func (p *Provider) machineFor(nc *v1beta1.AKSNodeClass, claim *karpv1.NodeClaim,
 	return m, nil
 }
 
-// machineOSSKU is the OS SKU that goes with the image of a class.
+// machineOSSKU returns the OS SKU of the image of a class.
 func machineOSSKU(nc *v1beta1.AKSNodeClass, kubernetesVersion string) (armcontainerservice.OSSKU, error) {
 	switch family := effectiveFamily(nc, kubernetesVersion); family {
 	case "2004":
@@ -185,9 +184,9 @@ func machineOSSKU(nc *v1beta1.AKSNodeClass, kubernetesVersion string) (armcontai
 	}
 }
 
-// nodeLabels are the labels a claim's node will have, as far as the claim and
-// the offer decide them.
-func nodeLabels(claim *karpv1.NodeClaim, o offer) map[string]string {
+// nodeLabels returns the labels of the node that follow from the NodeClaim and the
+// launch option.
+func nodeLabels(claim *karpv1.NodeClaim, o launchOption) map[string]string {
 	out := map[string]string{}
 	for k, v := range claim.Labels {
 		out[k] = v
@@ -206,15 +205,15 @@ func nodeLabels(claim *karpv1.NodeClaim, o offer) map[string]string {
 	return out
 }
 
-// kubeletLabels are those of Kubernetes' own domains that a kubelet may put on
-// its node.
+// kubeletLabels are the labels in Kubernetes' domains that the kubelet sets on its
+// node.
 var kubeletLabels = map[string]bool{
 	corev1.LabelHostname: true, corev1.LabelInstanceTypeStable: true, corev1.LabelOSStable: true, corev1.LabelArchStable: true,
 	corev1.LabelTopologyZone: true, corev1.LabelTopologyRegion: true,
 }
 
-// sendable tells whether a label may be asked for in a machine: not those that
-// AKS or the kubelet set themselves, nor those a kubelet is not allowed to set.
+// sendable reports whether a label may be set in a machine request. Labels that AKS
+// or the kubelet set, or that a kubelet is not allowed to set, are not sendable.
 func sendable(key string) bool {
 	domain := karpv1.GetLabelDomain(key)
 	switch {
@@ -234,9 +233,8 @@ func sendable(key string) bool {
 	return true
 }
 
-// initializationTaints are all taints of a claim, and Karpenter's own that
-// keeps pods away until the node is registered. AKS sets them once and never
-// puts them back.
+// initializationTaints returns all taints of a NodeClaim and Karpenter's unregistered
+// taint. AKS sets them once and does not restore them.
 func initializationTaints(claim *karpv1.NodeClaim) []*string {
 	var out []*string
 	seen := map[string]bool{}
@@ -255,6 +253,7 @@ func initializationTaints(claim *karpv1.NodeClaim) []*string {
 	return out
 }
 
+// wholeMiB rounds a size to MiB.
 func wholeMiB(size *string) (*int32, error) {
 	if size == nil {
 		return nil, nil
@@ -272,7 +271,7 @@ func kubeletConfig(k *v1beta1.KubeletConfiguration) (*armcontainerservice.Kubele
 	}
 	logSize, err := wholeMiB(k.ContainerLogMaxSize)
 	if err != nil {
-		return nil, fmt.Errorf("kubelet.containerLogMaxSize: %w", err)
+		return nil, fmt.Errorf("reading kubelet.containerLogMaxSize: %w", err)
 	}
 	out := &armcontainerservice.KubeletConfig{
 		CPUManagerPolicy: k.CPUManagerPolicy, CPUCfsQuota: k.CPUCFSQuota,
@@ -302,7 +301,7 @@ func linuxOSConfig(l *v1beta1.LinuxOSConfiguration) (*armcontainerservice.LinuxO
 	}
 	swap, err := wholeMiB(l.SwapFileSize)
 	if err != nil {
-		return nil, fmt.Errorf("linuxOSConfig.swapFileSize: %w", err)
+		return nil, fmt.Errorf("reading linuxOSConfig.swapFileSize: %w", err)
 	}
 	out := &armcontainerservice.LinuxOSConfig{
 		SwapFileSizeMB: swap, TransparentHugePageEnabled: l.TransparentHugePageEnabled, TransparentHugePageDefrag: l.TransparentHugePageDefrag,
@@ -325,8 +324,8 @@ func linuxOSConfig(l *v1beta1.LinuxOSConfiguration) (*armcontainerservice.LinuxO
 	return out, nil
 }
 
-// ProviderID is the node's provider ID for a VM's ARM ID: the resource group in
-// lower case, as the cloud provider on the node writes it.
+// ProviderID returns the provider ID of the node for a VM's ARM ID. The resource group
+// is in lower case, as the cloud provider sets it on the node.
 func ProviderID(vmID string) string {
 	parts := strings.Split(vmID, "/")
 	for i := range parts {
@@ -337,7 +336,7 @@ func ProviderID(vmID string) string {
 	return "azure://" + strings.Join(parts, "/")
 }
 
-// machineNameOf finds the machine in a provider ID: the VM is called
+// machineNameOf returns the machine name in a provider ID. The VM's name is
 // aks-<pool>-<machine>-<suffix>-vm.
 func (p *Provider) machineNameOf(providerID string) (string, error) {
 	vm := providerID[strings.LastIndex(providerID, "/")+1:]
@@ -353,7 +352,7 @@ func (p *Provider) machineNameOf(providerID string) (string, error) {
 	return name[:i], nil
 }
 
-// complete tells whether ARM has filled in all that a claim needs to know.
+// complete reports whether ARM has set all the fields that a NodeClaim needs.
 func complete(m *armcontainerservice.Machine) bool {
 	return m.Properties != nil && m.Properties.Hardware != nil && deref(m.Properties.Hardware.VMSize) != "" && deref(m.Properties.ResourceID) != ""
 }
@@ -372,7 +371,7 @@ func tag(m *armcontainerservice.Machine, key string) string {
 	return deref(m.Properties.Tags[key])
 }
 
-// claimOf is what a machine looks like as a NodeClaim.
+// claimOf returns the NodeClaim that describes a machine.
 func (p *Provider) claimOf(m *armcontainerservice.Machine) *karpv1.NodeClaim {
 	c := &karpv1.NodeClaim{}
 	c.Name = tag(m, tagNodeClaim)
@@ -387,7 +386,7 @@ func (p *Provider) claimOf(m *armcontainerservice.Machine) *karpv1.NodeClaim {
 	if m.Properties == nil {
 		return c
 	}
-	spot := deref(m.Properties.Priority) == armcontainerservice.ScaleSetPrioritySpot // regular is left out by ARM
+	spot := deref(m.Properties.Priority) == armcontainerservice.ScaleSetPrioritySpot // ARM omits Regular
 	c.Labels[karpv1.CapacityTypeLabelKey] = karpv1.CapacityTypeOnDemand
 	if spot {
 		c.Labels[karpv1.CapacityTypeLabelKey] = karpv1.CapacityTypeSpot
@@ -411,14 +410,4 @@ func (p *Provider) claimOf(m *armcontainerservice.Machine) *karpv1.NodeClaim {
 		c.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 	}
 	return c
-}
-
-// sortedNames of machines, for lists that come out the same each time.
-func sortedNames(machines map[string]*armcontainerservice.Machine) []string {
-	names := make([]string, 0, len(machines))
-	for n := range machines {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return names
 }

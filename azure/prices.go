@@ -14,10 +14,10 @@ import (
 	"github.com/nap-aks/nap/catalog"
 )
 
-// prices are list prices of sizes in one region, USD per hour. Until the price
-// API was read (or without one) they are the embedded catalogue's.
+// prices are the list prices of the sizes in a region, in USD per hour. They come
+// from the embedded catalogue until the Retail Prices API, if configured, is read.
 type prices struct {
-	endpoint string // "" for the embedded prices only
+	endpoint string // empty: embedded prices only
 	region   string
 	http     *http.Client
 
@@ -31,7 +31,7 @@ func newPrices(endpoint, region string, client *http.Client) *prices {
 	p := &prices{endpoint: strings.TrimSuffix(endpoint, "/"), region: region, http: client, onDemand: map[string]float64{}, spot: map[string]float64{}}
 	sizes, err := catalog.Sizes(region)
 	if err != nil {
-		return p // a region the catalogue lacks: sizes cost the penalty price until prices are read
+		return p // region not in the catalogue: sizes have the penalty price until prices are read
 	}
 	for _, s := range sizes {
 		if s.HasPrice {
@@ -73,11 +73,11 @@ type pricePage struct {
 	NextPageLink string `json:"NextPageLink"`
 }
 
-// errNoPrices is returned when the price API answers without a single price.
-var errNoPrices = errors.New("the price API lists no price")
+// errNoPrices is wrapped by the error if the Retail Prices API returns no price.
+var errNoPrices = errors.New("the Retail Prices API lists no price")
 
-// refresh reads the price API. What it lacks keeps its price; on an error all
-// prices stay.
+// refresh reads the Retail Prices API. Sizes that it does not list keep their
+// price; after an error all do.
 func (p *prices) refresh(ctx context.Context) error {
 	if p.endpoint == "" {
 		return nil
@@ -98,13 +98,13 @@ func (p *prices) refresh(ctx context.Context) error {
 			if strings.HasSuffix(item.SKUName, " Spot") {
 				into = spot
 			}
-			// Several rows of one size: the dearest is the one without conditions.
+			// A size may have several meters. The highest price is the unconditional one.
 			into[item.ArmSKUName] = max(into[item.ArmSKUName], item.RetailPrice)
 		}
 		next = page.NextPageLink
 	}
 	if len(onDemand)+len(spot) == 0 {
-		return fmt.Errorf("region %s: %w", p.region, errNoPrices)
+		return fmt.Errorf("reading retail prices of region %s: %w", p.region, errNoPrices)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -3,13 +3,10 @@ package azure
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 	"github.com/awslabs/operatorpkg/status"
 	corev1 "k8s.io/api/core/v1"
@@ -37,19 +34,18 @@ type Provider struct {
 	images      *images
 	tracker     *tracker
 	types       typeCache
-	puts        chan struct{} // limits PUTs under way
-	deleting    sync.Map      // machine name → struct{}: a delete is under way
-
+	putSlots    chan struct{} // limits concurrent PUTs
+	deleting    sync.Map      // set of machine names that Delete is working on
 }
 
 var _ cloudprovider.CloudProvider = (*Provider)(nil)
 
-// maxPuts is how many machine PUTs may be on the wire at once.
+// maxPuts is the maximum number of concurrent machine PUTs.
 const maxPuts = 32
 
-// New signs in, asks ARM for the cluster and reads its region's sizes. It fails
-// when any of that does: without it nothing could be launched. Prices and quota
-// that cannot be read are not fatal; the next refresh tries again.
+// New signs in, reads the cluster from ARM and the VM sizes of its region. It returns
+// an error if any of that fails, since nothing could be launched. Prices and quotas
+// are read by the refresh methods.
 func New(ctx context.Context, config Config, kube client.Client) (*Provider, error) {
 	cluster, err := parseClusterID(config.ClusterResourceID)
 	if err != nil {
@@ -83,14 +79,14 @@ func newProvider(config Config, cluster Cluster, clients *Clients, kube client.C
 		prices:      newPrices(config.PricesEndpoint, cluster.Location, clients.HTTP),
 		quota:       newQuota(c, listUsages(clients.Usage, cluster.Location)),
 		unavailable: newUnavailable(c),
-		puts:        make(chan struct{}, maxPuts),
+		putSlots:    make(chan struct{}, maxPuts),
 	}
 	p.images = &images{fetch: p.listImageVersions, subscription: gallerySubscription, now: c.Now}
 	p.tracker = newTracker(config.PollInterval, p.listMachines)
 	return p
 }
 
-// describeCluster fills in what the configuration leaves open from ARM.
+// describeCluster completes the configuration of the cluster with ARM's values.
 func describeCluster(ctx context.Context, clients *Clients, config Config, c Cluster) (Cluster, error) {
 	resp, err := clients.Clusters.Get(ctx, c.ResourceGroup, c.Name, nil)
 	if err != nil {
@@ -126,15 +122,15 @@ func describeCluster(ctx context.Context, clients *Clients, config Config, c Clu
 		}
 	}
 	if c.Location == "" || c.NodeResourceGroup == "" {
-		return c, fmt.Errorf("managed cluster %s: ARM tells no location (%q) or node resource group (%q); set them", c.ResourceID, c.Location, c.NodeResourceGroup)
+		return c, fmt.Errorf("managed cluster %s has no location (%q) or node resource group (%q) in ARM: set them in the configuration", c.ResourceID, c.Location, c.NodeResourceGroup)
 	}
 	return c, nil
 }
 
-// Cluster is the managed cluster served, as ARM and the configuration describe it.
+// Cluster returns the managed cluster, as the configuration and ARM describe it.
 func (p *Provider) Cluster() Cluster { return p.cluster }
 
-// Name is the provider's name in metrics.
+// Name returns the provider's name in metrics.
 func (p *Provider) Name() string { return "azure" }
 
 // GetSupportedNodeClasses returns AKSNodeClass.
@@ -142,32 +138,32 @@ func (p *Provider) GetSupportedNodeClasses() []status.Object {
 	return []status.Object{&v1beta1.AKSNodeClass{}}
 }
 
-// Reboot is not offered by the AKS machine API.
+// Reboot is not implemented: the AKS machine API does not support it.
 func (p *Provider) Reboot(context.Context, *karpv1.NodeClaim, string) error {
 	return cloudprovider.NewNodeRebootNotImplementedError()
 }
 
-// RepairPolicies says which node conditions mean that a machine is to be
-// replaced, and after how long.
+// RepairPolicies returns the node conditions after which a machine is replaced, and
+// how long each is tolerated.
 func (p *Provider) RepairPolicies() []cloudprovider.RepairPolicy {
 	const anyReason = ".*"
 	now := time.Duration(0)
 	return []cloudprovider.RepairPolicy{
-		// Karpenter wants exactly one policy without a reason: the fallback.
+		// Karpenter requires exactly one policy without a reason: the fallback.
 		{ConditionType: corev1.NodeReady, ConditionStatus: corev1.ConditionFalse, TolerationDuration: 10 * time.Minute, Action: cloudprovider.ReplaceNode},
 		{ConditionType: corev1.NodeReady, ConditionStatus: corev1.ConditionUnknown, ReasonRegex: anyReason, TolerationDuration: 10 * time.Minute, Action: cloudprovider.ReplaceNode},
 		{ConditionType: "kubernetes.azure.com/NodeHealthy", ConditionStatus: corev1.ConditionFalse, ReasonRegex: anyReason, Action: cloudprovider.ReplaceNode, Priority: 50},
-		// The VM goes away in seconds: nothing is gained by a slow drain.
+		// The VM is evicted within seconds, too soon for a slow drain.
 		{ConditionType: "PreemptionScheduled", ConditionStatus: corev1.ConditionTrue, ReasonRegex: anyReason, TolerationDuration: now, Action: cloudprovider.ReplaceNode, Priority: 100},
 	}
 }
 
-// GetInstanceTypes lists the instance types for a NodePool's node class, those
-// that cannot be had now included.
+// GetInstanceTypes returns the instance types for the node class of a NodePool,
+// including those that are unavailable now.
 func (p *Provider) GetInstanceTypes(ctx context.Context, pool *karpv1.NodePool) ([]*cloudprovider.InstanceType, error) {
 	nc, err := p.nodeClass(ctx, pool.Spec.Template.Spec.NodeClassRef)
 	if err != nil {
-		return nil, fmt.Errorf("instance types of NodePool %s: %w", pool.Name, err)
+		return nil, fmt.Errorf("listing the instance types of NodePool %s: %w", pool.Name, err)
 	}
 	return p.instanceTypes(instancetype.SettingsFor(nc, p.typeCluster()))
 }
@@ -179,7 +175,7 @@ func (p *Provider) typeCluster() instancetype.Cluster {
 	}
 }
 
-// nodeClass reads the class a reference names. A class that is going away is
+// nodeClass reads the class of a reference. A class that is being deleted is
 // treated as not found.
 func (p *Provider) nodeClass(ctx context.Context, ref *karpv1.NodeClassReference) (*v1beta1.AKSNodeClass, error) {
 	if ref == nil {
@@ -195,12 +191,12 @@ func (p *Provider) nodeClass(ctx context.Context, ref *karpv1.NodeClassReference
 	return nc, nil
 }
 
-// RefreshSizes reads the region's VM sizes.
+// RefreshSizes reads the VM sizes of the region.
 func (p *Provider) RefreshSizes(ctx context.Context) error { return p.skus.refresh(ctx) }
 
-// Quotas are the region's vCPU quotas with what is used of them, as last read,
-// and the sizes that count against each. Nothing is known, and nothing returned,
-// before the first reading and when usages could not be read for long.
+// Quotas returns the vCPU quotas of the region with their usage as last read, and the
+// sizes that count against each. It returns nothing before the first read and after
+// usages could not be read for a long time.
 func (p *Provider) Quotas() []instancetype.Quota {
 	table := p.skus.table()
 	if table == nil {
@@ -209,14 +205,15 @@ func (p *Provider) Quotas() []instancetype.Quota {
 	return table.Quotas(p.quota.report())
 }
 
-// RefreshQuota reads the subscription's vCPU usages and limits.
+// RefreshQuota reads the vCPU usages and limits of the subscription.
 func (p *Provider) RefreshQuota(ctx context.Context) error { return p.quota.refresh(ctx) }
 
-// RefreshPrices reads the price list, if a price API is configured.
+// RefreshPrices reads the Retail Prices API, if it is configured.
 func (p *Provider) RefreshPrices(ctx context.Context) error { return p.prices.refresh(ctx) }
 
-// LatestImages resolves a class's settings to the newest node images, in order
-// of preference; see images.latest. kubernetesVersion has no leading v.
+// LatestImages returns the newest node images for the settings of a class, in order
+// of preference. kubernetesVersion has no leading v. The error wraps ErrNoImages if
+// no image matches.
 func (p *Provider) LatestImages(ctx context.Context, nc *v1beta1.AKSNodeClass, kubernetesVersion string) ([]v1beta1.NodeImage, error) {
 	return p.images.latest(ctx, nc, kubernetesVersion, kubernetesVersion)
 }
@@ -236,45 +233,4 @@ func (p *Provider) listImageVersions(ctx context.Context) ([]imageVersion, error
 		}
 	}
 	return out, nil
-}
-
-// listMachines reads all machines of the pool, by name. A pool that does not
-// exist has none.
-func (p *Provider) listMachines(ctx context.Context) (map[string]*armcontainerservice.Machine, error) {
-	out := map[string]*armcontainerservice.Machine{}
-	var resp *http.Response
-	pager := p.clients.Machines.NewListPager(p.cluster.ResourceGroup, p.cluster.Name, p.cluster.MachinesPool, nil)
-	for pager.More() {
-		page, err := pager.NextPage(policy.WithCaptureResponse(ctx, &resp))
-		if isNotFound(err) {
-			return out, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("listing the machines of pool %s: %w", p.cluster.MachinesPool, err)
-		}
-		for _, m := range page.Value {
-			if m != nil {
-				out[machineName(m)] = m
-			}
-		}
-	}
-	return out, nil
-}
-
-// machineName is the last part of a machine's name, which ARM may write with
-// its parents.
-func machineName(m *armcontainerservice.Machine) string {
-	if id, err := arm.ParseResourceID(deref(m.ID)); err == nil {
-		return id.Name
-	}
-	name := deref(m.Name)
-	return name[strings.LastIndex(name, "/")+1:]
-}
-
-func (p *Provider) getMachine(ctx context.Context, name string) (*armcontainerservice.Machine, error) {
-	resp, err := p.clients.Machines.Get(ctx, p.cluster.ResourceGroup, p.cluster.Name, p.cluster.MachinesPool, name, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &resp.Machine, nil
 }

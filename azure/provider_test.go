@@ -28,7 +28,7 @@ import (
 	"github.com/nap-aks/nap/azure/instancetype"
 )
 
-// readyClass is a class as its status controller leaves it.
+// readyClass returns a class with the status that its controller sets.
 func readyClass() *v1beta1.AKSNodeClass {
 	nc := &v1beta1.AKSNodeClass{ObjectMeta: metav1.ObjectMeta{Name: "default", Generation: 1}}
 	nc.Status.KubernetesVersion = to.Ptr("1.36.3")
@@ -90,7 +90,7 @@ func setUp(t *testing.T, objects ...client.Object) (*fakeARM, *Provider) {
 	return f, p
 }
 
-func TestLaunchTakesTheCheapestOfferAndDescribesIt(t *testing.T) {
+func TestCreateLaunchesCheapestOffering(t *testing.T) {
 	f, p := setUp(t, readyClass())
 	claim := newClaim("default-abcde", requirement(corev1.LabelArchStable, "amd64"), requirement(v1beta1.LabelSKUFamily, "D"), requirement(corev1.LabelTopologyZone, "eastus-2"))
 	claim.Spec.Taints = []corev1.Taint{{Key: "a", Value: "b", Effect: corev1.TaintEffectNoSchedule}}
@@ -140,12 +140,12 @@ func TestLaunchTakesTheCheapestOfferAndDescribesIt(t *testing.T) {
 	labels := body.Kubernetes.NodeLabels
 	for _, key := range []string{"team", karpv1.NodeDoNotSyncTaintsLabelKey, karpv1.NodePoolLabelKey, karpv1.CapacityTypeLabelKey, v1beta1.LabelSKUFamily, v1beta1.LabelPlacementScope, v1beta1.LabelSKUStorageUltraSSD} {
 		if labels[key] == nil {
-			t.Errorf("node label %s is not asked for: %v", key, labels)
+			t.Errorf("node label %s is missing in the request: %v", key, labels)
 		}
 	}
 	for key := range labels {
 		if strings.HasPrefix(key, "kubernetes.azure.com/") || strings.Contains(key, "kubernetes.io/") || key == v1beta1.LabelSKUHyperVGeneration {
-			t.Errorf("node label %s must not be asked for", key)
+			t.Errorf("node label %s must not be in the request", key)
 		}
 	}
 	if *body.OperatingSystem.OSSKU != armcontainerservice.OSSKUUbuntu2404 || *body.Kubernetes.OrchestratorVersion != "1.36.3" || *body.Mode != armcontainerservice.AgentPoolModeUser {
@@ -156,8 +156,8 @@ func TestLaunchTakesTheCheapestOfferAndDescribesIt(t *testing.T) {
 	}
 }
 
-// cheapest finds the cheapest on-demand size of family D in a zone by looking
-// at every offering.
+// cheapest returns the cheapest on-demand size of family D in a zone, found by
+// comparing all offerings.
 func cheapest(t *testing.T, p *Provider, zone string) string {
 	t.Helper()
 	its, err := p.GetInstanceTypes(t.Context(), &karpv1.NodePool{Spec: karpv1.NodePoolSpec{Template: karpv1.NodeClaimTemplate{Spec: karpv1.NodeClaimTemplateSpec{NodeClassRef: &karpv1.NodeClassReference{Name: "default"}}}}})
@@ -175,6 +175,7 @@ func cheapest(t *testing.T, p *Provider, zone string) string {
 	return name
 }
 
+// where returns the size and zone of a machine as "D2s_v5/1".
 func where(m *armcontainerservice.Machine) string {
 	zone := "0"
 	if len(m.Zones) > 0 {
@@ -183,7 +184,7 @@ func where(m *armcontainerservice.Machine) string {
 	return strings.TrimPrefix(*m.Properties.Hardware.VMSize, "Standard_") + "/" + zone
 }
 
-func TestStockOutFallsThroughWithinOneLaunch(t *testing.T) {
+func TestStockOutTriesNextOfferingInSameCreate(t *testing.T) {
 	f, p := setUp(t, readyClass())
 	first := ""
 	f.failure = func(m *armcontainerservice.Machine) (string, string) {
@@ -206,10 +207,10 @@ func TestStockOutFallsThroughWithinOneLaunch(t *testing.T) {
 	if got.Labels[corev1.LabelInstanceTypeStable] != "Standard_"+size || got.Labels[corev1.LabelTopologyZone] == "eastus-"+zone {
 		t.Errorf("launched %s in %s; want the same size in another zone than %s", got.Labels[corev1.LabelInstanceTypeStable], got.Labels[corev1.LabelTopologyZone], zone)
 	}
-	// The next launch knows: one PUT, and not there.
+	// Later launches skip the failed offering and need one PUT each.
 	f.failure = func(m *armcontainerservice.Machine) (string, string) {
 		if where(m) == first {
-			t.Error("asked again for what had failed")
+			t.Error("requested an unavailable offering again")
 		}
 		return "", ""
 	}
@@ -223,7 +224,7 @@ func TestStockOutFallsThroughWithinOneLaunch(t *testing.T) {
 	}
 }
 
-func TestNothingLeftIsInsufficientCapacity(t *testing.T) {
+func TestNoOfferingLeftIsInsufficientCapacity(t *testing.T) {
 	f, p := setUp(t, readyClass())
 	f.putError = func(*armcontainerservice.Machine) (int, string, string) {
 		return 400, "VMSizeNotSupported", "not in this subscription"
@@ -232,16 +233,16 @@ func TestNothingLeftIsInsufficientCapacity(t *testing.T) {
 	if !cloudprovider.IsInsufficientCapacityError(err) {
 		t.Fatalf("got %v, want an InsufficientCapacityError", err)
 	}
-	// A refused size marks every zone of both sizes (the bigger by family).
+	// A rejected size marks every zone of both sizes (the larger one by family).
 	if n := f.count("PUT"); n != 1 {
-		t.Errorf("%d PUTs, want 1: the smaller size rules out the bigger of its family", n)
+		t.Errorf("%d PUTs, want 1: the smaller size makes the larger one of its family unavailable", n)
 	}
 	if len(f.machines) != 0 {
 		t.Errorf("%d machines left", len(f.machines))
 	}
 }
 
-func TestOtherErrorsKeepTheClaimAndLeaveNothingBehind(t *testing.T) {
+func TestOtherErrorsAreRetriedAndDeleteTheMachine(t *testing.T) {
 	f, p := setUp(t, readyClass())
 	f.failure = func(*armcontainerservice.Machine) (string, string) {
 		return "InternalOperationError", "something broke"
@@ -252,17 +253,17 @@ func TestOtherErrorsKeepTheClaimAndLeaveNothingBehind(t *testing.T) {
 		t.Fatalf("got %v, want a CreateError with reason %s", err, reasonCreateFailed)
 	}
 	if len(f.machines) != 0 {
-		t.Error("the failed machine was left behind")
+		t.Error("the failed machine was not deleted")
 	}
 }
 
-func TestRestartTakesOverTheMachineUnderWay(t *testing.T) {
+func TestCreateAdoptsInFlightMachineAfterRestart(t *testing.T) {
 	f, p := setUp(t, readyClass())
 	f.slow = 1 << 30
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := p.Create(ctx, newClaim("a")); err == nil {
-		t.Fatal("the launch should have been interrupted")
+		t.Fatal("the launch succeeded, want it interrupted")
 	}
 	f.mu.Lock()
 	f.slow = 0
@@ -277,11 +278,11 @@ func TestRestartTakesOverTheMachineUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if f.count("PUT") != 1 || got.Status.ProviderID == "" {
-		t.Errorf("%d PUTs, provider ID %q: want the machine of before", f.count("PUT"), got.Status.ProviderID)
+		t.Errorf("%d PUTs, provider ID %q: want the existing machine", f.count("PUT"), got.Status.ProviderID)
 	}
 }
 
-func TestClassThatIsNotReady(t *testing.T) {
+func TestCreateRequiresReadyNodeClass(t *testing.T) {
 	for name, c := range map[string]struct {
 		edit  func(*v1beta1.AKSNodeClass)
 		check func(error) bool
@@ -302,12 +303,12 @@ func TestClassThatIsNotReady(t *testing.T) {
 			t.Errorf("%s: got %v", name, err)
 		}
 		if f.count("PUT") != 0 {
-			t.Errorf("%s: a machine was asked for", name)
+			t.Errorf("%s: a machine was requested", name)
 		}
 	}
 }
 
-func TestQuotaCountsMachinesUnderWay(t *testing.T) {
+func TestQuotaCountsInFlightMachines(t *testing.T) {
 	f, p := setUp(t, readyClass())
 	family := p.skus.table().SKU("Standard_D2s_v5").QuotaFamily
 	f.usages = []usageRow{{family, 4, 10}}
@@ -334,8 +335,8 @@ func TestQuotaCountsMachinesUnderWay(t *testing.T) {
 	if launched != 3 || f.count("PUT") != 3 {
 		t.Errorf("%d machines of 2 vCPUs launched with %d PUTs; 6 vCPUs were left, so 3", launched, f.count("PUT"))
 	}
-	// Azure reports them late; until then they stay counted. Once it does, and
-	// two have gone, there is room again.
+	// Azure reports usage late; until then the machines stay counted. The new report
+	// has two machines less, so that one more fits.
 	f.usages = []usageRow{{family, 6, 10}}
 	time.Sleep(2 * time.Millisecond)
 	if err := p.RefreshQuota(t.Context()); err != nil {
@@ -346,7 +347,7 @@ func TestQuotaCountsMachinesUnderWay(t *testing.T) {
 	}
 }
 
-func TestQuotasAreReportedWithTheSizesThatCount(t *testing.T) {
+func TestQuotasIncludeSizesAndInFlightMachines(t *testing.T) {
 	f, p := setUp(t, readyClass())
 	family := p.skus.table().SKU("Standard_D2s_v5").QuotaFamily
 	f.usages = []usageRow{{family, 4, 10}, {"cores", 20, 100}, {"lowPriorityCores", 0, 3}, {"PublicIPAddresses", 1, 2}}
@@ -365,20 +366,20 @@ func TestQuotasAreReportedWithTheSizesThatCount(t *testing.T) {
 	}
 	// The machine was confirmed after the usages were read.
 	if q := got[family]; q.Used != 6 || q.Limit != 10 || q.Spot || q.VCPUs["Standard_D2s_v5"] != 2 || q.VCPUs["Standard_E2s_v5"] != 0 {
-		t.Errorf("the family's quota is %d of %d, spot %v, a D2s takes %d and an E2s %d", q.Used, q.Limit, q.Spot, q.VCPUs["Standard_D2s_v5"], q.VCPUs["Standard_E2s_v5"])
+		t.Errorf("family quota: %d of %d used, spot %v, D2s counts %d and E2s %d", q.Used, q.Limit, q.Spot, q.VCPUs["Standard_D2s_v5"], q.VCPUs["Standard_E2s_v5"])
 	}
 	if !strings.Contains(got[family].Advice, family) {
 		t.Errorf("the advice %q does not name the quota to raise", got[family].Advice)
 	}
 	if q := got["cores"]; q.Used != 22 || q.VCPUs["Standard_D2s_v5"] != 2 {
-		t.Errorf("the region's quota has %d used", q.Used)
+		t.Errorf("regional quota: %d used", q.Used)
 	}
 	if q := got["lowPriorityCores"]; q.Used != 0 || !q.Spot || q.VCPUs["Standard_D2s_v5"] != 2 {
-		t.Errorf("the spot quota is %+v", q.Usage)
+		t.Errorf("spot quota: %+v", q.Usage)
 	}
 }
 
-func TestDeleteUntilGone(t *testing.T) {
+func TestDeleteReturnsNotFoundOnceMachineIsDeleted(t *testing.T) {
 	f, p := setUp(t, readyClass())
 	claim, err := p.Create(t.Context(), newClaim("a"))
 	if err != nil {
@@ -391,10 +392,10 @@ func TestDeleteUntilGone(t *testing.T) {
 		t.Errorf("List = %v, %v", list, err)
 	}
 	if err := p.Delete(t.Context(), claim); !cloudprovider.IsNodeClaimNotFoundError(err) {
-		t.Errorf("Delete = %v, want NodeClaimNotFoundError once the machine is gone", err)
+		t.Errorf("Delete = %v, want NodeClaimNotFoundError once the machine is deleted", err)
 	}
 	if len(f.machines) != 0 {
-		t.Error("the machine is still there")
+		t.Error("the machine still exists")
 	}
 	if _, err := p.Get(t.Context(), claim.Status.ProviderID); !cloudprovider.IsNodeClaimNotFoundError(err) {
 		t.Errorf("Get = %v, want NodeClaimNotFoundError", err)
@@ -413,7 +414,7 @@ func TestDrift(t *testing.T) {
 	class := readyClass()
 	class.Annotations = map[string]string{v1beta1.AnnotationNodeClassHash: class.Hash(), v1beta1.AnnotationNodeClassHashVersion: v1beta1.HashVersion}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
-	node.Status.NodeInfo.KubeletVersion = "v1.36.1" // another patch is no drift
+	node.Status.NodeInfo.KubeletVersion = "v1.36.1" // a different patch is not drift
 	f, p := setUp(t, class, node)
 	claim := newClaim("a")
 	launched, err := p.Create(t.Context(), claim)
@@ -453,10 +454,10 @@ func TestTagsAreUpdatedInPlace(t *testing.T) {
 	old := p.InPlaceHash(class)
 	class.Spec.Tags = map[string]string{"cost/center": "42"}
 	if p.InPlaceHash(class) == old {
-		t.Error("new tags should change the in-place hash")
+		t.Error("new tags do not change the in-place hash")
 	}
 	if class.Hash() != readyClass().Hash() {
-		t.Error("tags should not change the static hash")
+		t.Error("new tags change the static hash")
 	}
 	for range 2 {
 		if err := p.UpdateInPlace(t.Context(), class, claim); err != nil {
@@ -467,11 +468,11 @@ func TestTagsAreUpdatedInPlace(t *testing.T) {
 		t.Errorf("tag cost_center = %q, want 42", got)
 	}
 	if f.count("PUT") != 2 {
-		t.Errorf("%d PUTs, want 2: the second update changes nothing", f.count("PUT"))
+		t.Errorf("%d PUTs, want 2: the second update has nothing to change", f.count("PUT"))
 	}
 }
 
-func TestImagesOfAClass(t *testing.T) {
+func TestLatestImages(t *testing.T) {
 	_, p := setUp(t, readyClass())
 	list, err := p.LatestImages(t.Context(), readyClass(), "1.36.3")
 	if err != nil {
@@ -492,16 +493,16 @@ func TestImagesOfAClass(t *testing.T) {
 	old[0].ID = strings.Replace(old[0].ID, "202611.2.0", "202601.1.0", 1)
 	kept := KeepRecorded(old[:1], list)
 	if kept[0].ID != old[0].ID || kept[1].ID != list[1].ID {
-		t.Errorf("a closed window keeps the recorded version and adds new definitions: %v", kept)
+		t.Errorf("KeepRecorded = %v, want the recorded version and the new definitions", kept)
 	}
 	fips := readyClass()
 	fips.Spec.ImageFamily, fips.Spec.FIPSMode = to.Ptr("AzureLinux"), to.Ptr("FIPS")
 	if _, err := p.LatestImages(t.Context(), fips, "1.36.3"); err == nil {
-		t.Error("the region has no AzureLinux image: an error is due")
+		t.Error("no error, although the region has no AzureLinux image")
 	}
 }
 
-func TestSubnets(t *testing.T) {
+func TestCheckSubnet(t *testing.T) {
 	_, p := setUp(t, readyClass())
 	for id, ok := range map[string]bool{"": true, "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n": false, "nonsense": false} {
 		if err := p.CheckSubnet(t.Context(), id); ok != (err == nil) {
@@ -517,7 +518,7 @@ func TestMachineNames(t *testing.T) {
 		t.Errorf("%q and %q: want at most 34 characters, the suffix kept, and different names", a, b)
 	}
 	if MachineName("default-abcde") != "default-abcde" {
-		t.Error("a short name stays")
+		t.Error("a short name was changed")
 	}
 	_, p := setUp(t, readyClass())
 	if got, err := p.machineNameOf("azure:///subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/aks-aksmanagedap-" + a + "-12345678-vm"); err != nil || got != a {
@@ -525,12 +526,12 @@ func TestMachineNames(t *testing.T) {
 	}
 }
 
-func TestRepairPoliciesAreWhatKarpenterAccepts(t *testing.T) {
+func TestKarpenterAcceptsRepairPolicies(t *testing.T) {
 	_, p := setUp(t, readyClass())
 	ctx := karpoptions.ToContext(t.Context(), &karpoptions.Options{FeatureGates: karpoptions.FeatureGates{NodeRepair: true}})
 	matcher, err := health.NewRepairPolicyMatcher(ctx, p)
 	if err != nil || matcher == nil {
-		t.Fatalf("Karpenter refuses the policies: %v", err)
+		t.Fatalf("Karpenter rejects the policies: %v", err)
 	}
 	for condition, want := range map[corev1.NodeCondition]bool{
 		{Type: corev1.NodeReady, Status: corev1.ConditionFalse}:                        true,

@@ -3,36 +3,39 @@ package azure
 import (
 	"context"
 	"fmt"
+	"maps"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v8"
 	"k8s.io/utils/clock"
 
 	"github.com/nap-aks/nap/azure/instancetype"
 )
 
-// quotaStale is how long usages are believed after they could last be read;
-// afterwards everything counts as allowed.
+// quotaStale is how long usages are used after the last successful read. After that
+// quotas are not enforced.
 const quotaStale = 15 * time.Minute
 
-// quota knows how many vCPUs of each family may still be bought. Azure reports
-// usage late, so machines asked for since the last report are counted here.
+// quota tracks the free vCPUs of each quota. Azure reports usage late, so quota adds
+// the machines that were requested since the last report.
 type quota struct {
 	clock clock.Clock
 	fetch func(context.Context) (map[string]usage, error)
 
-	mu      sync.Mutex
-	usages  map[string]usage // by lower-case name
-	read    time.Time        // last success
-	pending map[uint64]pendingCores
-	taken   map[string]int64 // sum of pending by quota name
-	nextID  uint64
-	seq     uint64
+	mu       sync.Mutex
+	usages   map[string]usage // by lower-case name
+	read     time.Time        // last success
+	pending  map[uint64]pendingCores
+	reserved map[string]int64 // sum of pending by quota name
+	nextID   uint64
+	seq      uint64
 }
 
-// roomy is a number of free vCPUs above which no size is near the limit, so
-// that a change of usage changes no answer.
-const roomy = 1024
+// ampleVCPUs is a number of free vCPUs with which every size is far below the limit,
+// so that a change in usage changes no answer.
+const ampleVCPUs = 1024
 
 type usage struct {
 	current, limit int64
@@ -43,16 +46,16 @@ type pendingCores struct {
 	family string
 	spot   bool
 	vcpus  int64
-	// settled is when the machine was seen to exist; usage reads that started
-	// later count it already.
+	// settled is when the machine was seen to exist. Usages that were read later
+	// include it.
 	settled time.Time
 }
 
 func newQuota(c clock.Clock, fetch func(context.Context) (map[string]usage, error)) *quota {
-	return &quota{clock: c, fetch: fetch, usages: map[string]usage{}, pending: map[uint64]pendingCores{}, taken: map[string]int64{}}
+	return &quota{clock: c, fetch: fetch, usages: map[string]usage{}, pending: map[uint64]pendingCores{}, reserved: map[string]int64{}}
 }
 
-// refresh reads usages anew. On an error the old ones stay, for a while.
+// refresh reads the usages. After an error the old ones are kept until quotaStale.
 func (q *quota) refresh(ctx context.Context) error {
 	started := q.clock.Now()
 	usages, err := q.fetch(ctx)
@@ -65,7 +68,7 @@ func (q *quota) refresh(ctx context.Context) error {
 		}
 		return fmt.Errorf("reading compute usages: %w", err)
 	}
-	if !equalUsages(q.usages, usages) {
+	if !maps.Equal(q.usages, usages) {
 		q.seq++
 	}
 	q.usages, q.read = usages, started
@@ -77,19 +80,7 @@ func (q *quota) refresh(ctx context.Context) error {
 	return nil
 }
 
-func equalUsages(a, b map[string]usage) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if b[k] != v {
-			return false
-		}
-	}
-	return true
-}
-
-// allows tells whether a machine of the size is within every quota known.
+// allows reports whether a machine of the size fits within all known quotas.
 func (q *quota) allows(sku *instancetype.SKU, spot bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -102,16 +93,16 @@ func (q *quota) allowsLocked(family string, vcpus int64, spot bool) bool {
 		if !ok {
 			continue
 		}
-		if u.current+q.taken[name]+vcpus > u.limit {
+		if u.current+q.reserved[name]+vcpus > u.limit {
 			return false
 		}
 	}
 	return true
 }
 
-// report lists the usages known, with the machines that exist since they were
-// read. Machines that Azure has not confirmed yet are left out: their NodeClaims
-// have no provider ID, and whoever plans counts those.
+// report returns the known usages, plus the machines created since they were read.
+// Machines that Azure has not confirmed are left out: their NodeClaims have no
+// provider ID yet, and the planner counts those itself.
 func (q *quota) report() []instancetype.Usage {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -131,15 +122,15 @@ func (q *quota) report() []instancetype.Usage {
 	return out
 }
 
-// reservation is the share of quota of one machine under way.
+// reservation is the quota of one in-flight machine.
 type reservation struct {
 	q  *quota
 	id uint64
 }
 
-// reserve takes the cores of a machine off the quota, at once with the check,
-// so that two launches cannot both take the last ones. It is false when they
-// are not there.
+// reserve checks the quota and reserves the vCPUs of a machine in one step, so that
+// two launches cannot both use the last ones. It returns false if they are not
+// available.
 func (q *quota) reserve(sku *instancetype.SKU, spot bool) (reservation, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -152,7 +143,7 @@ func (q *quota) reserve(sku *instancetype.SKU, spot bool) (reservation, bool) {
 	return reservation{q, q.nextID}, true
 }
 
-// release gives the cores back: there will be no machine.
+// release returns the vCPUs: the machine was not created.
 func (r reservation) release() {
 	if r.q == nil {
 		return
@@ -164,7 +155,7 @@ func (r reservation) release() {
 	}
 }
 
-// settle says that the machine exists: the next reading of usages counts it.
+// settle records that the machine exists: the next read of usages includes it.
 func (r reservation) settle() {
 	if r.q == nil {
 		return
@@ -177,18 +168,18 @@ func (r reservation) settle() {
 	}
 }
 
-// drop ends a reservation.
+// drop removes a reservation.
 func (q *quota) drop(id uint64, p pendingCores) {
 	delete(q.pending, id)
 	q.count(p.family, p.spot, -p.vcpus)
 }
 
-// count adds cores under way to the quotas they count against, and notes when
-// that may change an answer.
+// count adds in-flight vCPUs to the quotas they count against, and increments seq
+// if that may change an answer.
 func (q *quota) count(family string, spot bool, vcpus int64) {
 	for _, name := range instancetype.QuotaNames(family, spot) {
-		q.taken[name] += vcpus
-		if u, ok := q.usages[name]; ok && u.limit-u.current-q.taken[name]-max(vcpus, 0) < roomy {
+		q.reserved[name] += vcpus
+		if u, ok := q.usages[name]; ok && u.limit-u.current-q.reserved[name]-max(vcpus, 0) < ampleVCPUs {
 			q.seq++
 		}
 	}
@@ -198,4 +189,28 @@ func (q *quota) version() uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.seq
+}
+
+func listUsages(client *armcompute.UsageClient, region string) func(context.Context) (map[string]usage, error) {
+	return func(ctx context.Context) (map[string]usage, error) {
+		out := map[string]usage{}
+		pager := client.NewListPager(region, nil)
+		for pager.More() {
+			page, err := pager.NextPage(ctx)
+			if err != nil {
+				return nil, err
+			}
+			for _, u := range page.Value {
+				if u == nil || u.Name == nil || u.Name.Value == nil || u.CurrentValue == nil || u.Limit == nil {
+					continue
+				}
+				title := ""
+				if u.Name.LocalizedValue != nil {
+					title = *u.Name.LocalizedValue
+				}
+				out[strings.ToLower(*u.Name.Value)] = usage{current: int64(*u.CurrentValue), limit: *u.Limit, name: *u.Name.Value, title: title}
+			}
+		}
+		return out, nil
+	}
 }

@@ -14,23 +14,30 @@ import (
 	"github.com/nap-aks/nap/azure/instancetype"
 )
 
-// offer is one thing that can be bought: a size in a zone at a capacity type.
-type offer struct {
+// launchOption is an offering to launch: a size in a zone at a capacity type.
+type launchOption struct {
 	instanceType *cloudprovider.InstanceType
 	offering     *cloudprovider.Offering
 	sku          *instancetype.SKU
-	zone         string // number, or RegionalZone
+	zone         string // zone number, or RegionalZone
 	spot         bool
 }
 
-// rank lists the offers that a claim can be launched with, best first: lowest
-// price, then spot before on-demand, zonal before regional. Offers that are
-// equal so far are ordered by a hash of the claim's name, which spreads claims
-// over zones and is the same at each retry.
-func rank(table *instancetype.Table, claim *karpv1.NodeClaim, types []*cloudprovider.InstanceType) []offer {
+func (o launchOption) capacityType() string {
+	if o.spot {
+		return karpv1.CapacityTypeSpot
+	}
+	return karpv1.CapacityTypeOnDemand
+}
+
+// rank returns the options to launch a NodeClaim with, best first: by price, then
+// spot before on-demand, zonal before regional, and size name. Remaining ties are
+// broken by a hash of the NodeClaim's name, which spreads NodeClaims over zones and
+// is the same at each retry.
+func rank(table *instancetype.Table, claim *karpv1.NodeClaim, types []*cloudprovider.InstanceType) []launchOption {
 	requirements := scheduling.NewNodeSelectorRequirementsWithMinValues(claim.Spec.Requirements...)
 	type ranked struct {
-		offer
+		launchOption
 		spread uint64
 	}
 	var list []ranked
@@ -40,14 +47,14 @@ func rank(table *instancetype.Table, claim *karpv1.NodeClaim, types []*cloudprov
 		}
 		sku := table.SKU(it.Name)
 		if sku == nil {
-			continue // the table moved on; the next reconcile sees the new types
+			continue // the table was refreshed; the next reconcile uses the new types
 		}
 		for _, o := range it.Offerings {
 			if !o.Launchable() || !requirements.IsCompatible(o.Requirements, scheduling.AllowUndefinedWellKnownLabels) {
 				continue
 			}
 			zone := o.Zone()
-			r := ranked{offer: offer{instanceType: it, offering: o, sku: sku, zone: v1beta1.RegionalZone, spot: o.CapacityType() == karpv1.CapacityTypeSpot}}
+			r := ranked{launchOption: launchOption{instanceType: it, offering: o, sku: sku, zone: v1beta1.RegionalZone, spot: o.CapacityType() == karpv1.CapacityTypeSpot}}
 			if n := instancetype.ZoneNumber(zone); n != "" {
 				r.zone = n
 			}
@@ -58,7 +65,7 @@ func rank(table *instancetype.Table, claim *karpv1.NodeClaim, types []*cloudprov
 			list = append(list, r)
 		}
 	}
-	first := func(a, b bool) int { // true comes first
+	first := func(a, b bool) int { // true sorts first
 		switch {
 		case a == b:
 			return 0
@@ -76,9 +83,9 @@ func rank(table *instancetype.Table, claim *karpv1.NodeClaim, types []*cloudprov
 			cmp.Compare(a.spread, b.spread),
 		)
 	})
-	out := make([]offer, len(list))
+	out := make([]launchOption, len(list))
 	for i := range list {
-		out[i] = list[i].offer
+		out[i] = list[i].launchOption
 	}
 	return out
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 )
 
-// tracker watches machines that are being made or removed. However many wait,
-// it asks ARM for one list per interval, and for nothing when nobody waits.
+// tracker polls machines that are being created or deleted. It lists the machines
+// once per interval for all waiters, and not at all without waiters.
 type tracker struct {
 	list func(context.Context) (map[string]*armcontainerservice.Machine, error)
 
@@ -40,9 +40,8 @@ func newTracker(interval time.Duration, list func(context.Context) (map[string]*
 	return &tracker{list: list, interval: interval, waiters: map[*waiter]struct{}{}}
 }
 
-// wait returns the machine once done says so of it, or nil once it is gone (for
-// a nil machine, done is not asked). It returns the context's error when that
-// ends first.
+// wait returns the machine as soon as done reports true for it, or nil as soon as
+// it no longer exists. It returns the context's error if the context ends first.
 func (t *tracker) wait(ctx context.Context, machine string, done func(*armcontainerservice.Machine) bool) (*armcontainerservice.Machine, error) {
 	w := &waiter{machine: machine, since: time.Now(), done: done, result: make(chan *armcontainerservice.Machine, 1)}
 	t.mu.Lock()
@@ -72,7 +71,7 @@ func (t *tracker) run() {
 			t.mu.Unlock()
 			return
 		}
-		interval := max(t.interval, 2*took) // a slow ARM is not asked more than half of the time
+		interval := max(t.interval, 2*took) // spend at most half of the time in requests to a slow ARM
 		t.mu.Unlock()
 		time.Sleep(interval)
 
@@ -82,12 +81,12 @@ func (t *tracker) run() {
 		cancel()
 		took = time.Since(started)
 		if err != nil {
-			continue // the waiters have deadlines of their own
+			continue // the waiters have their own deadlines
 		}
 		t.mu.Lock()
 		for w := range t.waiters {
 			if w.since.After(started) {
-				continue // it began to wait after ARM answered
+				continue // started to wait after the list was requested
 			}
 			m := machines[w.machine]
 			if m == nil || w.done(m) {
@@ -99,7 +98,7 @@ func (t *tracker) run() {
 	}
 }
 
-// observe takes over how often ARM wants to be asked.
+// observe adopts the polling interval that ARM asks for.
 func (t *tracker) observe(h http.Header) {
 	if wait := retryAfter(h); wait > 0 {
 		t.mu.Lock()
@@ -108,7 +107,7 @@ func (t *tracker) observe(h http.Header) {
 	}
 }
 
-// retryAfter reads the wait that an answer asks for; 0 when it asks for none.
+// retryAfter returns the delay that a response asks for, or 0.
 func retryAfter(h http.Header) time.Duration {
 	for _, key := range []string{"Retry-After-Ms", "X-Ms-Retry-After-Ms"} {
 		if ms, err := strconv.Atoi(h.Get(key)); err == nil && ms > 0 {

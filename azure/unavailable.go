@@ -10,42 +10,42 @@ import (
 	"github.com/nap-aks/nap/azure/instancetype"
 )
 
-// unavailable remembers what could not be had and for how long not to ask
-// again. A size that failed also rules out bigger sizes of its quota family in
-// that place: where 8 cores were not to be had, 16 are not either.
+// unavailable holds the offerings that failed to launch, each with an expiry. A
+// failed size also makes larger sizes of its quota family unavailable in the same
+// zone and capacity type: without capacity for 8 vCPUs there is none for 16.
 type unavailable struct {
 	clock clock.Clock
 
 	mu       sync.Mutex
-	sizes    map[place]time.Time
-	families map[place]threshold
+	sizes    map[offeringKey]time.Time
+	families map[offeringKey]threshold
 	allSpot  time.Time
-	seq      uint64 // moves when an answer may have changed
+	seq      uint64 // incremented when an answer may have changed
 }
 
-type place struct {
-	what string // size, or family in lower case
-	zone string // number, or "0"
+type offeringKey struct {
+	what string // size, or quota family in lower case
+	zone string // zone number, or "0"
 	spot bool
 }
 
 type threshold struct {
-	vcpus int64 // sizes with at least so many are out
+	vcpus int64 // sizes with at least this many are unavailable
 	until time.Time
 }
 
 func newUnavailable(c clock.Clock) *unavailable {
-	return &unavailable{clock: c, sizes: map[place]time.Time{}, families: map[place]threshold{}}
+	return &unavailable{clock: c, sizes: map[offeringKey]time.Time{}, families: map[offeringKey]threshold{}}
 }
 
-// mark rules a size out in a zone for a while.
+// mark marks a size unavailable in a zone for the duration ttl.
 func (u *unavailable) mark(sku *instancetype.SKU, zone string, spot bool, ttl time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now := u.clock.Now()
-	u.sizes[place{sku.Name.Full, zone, spot}] = now.Add(ttl)
+	u.sizes[offeringKey{sku.Name.Full, zone, spot}] = now.Add(ttl)
 	if sku.QuotaFamily != "" {
-		key := place{strings.ToLower(sku.QuotaFamily), zone, spot}
+		key := offeringKey{strings.ToLower(sku.QuotaFamily), zone, spot}
 		t := threshold{vcpus: sku.VCPUs, until: now.Add(ttl)}
 		if old, ok := u.families[key]; ok && old.until.After(now) {
 			t.vcpus = min(t.vcpus, old.vcpus)
@@ -55,7 +55,7 @@ func (u *unavailable) mark(sku *instancetype.SKU, zone string, spot bool, ttl ti
 	u.seq++
 }
 
-// markAllSpot rules out spot machines of every size.
+// markAllSpot marks the spot offerings of all sizes unavailable.
 func (u *unavailable) markAllSpot(ttl time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -63,22 +63,22 @@ func (u *unavailable) markAllSpot(ttl time.Duration) {
 	u.seq++
 }
 
-// is tells whether a size is ruled out now.
-func (u *unavailable) is(sku *instancetype.SKU, zone string, spot bool) bool {
+// has reports whether an offering is unavailable now.
+func (u *unavailable) has(sku *instancetype.SKU, zone string, spot bool) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now := u.clock.Now()
 	if spot && u.allSpot.After(now) {
 		return true
 	}
-	if t, ok := u.families[place{strings.ToLower(sku.QuotaFamily), zone, spot}]; ok && t.until.After(now) && sku.VCPUs >= t.vcpus {
+	if t, ok := u.families[offeringKey{strings.ToLower(sku.QuotaFamily), zone, spot}]; ok && t.until.After(now) && sku.VCPUs >= t.vcpus {
 		return true
 	}
-	until, ok := u.sizes[place{sku.Name.Full, zone, spot}]
+	until, ok := u.sizes[offeringKey{sku.Name.Full, zone, spot}]
 	return ok && until.After(now)
 }
 
-// version forgets what has run out and returns a number that moves whenever an
+// version removes expired entries and returns a number that increases whenever an
 // answer may have changed.
 func (u *unavailable) version() uint64 {
 	u.mu.Lock()

@@ -1,14 +1,15 @@
-// Package catalog is the embedded catalogue of Azure's VM sizes: what each one
-// is, where it is offered, and what it costs. The local Azure serves it as the
-// Compute Resource SKUs API and the price list; `nap plan` works from it
-// without any instance or network. It knows nothing of Karpenter, of AKS
-// policy (which sizes node auto-provisioning takes) or of a cluster.
+// Package catalog is the embedded catalogue of Azure's VM sizes: their
+// properties, the regions that offer them, and prices. The local Azure serves
+// it as the Compute Resource SKUs API and the price list; `nap plan` uses it
+// without a running instance or a network. It does not depend on Karpenter, on
+// AKS policy (which sizes node auto-provisioning uses) or on a cluster.
 //
-// # Where the columns come from
+// # Sources
 //
-// The data file catalog.tsv.gz is written by the generator in this directory
-// (go run ./catalog/gen, see its -help); Sources returns the provenance lines
-// that the generator wrote into it. With the facts of 2026-08:
+// go generate writes catalog.tsv.gz from the files in gen/inputs; README.md
+// lists their sources, dates and terms. With -live the generator reads the
+// Azure APIs instead. Sources returns the provenance that the generator wrote
+// into the file. The committed file has:
 //
 //   - name, family, series, quota family, vCPUs, memory, architecture, data
 //     disks, NICs, GPUs, premium IO, accelerated networking, ephemeral OS disk,
@@ -16,49 +17,49 @@
 //     SKUs API listings of 2026-08-01, public series pages where the API has
 //     no such field (network and disk throughput, GPU models).
 //   - zones, restrictions, spot capability per region: the Resource SKUs API of
-//     2026-08-01, as one subscription sees it. A restriction
-//     NotAvailableForSubscription says something about that subscription, not
-//     about the region, so Size.Restricted keeps it but SKUs offers the size,
-//     unless AsListed is given.
+//     2026-08-01, as one subscription sees it. The restriction
+//     NotAvailableForSubscription is a property of that subscription, not of the
+//     region. Size.Restricted keeps it, but SKUs ignores it unless AsListed is
+//     given.
 //   - on-demand prices: list prices of 2026-06-18, Linux, USD per hour. A listed
 //     size without a price has HasPrice false; it is not left out.
 //
-// # What is modelled, not known
+// # Modelled values
 //
-// The facts have no spot prices and no local disk sizes. Generated from facts
-// (as opposed to -live) they follow these rules, the same for every run:
+// The inputs have no spot prices and no local disk sizes. The generator models
+// them with these rules, unless it runs with -live:
 //
 //   - Spot price: on-demand × factor, with factor = low + span × h, h in [0,1)
 //     from an FNV-1a hash of "<quota family or series>/<region>". low/span is
 //     0.10/0.25 for CPU sizes and 0.30/0.35 for GPU sizes; rounded to
-//     1e-6 USD. So one family costs the same fraction in one region, and
-//     regions differ, as they do in Azure.
-//   - Local disks, per vCPU of the full size, by what the name says (v = version):
+//     1e-6 USD. A family costs the same fraction throughout a region, and
+//     regions differ, as in Azure.
+//   - Local disks, per vCPU of the full size, from the name (v = version):
 //     resource disk sizes v1-v3 with premium IO 8 GiB (D/DS v2 and older 7,
 //     GPU and H sizes 22, M 32) and cache 25 GiB (F 16, DS v2 43, M 99, B a
 //     fixed 30 GiB in all); without premium IO 25 GiB resource disk (v2 and
 //     older 50) and no cache. From v4 on a local disk exists only with the
-//     feature letter d (GPU, H and L sizes: if the size takes ephemeral OS
+//     feature letter d (GPU, H and L sizes: if the size supports ephemeral OS
 //     disks): v4 and v5 37.5 GiB resource disk and 25 GiB cache, v6 and later
 //     55 GiB NVMe without cache; L sizes 240 GiB NVMe (and 8 GiB resource disk). GPU sizes
 //     and H sizes up to v5: 22 GiB resource disk and 256 GiB cache in all, from v6 NVMe.
 //     Size.DisksModelled is true for them.
-//   - Ephemeral placements: NvmeDisk where the NVMe disk is all there is,
+//   - Ephemeral placements: NvmeDisk if the NVMe disk is the only local disk,
 //     otherwise ResourceDisk and CacheDisk.
 //   - Trusted launch is off for arm64 up to v5, for M up to v2, and for sizes
-//     without generation 2. Ultra disks: all premium sizes but B, in each zone.
+//     without generation 2. Ultra disks: all premium sizes except B, in each zone.
 //   - GPUs of the RTX PRO 6000 v6 sizes: one per 72 vCPUs (64 for the sizes
 //     whose vCPUs are a multiple of 32), at least one.
 package catalog
 
-//go:generate sh -c "cd .. && go run ./catalog/gen -facts ${NAP_FACTS:?set NAP_FACTS to the directory of the facts} -out catalog/catalog.tsv.gz"
+//go:generate go run ./gen
 
 import (
 	"bytes"
 	_ "embed" // the data file
 	"errors"
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 
@@ -68,24 +69,24 @@ import (
 //go:embed catalog.tsv.gz
 var data []byte
 
-// ErrUnknownRegion is wrapped by errors about a region the catalogue lacks.
+// ErrUnknownRegion is wrapped by errors about a region that is not in the catalogue.
 var ErrUnknownRegion = errors.New("region not in the catalogue")
 
-// ErrUnknownSize is wrapped by errors about a size a region does not list.
+// ErrUnknownSize is wrapped by errors about a size that the region does not list.
 var ErrUnknownSize = errors.New("size not listed in the region")
 
 // Size is one VM size as one region offers it.
 type Size struct {
 	Name        string // full name, e.g. Standard_D4s_v5
 	Family      string // family letters of the name: D, E, NC, …
-	QuotaFamily string // the family that quota is counted in, e.g. standardDSv5Family; may be empty
+	QuotaFamily string // vCPU quota family, e.g. standardDSv5Family; may be empty
 	Series      string // e.g. Dsv5
 	Arch        string // amd64 or arm64
 
 	VCPUs          int     // of the full size; a constrained size has its parent's
-	VCPUsAvailable int     // what the guest sees
-	Parent         string  // full size of a constrained one, otherwise empty
-	MemoryGiB      float64 // Azure calls the capability MemoryGB and counts GiB
+	VCPUsAvailable int     // visible to the guest
+	Parent         string  // full size of a constrained size, otherwise empty
+	MemoryGiB      float64 // Azure names the capability MemoryGB, but the unit is GiB
 	MaxDataDisks   int
 	MaxNICs        int
 	NetworkMbps    int // expected bandwidth; 0 unknown
@@ -96,10 +97,10 @@ type Size struct {
 	GPUModel        string
 	GPUManufacturer string // nvidia, amd or empty
 	GPUMemoryGiB    float64
-	GPURegistered   bool // AKS knows a driver for it
+	GPURegistered   bool // AKS has a driver for it
 
 	Zones      []string // zone numbers, sorted; empty means regional only
-	Restricted bool     // NotAvailableForSubscription in the listing the data comes from
+	Restricted bool     // NotAvailableForSubscription in the source listing
 
 	SpotCapable           bool
 	PremiumIO             bool
@@ -117,7 +118,7 @@ type Size struct {
 	ResourceDiskMiB     int64 // temporary disk
 	NVMeDiskMiB         int64 // all local NVMe disks together
 	NVMeDisks           int
-	DisksModelled       bool // the three disk sizes follow the package's rule
+	DisksModelled       bool // the three disk sizes are modelled; see the package comment
 
 	Lifecycle string // retirement date or generation note, empty when current
 
@@ -138,12 +139,12 @@ var load = sync.OnceValues(func() (*catalogue, error) {
 	}
 	c := &catalogue{sources: f.Sources, regions: map[string]func() region{}}
 	for _, r := range f.Regions {
-		// Written out when it is first asked for: most users want one region, and
-		// the file's own form is a tenth of the size.
+		// Regions are expanded on first use: most callers need one region, and the
+		// expanded form is ten times larger.
 		c.regions[r.Name] = sync.OnceValue(func() region { return newRegion(f.Sizes, r.Listings) })
 		c.names = append(c.names, r.Name)
 	}
-	sort.Strings(c.names)
+	slices.Sort(c.names)
 	return c, nil
 })
 
@@ -192,9 +193,9 @@ func newSize(s *table.Size, l table.Listing) Size {
 	return out
 }
 
-// must returns the decoded catalogue. The file is embedded, so that a failure
-// to read it is a broken build and not something a caller can act on.
-func must() *catalogue {
+// mustLoad returns the decoded catalogue. The file is embedded, so a read error
+// means a broken build, which callers cannot handle.
+func mustLoad() *catalogue {
 	c, err := load()
 	if err != nil {
 		panic(err)
@@ -203,25 +204,24 @@ func must() *catalogue {
 }
 
 // Regions returns the names of the regions in the catalogue, sorted.
-func Regions() []string { return append([]string(nil), must().names...) }
+func Regions() []string { return slices.Clone(mustLoad().names) }
 
-// Sources says where the data comes from and of which date, one line each.
-func Sources() []string { return append([]string(nil), must().sources...) }
+// Sources returns the sources of the data with their dates, one line each.
+func Sources() []string { return slices.Clone(mustLoad().sources) }
 
-// Sizes returns every size that the region lists, sorted by name, those without
-// a price and the restricted ones included. The caller must not change the
-// slices inside a Size. The error wraps ErrUnknownRegion and names the regions
-// there are.
+// Sizes returns all sizes that the region lists, sorted by name, including sizes
+// without a price and restricted sizes. The caller must not change the slices
+// inside a Size. The error wraps ErrUnknownRegion and names the known regions.
 func Sizes(regionName string) ([]Size, error) {
 	r, err := lookupRegion(regionName)
 	if err != nil {
 		return nil, err
 	}
-	return append([]Size(nil), r.sizes...), nil
+	return slices.Clone(r.sizes), nil
 }
 
-// Lookup returns one size of one region; the name is matched without case. The
-// error wraps ErrUnknownRegion or ErrUnknownSize.
+// Lookup returns one size of one region; names are case-insensitive. The error
+// wraps ErrUnknownRegion or ErrUnknownSize.
 func Lookup(regionName, size string) (Size, error) {
 	r, err := lookupRegion(regionName)
 	if err != nil {
@@ -235,13 +235,13 @@ func Lookup(regionName, size string) (Size, error) {
 }
 
 func lookupRegion(name string) (region, error) {
-	c := must()
+	c := mustLoad()
 	r, ok := c.regions[normalizeRegion(name)]
 	if !ok {
-		return region{}, fmt.Errorf("region %q: %w; it has %s", name, ErrUnknownRegion, strings.Join(c.names, ", "))
+		return region{}, fmt.Errorf("region %q: %w, which has %s", name, ErrUnknownRegion, strings.Join(c.names, ", "))
 	}
 	return r(), nil
 }
 
-// normalizeRegion takes both forms Azure clients use: eastus and "East US".
+// normalizeRegion accepts both forms that Azure clients use: eastus and "East US".
 func normalizeRegion(name string) string { return strings.ToLower(strings.ReplaceAll(name, " ", "")) }

@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/nap-aks/nap/catalog/internal/table"
 )
 
-func TestReservedFollowsTheAKSSteps(t *testing.T) {
+func TestAKSReserved(t *testing.T) {
 	for _, c := range []struct {
 		vcpus    int
 		gib      float64
@@ -27,7 +28,7 @@ func TestReservedFollowsTheAKSSteps(t *testing.T) {
 	}
 }
 
-func TestCapacityLeavesTheHypervisorItsShare(t *testing.T) {
+func TestCapacityExcludesVMOverhead(t *testing.T) {
 	for gib, want := range map[float64]int64{16: 15891378995, 8: 7945689497, 256: 254262063923, 512: 508524127846, 218.75: 216520038809, 0.75: 0} {
 		if got := CapacityMemoryBytes(gib); got != want {
 			t.Errorf("CapacityMemoryBytes(%v) = %d, want %d", gib, got, want)
@@ -40,12 +41,13 @@ func TestCapacityLeavesTheHypervisorItsShare(t *testing.T) {
 	}
 }
 
-// ephemeralGB is the largest OS disk that fits the local disk Azure would pick.
+// ephemeralGB returns the largest ephemeral OS disk in GB and the placement that
+// Azure would choose.
 func ephemeralGB(s Size) (int64, string) {
 	switch {
 	case !s.EphemeralOSDisk:
 		return 0, ""
-	case s.NVMeDiskMiB > 0 && contains(s.EphemeralPlacements, "NvmeDisk"):
+	case s.NVMeDiskMiB > 0 && slices.Contains(s.EphemeralPlacements, "NvmeDisk"):
 		return s.NVMeDiskMiB << 20 / 1e9, "NvmeDisk"
 	case s.CachedDiskBytes > 0:
 		return s.CachedDiskBytes / 1e9, "CacheDisk"
@@ -55,7 +57,7 @@ func ephemeralGB(s Size) (int64, string) {
 	return 0, ""
 }
 
-func TestModelledDisksAgreeWithKnownSizes(t *testing.T) {
+func TestModelledDisksMatchKnownSizes(t *testing.T) {
 	for name, want := range map[string]struct {
 		gb int64
 		in string
@@ -66,14 +68,15 @@ func TestModelledDisksAgreeWithKnownSizes(t *testing.T) {
 	} {
 		s := anywhere(t, name)
 		if gb, in := ephemeralGB(s); gb != want.gb || in != want.in {
-			t.Errorf("%s takes an ephemeral disk of %d GB on %q, want %d on %q", name, gb, in, want.gb, want.in)
+			t.Errorf("%s has an ephemeral disk of %d GB on %q, want %d on %q", name, gb, in, want.gb, want.in)
 		}
 		if !s.DisksModelled {
-			t.Errorf("%s does not say that its disks are modelled", name)
+			t.Errorf("%s: DisksModelled is false, want true", name)
 		}
 	}
 }
 
+// anywhere returns the size from the first region that lists it.
 func anywhere(t *testing.T, name string) Size {
 	t.Helper()
 	for _, r := range Regions() {
@@ -114,7 +117,7 @@ func TestEveryRegionListsItsSizes(t *testing.T) {
 		}
 	}
 	if unpriced == 0 {
-		t.Error("no size without a price: they must stay in the listing")
+		t.Error("every size has a price; sizes without a price must stay in the listing")
 	}
 }
 
@@ -141,7 +144,7 @@ func TestKnownSizesAndPrices(t *testing.T) {
 	}
 }
 
-func TestSKUsSpeakAzuresNames(t *testing.T) {
+func TestSKUsUseAzureCapabilityNames(t *testing.T) {
 	open, listed := SKUs("eastus"), SKUs("eastus", AsListed())
 	sizes, _ := Sizes("eastus")
 	if len(open) != len(sizes) || len(listed) != len(sizes) {
@@ -150,7 +153,7 @@ func TestSKUsSpeakAzuresNames(t *testing.T) {
 	restricted := 0
 	for i, sku := range open {
 		if len(sku.Restrictions) != 0 {
-			t.Fatalf("%s is restricted without AsListed", *sku.Name)
+			t.Fatalf("%s has a restriction without AsListed", *sku.Name)
 		}
 		restricted += len(listed[i].Restrictions)
 		caps := map[string]string{}
@@ -169,10 +172,10 @@ func TestSKUsSpeakAzuresNames(t *testing.T) {
 		}
 	}
 	if restricted == 0 {
-		t.Error("AsListed keeps no restriction")
+		t.Error("AsListed returned no restriction")
 	}
 	if SKUs("mars") != nil {
-		t.Error("SKUs of an unknown region")
+		t.Error("SKUs of an unknown region are not nil")
 	}
 }
 
@@ -186,12 +189,12 @@ func TestFileRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(b.Bytes(), data) {
-		t.Error("decoding and encoding again changes the file: it is not in its canonical form")
+		t.Error("decoding and encoding the file changes it: it is not in canonical form")
 	}
 	if len(data) > 1<<20 {
 		t.Errorf("the catalogue has %d bytes", len(data))
 	}
 	if _, err := table.Decode(bytes.NewReader(data[:len(data)/2])); err == nil {
-		t.Error("a file cut in half decodes")
+		t.Error("a truncated file decodes without an error")
 	}
 }

@@ -6,12 +6,12 @@ import "math"
 // MiB: memory below it is not allocatable.
 const EvictionMemoryMiB int64 = 750
 
-// VMMemoryOverhead is the part of a size's memory that the guest does not see:
-// the hypervisor's and the kernel's share.
+// VMMemoryOverhead is the fraction of a size's memory that the hypervisor and the
+// kernel take, so that the guest does not see it.
 const VMMemoryOverhead = 0.075
 
-// reservedStep reserves part of a resource for the kubelet and the system: fraction of
-// everything up to the bound that the steps before have not covered.
+// reservedStep reserves a fraction of the amount between the previous step's
+// bound and upTo for the kubelet and the system.
 type reservedStep struct{ upTo, fraction float64 }
 
 var (
@@ -31,19 +31,18 @@ func reserved(amount float64, steps []reservedStep) float64 {
 	return sum
 }
 
-// AKSReserved returns what AKS reserves for the kubelet on a size with that
-// many vCPUs and that much memory (not rounded, as the SKU says): CPU in
-// millicores and memory in MiB, both cut to whole units. The eviction threshold
-// EvictionMemoryMiB comes on top.
+// AKSReserved returns the kube-reserved CPU (millicores) and memory (MiB) of a
+// size on AKS, both truncated to whole units. memoryGiB is the SKU's value, not
+// rounded. The eviction threshold EvictionMemoryMiB is not included.
 func AKSReserved(vcpus int, memoryGiB float64) (cpuMilli, memoryMiB int64) {
-	// The sums are of decimal fractions; the small amount keeps 1843.2 from
-	// becoming less and, more to the point, an exact 100 from becoming 99.
+	// Sums of decimal fractions may fall just below the exact value; epsilon
+	// keeps an exact 100 from being truncated to 99.
 	const epsilon = 1e-6
 	return int64(reserved(float64(vcpus), cpuSteps)*1000 + epsilon), int64(reserved(memoryGiB, memorySteps)*1024 + epsilon)
 }
 
-// CapacityMemoryBytes returns the memory that a node of a size with that much
-// memory reports as capacity: whole GiB less VMMemoryOverhead.
+// CapacityMemoryBytes returns the memory that a node with memoryGiB reports as
+// capacity: whole GiB less VMMemoryOverhead.
 func CapacityMemoryBytes(memoryGiB float64) int64 {
 	g := math.Floor(memoryGiB) * (1 << 30)
 	return int64(g - math.Ceil(g*VMMemoryOverhead))

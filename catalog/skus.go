@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,15 +13,15 @@ type skuOptions struct{ asListed bool }
 // SKUOption changes what SKUs returns.
 type SKUOption func(*skuOptions)
 
-// AsListed keeps the restrictions of the listing the data comes from: one
-// subscription's view, in which about one size in five is not available.
+// AsListed keeps the restrictions of the source listing: one subscription's
+// view, in which about one size in five is not available.
 func AsListed() SKUOption { return func(o *skuOptions) { o.asListed = true } }
 
-// SKUs returns the sizes of a region as the Compute Resource SKUs API lists
-// them (resourceType virtualMachines, capabilities by Azure's names, booleans
-// as True/False). Sizes without a price are listed too. Restrictions are left
-// out unless AsListed is given. It returns nil for an unknown region; ask
-// Sizes for the error.
+// SKUs returns the sizes of a region in the form of the Compute Resource SKUs
+// API (resourceType virtualMachines, Azure's capability names, booleans as
+// True/False), including sizes without a price. Restrictions are left out unless
+// AsListed is given. It returns nil for an unknown region; Sizes returns the
+// error.
 func SKUs(regionName string, options ...SKUOption) []*armcompute.ResourceSKU {
 	var o skuOptions
 	for _, f := range options {
@@ -121,7 +122,7 @@ func capabilities(s *Size) []*armcompute.ResourceSKUCapabilities {
 	flag("RdmaEnabled", s.RDMA)
 	number("MaxNetworkInterfaces", int64(s.MaxNICs))
 	flag("UltraSSDAvailable", s.UltraSSD)
-	if !s.TrustedLaunch && contains(s.HyperVGenerations, "V2") {
+	if !s.TrustedLaunch && slices.Contains(s.HyperVGenerations, "V2") {
 		add("TrustedLaunchDisabled", "True")
 	}
 	if s.Confidential != "" {
@@ -132,15 +133,6 @@ func capabilities(s *Size) []*armcompute.ResourceSKUCapabilities {
 
 func capability(name, value string) *armcompute.ResourceSKUCapabilities {
 	return &armcompute.ResourceSKUCapabilities{Name: &name, Value: &value}
-}
-
-func contains(list []string, v string) bool {
-	for _, s := range list {
-		if s == v {
-			return true
-		}
-	}
-	return false
 }
 
 func ptr[T any](v T) *T { return &v }

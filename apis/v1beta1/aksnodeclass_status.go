@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Conditions of an AKSNodeClass; Ready is true when all of them are.
+// Conditions of an AKSNodeClass. Ready is true when all of them are.
 const (
 	ConditionImagesReady            = "ImagesReady"
 	ConditionKubernetesVersionReady = "KubernetesVersionReady"
@@ -16,32 +16,33 @@ const (
 	ConditionLocalDNSReady          = "LocalDNSReady"
 )
 
-// AKSNodeClassStatus is what the controller resolved for the class.
+// AKSNodeClassStatus holds what the controller resolved for the class.
 type AKSNodeClassStatus struct {
 	// images are the node images in order of preference.
 	// +optional
 	Images []NodeImage `json:"images,omitempty"`
-	// kubernetesVersion is the version of new nodes, without v.
+	// kubernetesVersion is the version of new nodes, without a leading v.
 	// +optional
 	KubernetesVersion *string `json:"kubernetesVersion,omitempty"`
-	// localDNSState is the resolved decision: Enabled or Disabled.
+	// localDNSState says whether new machines run the DNS proxy.
 	// +kubebuilder:validation:Enum={Enabled,Disabled}
 	// +optional
 	LocalDNSState *string `json:"localDNSState,omitempty"`
-	// conditions of the class.
+	// conditions of the class. Ready is true when ImagesReady, KubernetesVersionReady,
+	// SubnetsReady, ValidationSucceeded and LocalDNSReady are.
 	// +optional
 	Conditions []status.Condition `json:"conditions,omitempty"`
 }
 
-// NodeImage is an image version and the sizes that can boot it.
+// NodeImage is an image version with the sizes that can boot it.
 type NodeImage struct {
-	// id is the gallery image version's ARM ID.
+	// id is the ARM ID of the gallery image version.
 	ID string `json:"id"`
-	// requirements a size must meet: architecture and hypervisor generation.
+	// requirements that a size must meet: architecture and Hyper-V generation.
 	Requirements []corev1.NodeSelectorRequirement `json:"requirements"`
 }
 
-// StatusConditions gives access to the conditions.
+// StatusConditions returns the condition set.
 func (n *AKSNodeClass) StatusConditions(o ...status.ForOption) status.ConditionSet {
 	return status.NewReadyConditions(
 		ConditionImagesReady,
@@ -58,8 +59,8 @@ func (n *AKSNodeClass) GetConditions() []status.Condition { return n.Status.Cond
 // SetConditions replaces the conditions.
 func (n *AKSNodeClass) SetConditions(c []status.Condition) { n.Status.Conditions = c }
 
-// ResolvedKubernetesVersion is the version new nodes must have. It is an error
-// as long as the condition is not true for the class's present generation.
+// ResolvedKubernetesVersion returns the version of new nodes. It returns an error
+// unless the condition is true for the current generation of the class.
 func (n *AKSNodeClass) ResolvedKubernetesVersion() (string, error) {
 	if err := n.current(ConditionKubernetesVersionReady); err != nil {
 		return "", err
@@ -70,8 +71,8 @@ func (n *AKSNodeClass) ResolvedKubernetesVersion() (string, error) {
 	return *n.Status.KubernetesVersion, nil
 }
 
-// ResolvedImages are the images in order of preference, under the same rule as
-// ResolvedKubernetesVersion.
+// ResolvedImages returns the images in order of preference. It returns an error
+// unless the condition is true for the current generation of the class.
 func (n *AKSNodeClass) ResolvedImages() ([]NodeImage, error) {
 	if err := n.current(ConditionImagesReady); err != nil {
 		return nil, err
@@ -79,13 +80,14 @@ func (n *AKSNodeClass) ResolvedImages() ([]NodeImage, error) {
 	return n.Status.Images, nil
 }
 
+// current returns an error unless the condition is true for the current generation.
 func (n *AKSNodeClass) current(condition string) error {
 	c := n.StatusConditions().Get(condition)
 	switch {
 	case c == nil || !c.IsTrue():
 		return fmt.Errorf("condition %s of AKSNodeClass %s is not true", condition, n.Name)
 	case c.ObservedGeneration != n.Generation:
-		return fmt.Errorf("condition %s of AKSNodeClass %s is of generation %d, the class is at %d", condition, n.Name, c.ObservedGeneration, n.Generation)
+		return fmt.Errorf("condition %s of AKSNodeClass %s was observed at generation %d, want %d", condition, n.Name, c.ObservedGeneration, n.Generation)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package instancetype
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,13 +15,14 @@ import (
 )
 
 const (
-	// PenaltyPriceUSDPerHour is the price of a size that has none: it stays
-	// possible, as the last choice.
+	// PenaltyPriceUSDPerHour is the price of a size without a known price, so that it
+	// is the last choice.
 	PenaltyPriceUSDPerHour = 999.0
-	// DefaultVMMemoryOverheadPercent is the share of a VM's memory that the host
-	// and the guest's firmware keep.
+	// DefaultVMMemoryOverheadPercent is the fraction of a VM's memory that the host
+	// and the guest's firmware use.
 	DefaultVMMemoryOverheadPercent = 0.075
-	// DiskCSIDriver is the driver whose volumes count against a size's data disks.
+	// DiskCSIDriver is the CSI driver whose volumes count against the data disks of a
+	// size.
 	DiskCSIDriver = "disk.csi.azure.com"
 
 	hardEvictionMemory = 750 << 20
@@ -31,21 +33,22 @@ const (
 	resourceAMD    corev1.ResourceName = "amd.com/gpu"
 )
 
-// Cluster is what instance types depend on besides the node class.
+// Cluster holds the cluster settings that instance types depend on.
 type Cluster struct {
 	// NetworkPlugin ("azure", "none", …) and NetworkPluginMode ("overlay", "")
 	// decide the default number of pods per node.
 	NetworkPlugin     string
 	NetworkPluginMode string
-	// NodeResourceGroup is the group of the machines; nodes are labelled with it.
+	// NodeResourceGroup is the resource group of the machines; nodes have it as a
+	// label.
 	NodeResourceGroup string
-	// VMMemoryOverheadPercent is a share of 1; DefaultVMMemoryOverheadPercent is
-	// usual. Zero means no overhead.
+	// VMMemoryOverheadPercent is a fraction (0 to 1), usually
+	// DefaultVMMemoryOverheadPercent. Zero means no overhead.
 	VMMemoryOverheadPercent float64
 }
 
-// Settings are the parts of an AKSNodeClass and its cluster that shape instance
-// types. They are comparable: equal settings give equal lists.
+// Settings are the parts of an AKSNodeClass and its cluster that instance types depend
+// on. Equal settings give equal instance types.
 type Settings struct {
 	ImageFamily             string
 	OSDiskSizeGB            int32
@@ -60,7 +63,7 @@ type Settings struct {
 	VMMemoryOverheadPercent float64
 }
 
-// SettingsFor reads the settings of a node class in a cluster.
+// SettingsFor returns the settings of a node class in a cluster.
 func SettingsFor(nc *v1beta1.AKSNodeClass, c Cluster) Settings {
 	s := Settings{
 		ImageFamily:             nc.ImageFamilyOrDefault(),
@@ -78,8 +81,8 @@ func SettingsFor(nc *v1beta1.AKSNodeClass, c Cluster) Settings {
 	return s
 }
 
-// MaxPods is the number of pods a node of the class may run: the class's own
-// figure, or the default of the cluster's network plugin.
+// MaxPods returns the maximum number of pods on a node of the class: maxPods of the
+// class, or the default of the cluster's network plugin.
 func MaxPods(nc *v1beta1.AKSNodeClass, c Cluster) int32 {
 	switch {
 	case nc.Spec.MaxPods != nil:
@@ -93,16 +96,16 @@ func MaxPods(nc *v1beta1.AKSNodeClass, c Cluster) int32 {
 	}
 }
 
-// PriceFunc gives the price in USD per hour of a size; false when it has none.
+// PriceFunc returns the price of a size in USD per hour, or false if it has none.
 type PriceFunc func(size string, spot bool) (float64, bool)
 
-// AvailableFunc tells whether a size can be had now in a zone ("1", or
-// v1beta1.RegionalZone) for the capacity type.
+// AvailableFunc reports whether a size is available now in a zone ("1", or
+// v1beta1.RegionalZone) and capacity type.
 type AvailableFunc func(sku *SKU, zone string, spot bool) bool
 
-// Build makes the instance types that a node class may use, by name. Sizes that
-// its settings exclude are left out; those that merely cannot be had now stay,
-// with unavailable offerings. A nil available means that everything can be had.
+// Build returns the instance types that a node class may use, sorted by name. It leaves
+// out sizes that the settings exclude and keeps those that are only unavailable now,
+// with unavailable offerings. If available is nil, all offerings are available.
 //
 // The results share immutable parts with the table: treat them as read-only.
 func (t *Table) Build(s Settings, price PriceFunc, available AvailableFunc) []*cloudprovider.InstanceType {
@@ -118,14 +121,14 @@ func (t *Table) Build(s Settings, price PriceFunc, available AvailableFunc) []*c
 	if s.FIPS {
 		shared[2] = in(v1beta1.AKSLabelFIPSEnabled, "true")
 	}
-	narrowed := map[string]*scheduling.Requirement{} // zone, capacity type and scope sets recur
+	narrowed := map[string]*scheduling.Requirement{} // sets of zones, capacity types and scopes recur
 	eviction := corev1.ResourceList{corev1.ResourceMemory: *resource.NewQuantity(hardEvictionMemory, resource.BinarySI)}
 	pods := *resource.NewQuantity(int64(s.MaxPods), resource.DecimalSI)
 	disk := *resource.NewQuantity(int64(s.OSDiskSizeGB)*1e9, resource.DecimalSI)
 
 	out := make([]*cloudprovider.InstanceType, 0, len(t.SKUs))
 	for _, sku := range t.SKUs {
-		if WhyNot(sku, s) != "" {
+		if exclusionReason(sku, s) != "" {
 			continue
 		}
 		it := &cloudprovider.InstanceType{
@@ -139,7 +142,7 @@ func (t *Table) Build(s Settings, price PriceFunc, available AvailableFunc) []*c
 				resourceNVIDIA:                  *resource.NewQuantity(0, resource.DecimalSI),
 				resourceAMD:                     *resource.NewQuantity(0, resource.DecimalSI),
 			},
-			Overhead: &cloudprovider.InstanceTypeOverhead{KubeReserved: sku.res, EvictionThreshold: eviction},
+			Overhead: &cloudprovider.InstanceTypeOverhead{KubeReserved: sku.kubeReserved, EvictionThreshold: eviction},
 		}
 		switch sku.gpu.manufacturer {
 		case manufacturerNVIDIA:
@@ -162,6 +165,8 @@ func (t *Table) Build(s Settings, price PriceFunc, available AvailableFunc) []*c
 	return out
 }
 
+// addOfferings adds the offerings of a size, and the requirements that follow from the
+// available ones.
 func (t *Table) addOfferings(it *cloudprovider.InstanceType, sku *SKU, price PriceFunc, available AvailableFunc, narrowed map[string]*scheduling.Requirement) {
 	var prices [2]float64
 	for i := range prices {
@@ -176,10 +181,8 @@ func (t *Table) addOfferings(it *cloudprovider.InstanceType, sku *SKU, price Pri
 	arr := make([]cloudprovider.Offering, 2*len(zones))
 	var zoneLabels, types, scopes []string
 	add := func(list []string, v string) []string {
-		for _, have := range list {
-			if have == v {
-				return list
-			}
+		if slices.Contains(list, v) {
+			return list
 		}
 		return append(list, v)
 	}
@@ -215,8 +218,8 @@ func (t *Table) addOfferings(it *cloudprovider.InstanceType, sku *SKU, price Pri
 	}
 }
 
-// WhyNot says why a size is not for the settings; "" when it is.
-func WhyNot(sku *SKU, s Settings) string {
+// exclusionReason returns the reason why the settings exclude a size, or "".
+func exclusionReason(sku *SKU, s Settings) string {
 	if sku.gpu.manufacturer != "" {
 		switch {
 		case s.ImageFamily == v1beta1.ImageFamilyAzureLinux && !sku.gpu.azureLinux:
@@ -224,19 +227,19 @@ func WhyNot(sku *SKU, s Settings) string {
 		case s.ImageFamily != v1beta1.ImageFamilyAzureLinux && !sku.gpu.ubuntu:
 			return "Ubuntu images have no driver for its GPUs"
 		case s.GPUDriver && !sku.gpu.driver:
-			return "AKS installs no driver for its GPUs: it needs gpu.mode None"
+			return "AKS installs no driver for its GPUs: set gpu.mode None"
 		}
 	}
 	arm := sku.Arch == karpv1.ArchitectureArm64
 	switch {
 	case s.EncryptionAtHost && !sku.EncryptionAtHost:
-		return "it cannot encrypt at host"
+		return "it does not support encryption at host"
 	case s.LocalDNS && (sku.VCPUs < localDNSMinVCPUs || sku.MemoryGiB*1024 < localDNSMinMiB):
 		return "too small for LocalDNS"
 	case s.ArtifactStreaming && arm:
-		return "artifact streaming does not work on arm64"
+		return "artifact streaming does not support arm64"
 	case s.TrustedLaunch && !sku.TrustedLaunch:
-		return "it cannot do trusted launch"
+		return "it does not support trusted launch"
 	case s.TrustedLaunch && arm:
 		return "there is no arm64 image for trusted launch"
 	case s.FIPS && arm && s.ImageFamily != v1beta1.ImageFamilyAzureLinux:
@@ -245,14 +248,14 @@ func WhyNot(sku *SKU, s Settings) string {
 	return ""
 }
 
-// capacityMemory is the memory the guest sees, in bytes: whole GiB less the
+// capacityMemory returns the memory that the guest sees, in bytes: whole GiB less the
 // overhead.
 func capacityMemory(gib, overhead float64) int64 {
 	whole := int64(gib) << 30
 	return whole - int64(math.Ceil(float64(whole)*overhead))
 }
 
-// ClusterLabel is the node resource group as AKS writes it in the cluster label.
+// ClusterLabel returns the value of the cluster label for a node resource group.
 func ClusterLabel(group string) string {
 	label := strings.NewReplacer("(", "-", ")", "-").Replace(group)
 	if len(label) > 63 {

@@ -13,11 +13,11 @@ const (
 	manufacturerAMD    = "amd"
 )
 
-// gpuSize is what AKS supports of a size that has GPUs.
+// gpuSize describes the support of AKS for a size with GPUs.
 type gpuSize struct {
 	manufacturer string
-	ubuntu       bool // images of the Ubuntu families have drivers for it
-	azureLinux   bool // so have those of AzureLinux
+	ubuntu       bool // Ubuntu images have a driver
+	azureLinux   bool // AzureLinux images have a driver
 	driver       bool // AKS installs the driver
 }
 
@@ -31,7 +31,7 @@ var gpuSizes = func() map[string]gpuSize {
 	return out
 }()
 
-// GPUManufacturer is nvidia or amd for a size whose GPUs AKS supports, else "".
+// GPUManufacturer returns nvidia or amd for a size whose GPUs AKS supports, else "".
 func GPUManufacturer(size string) string { return gpuFor(size).manufacturer }
 
 func gpuFor(size string) gpuSize {

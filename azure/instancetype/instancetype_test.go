@@ -2,6 +2,7 @@ package instancetype_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ import (
 	"github.com/nap-aks/nap/catalog"
 )
 
-// sku writes a Resource SKU in one line: name, zones, then capabilities.
+// sku returns a Resource SKU with a name, zones and capabilities.
 func sku(name, zones string, capabilities ...string) *armcompute.ResourceSKU {
 	r := &armcompute.ResourceSKU{
 		Name: to.Ptr(name), ResourceType: to.Ptr("virtualMachines"), Family: to.Ptr("standardTestFamily"),
@@ -61,7 +62,7 @@ func settings(edit ...func(*v1beta1.AKSNodeClass)) instancetype.Settings {
 	})
 }
 
-func TestCapacityAndOverheadOfD4s(t *testing.T) {
+func TestCapacityAndAllocatable(t *testing.T) {
 	it := table(t, d4s()).Build(settings(), price, nil)[0]
 	for name, want := range map[corev1.ResourceName]string{
 		"cpu": "4", "memory": "15891378995", "ephemeral-storage": "128G", "pods": "250", "nvidia.com/gpu": "0",
@@ -90,7 +91,7 @@ func quantity(s string) string {
 	return s
 }
 
-func TestReservationsBySize(t *testing.T) {
+func TestKubeReserved(t *testing.T) {
 	for _, c := range []struct {
 		cpu, gib         int
 		milliCPU, memMiB int64
@@ -126,7 +127,7 @@ func TestLabels(t *testing.T) {
 	} {
 		for key, value := range want {
 			r := its[i].Requirements.Get(key)
-			if got := strings.Join(sorted(r.Values()), ","); got != value || r.Operator() == corev1.NodeSelectorOpExists {
+			if got := strings.Join(slices.Sorted(slices.Values(r.Values())), ","); got != value || r.Operator() == corev1.NodeSelectorOpExists {
 				t.Errorf("%s: label %s = %s %q, want %q", its[i].Name, key, r.Operator(), got, value)
 			}
 		}
@@ -141,22 +142,12 @@ func TestLabels(t *testing.T) {
 	}
 }
 
-func sorted(s []string) []string {
-	out := append([]string{}, s...)
-	for i := range out {
-		for j := i; j > 0 && out[j] < out[j-1]; j-- {
-			out[j], out[j-1] = out[j-1], out[j]
-		}
-	}
-	return out
-}
-
 func TestOfferings(t *testing.T) {
-	spotless := sku("Standard_D2s_v3", "1", "vCPUs=2", "MemoryGB=8", "CpuArchitectureType=x64", "HyperVGenerations=V2")
-	spotless.Restrictions = []*armcompute.ResourceSKURestrictions{{
+	noSpot := sku("Standard_D2s_v3", "1", "vCPUs=2", "MemoryGB=8", "CpuArchitectureType=x64", "HyperVGenerations=V2")
+	noSpot.Restrictions = []*armcompute.ResourceSKURestrictions{{
 		Type: to.Ptr(armcompute.ResourceSKURestrictionsTypeZone), RestrictionInfo: &armcompute.ResourceSKURestrictionInfo{Zones: []*string{to.Ptr("1")}},
 	}}
-	its := table(t, d4s(), spotless).Build(settings(),
+	its := table(t, d4s(), noSpot).Build(settings(),
 		func(size string, spot bool) (float64, bool) {
 			if spot {
 				return 0.05, true
@@ -183,7 +174,7 @@ func TestOfferings(t *testing.T) {
 	}
 }
 
-func TestSizesThatAreNotOffered(t *testing.T) {
+func TestUnusableSizesAreRejected(t *testing.T) {
 	restricted := d4s()
 	restricted.Name = to.Ptr("Standard_D8s_v3")
 	restricted.Restrictions = []*armcompute.ResourceSKURestrictions{{Type: to.Ptr(armcompute.ResourceSKURestrictionsTypeLocation), Values: []*string{to.Ptr("eastus")}}}
@@ -201,14 +192,14 @@ func TestSizesThatAreNotOffered(t *testing.T) {
 	}
 	got := table(t, append(skus, d4s())...)
 	if len(got.SKUs) != 1 || len(got.Rejected) != len(skus) {
-		t.Errorf("kept %d sizes and refused %v, want to keep Standard_D4s_v3 only", len(got.SKUs), got.Rejected)
+		t.Errorf("kept %d sizes and rejected %v, want only Standard_D4s_v3", len(got.SKUs), got.Rejected)
 	}
 	if _, err := instancetype.NewTable("eastus", skus); err == nil {
-		t.Error("a region without usable sizes should be an error")
+		t.Error("no error for a region without usable sizes")
 	}
 }
 
-func TestNodeClassFilters(t *testing.T) {
+func TestNodeClassSettingsExcludeSizes(t *testing.T) {
 	arm := sku("Standard_D4ps_v5", "", "vCPUs=4", "MemoryGB=16", "CpuArchitectureType=Arm64", "HyperVGenerations=V2")
 	gen1 := sku("Standard_D4_v2", "", "vCPUs=4", "MemoryGB=16", "CpuArchitectureType=x64", "HyperVGenerations=V1")
 	small := sku("Standard_D2s_v3", "", "vCPUs=2", "MemoryGB=8", "CpuArchitectureType=x64", "HyperVGenerations=V2", "TrustedLaunchDisabled=True")
@@ -219,7 +210,7 @@ func TestNodeClassFilters(t *testing.T) {
 		edit func(*v1beta1.AKSNodeClass)
 		want string
 	}{
-		{"default: no AMD GPU without own driver", func(*v1beta1.AKSNodeClass) {}, "D2s_v3 D4_v2 D4ps_v5 D4s_v3"},
+		{"default: no AMD GPU, as AKS installs no driver", func(*v1beta1.AKSNodeClass) {}, "D2s_v3 D4_v2 D4ps_v5 D4s_v3"},
 		{"gpu mode None", func(n *v1beta1.AKSNodeClass) { n.Spec.GPU = &v1beta1.GPU{Mode: to.Ptr("None")} }, "D2s_v3 D4_v2 D4ps_v5 D4s_v3 ND96isr_MI300X_v5"},
 		{"encryption at host", func(n *v1beta1.AKSNodeClass) {
 			n.Spec.Security = &v1beta1.Security{EncryptionAtHost: to.Ptr(true)}
@@ -261,7 +252,7 @@ func TestEphemeralOSDisk(t *testing.T) {
 	}
 }
 
-func TestSizeNames(t *testing.T) {
+func TestParseName(t *testing.T) {
 	for full, want := range map[string]string{
 		"Standard_D4s_v3":                      "D Ds_v3 3 - false",
 		"Standard_M416s_8_v2":                  "M Ms_v2 2 - false",
@@ -284,11 +275,11 @@ func TestSizeNames(t *testing.T) {
 		}
 	}
 	if _, err := instancetype.ParseName("Standard_D4s_v3_what?"); err == nil {
-		t.Error("an unknown part should be an error")
+		t.Error("no error for an unknown part")
 	}
 }
 
-func TestEverySizeOfTheCatalogueHoldsPods(t *testing.T) {
+func TestCatalogueSizesAreUsable(t *testing.T) {
 	for _, region := range catalog.Regions() {
 		table, err := instancetype.NewTable(region, catalog.SKUs(region))
 		if err != nil {
@@ -301,14 +292,14 @@ func TestEverySizeOfTheCatalogueHoldsPods(t *testing.T) {
 		for _, it := range its {
 			left := it.Allocatable()
 			if left.Cpu().MilliValue() < 1000 || left.Memory().Value() < 512<<20 {
-				t.Errorf("%s %s leaves %s of cpu and %s of memory", region, it.Name, left.Cpu(), left.Memory())
+				t.Errorf("%s %s has %s allocatable cpu and %s memory", region, it.Name, left.Cpu(), left.Memory())
 			}
 			if len(table.SKU(it.Name).HyperVGenerations) == 0 {
-				t.Errorf("%s %s boots no image: no hypervisor generation", region, it.Name)
+				t.Errorf("%s %s boots no image: it has no Hyper-V generation", region, it.Name)
 			}
 			for key := range it.Requirements {
 				if !karpv1.WellKnownLabels.Has(key) {
-					t.Errorf("%s %s has the label %s, which is not well known: Karpenter takes it for incompatible with every NodePool", region, it.Name, key)
+					t.Errorf("%s %s has the label %s, which is not well known: Karpenter treats it as incompatible with every NodePool", region, it.Name, key)
 				}
 			}
 		}

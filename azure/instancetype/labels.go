@@ -8,8 +8,8 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// Karpenter keeps what it knows of labels in package variables; a provider adds
-// its own once, before anything is scheduled.
+// init adds the provider's labels to Karpenter's package variables, before anything is
+// scheduled.
 func init() {
 	karpv1.RestrictedLabelDomains.Insert(v1beta1.Group)
 	karpv1.WellKnownLabels.Insert(
@@ -41,8 +41,8 @@ func init() {
 	} {
 		karpv1.WellKnownValuesForRequirements[key] = values
 	}
-	// The disk driver's topology key speaks of zones; its empty value means what
-	// the zone label calls 0.
+	// The topology key of the disk CSI driver is a zone. Its empty value is the zone
+	// label's 0.
 	karpv1.NormalizedLabels["topology.disk.csi.azure.com/zone"] = corev1.LabelTopologyZone
 	karpv1.NormalizedLabelValues[corev1.LabelTopologyZone] = map[string]string{"": v1beta1.RegionalZone}
 }

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// Names under which Azure counts vCPUs that are not a family's: those of all
-// machines of a region, and those of its spot machines.
+// Names of the quotas that are not per family: the vCPUs of all on-demand machines of a
+// region, and those of its spot machines.
 const (
 	QuotaRegional = "cores"
 	QuotaSpot     = "lowPriorityCores"
 )
 
-// Usage is what Azure reports of a compute quota in a region.
+// Usage is the usage of a compute quota in a region, as Azure reports it.
 type Usage struct {
-	// Name is Azure's, in any case; Title what people call it.
+	// Name is Azure's name (case-insensitive), Title the display name.
 	Name  string
 	Title string
 	// Used and Limit are in vCPUs.
@@ -25,16 +25,17 @@ type Usage struct {
 // Quota is a limit on vCPUs with the sizes that count against it.
 type Quota struct {
 	Usage
-	// Spot tells that only spot machines count; otherwise only the others do.
+	// Spot means that only spot machines count; otherwise only on-demand machines do.
 	Spot bool
-	// Advice says what can be done when it is used up.
+	// Advice says what to do when the quota is exhausted.
 	Advice string
-	// VCPUs is what one machine takes, by size. The map is shared: read only.
+	// VCPUs is the number of vCPUs that one machine counts, by size. The map is
+	// shared: treat it as read-only.
 	VCPUs map[string]int64
 }
 
-// QuotaNames are the quotas that a machine counts against, in lower case: its
-// family's and the region's; a spot machine only against the spot quota.
+// QuotaNames returns the quotas that a machine counts against, in lower case: its
+// family's and the region's, or for a spot machine only the spot quota.
 func QuotaNames(family string, spot bool) []string {
 	if spot {
 		return []string{strings.ToLower(QuotaSpot)}
@@ -42,9 +43,8 @@ func QuotaNames(family string, spot bool) []string {
 	return []string{strings.ToLower(family), QuotaRegional}
 }
 
-// Quotas joins what Azure reports with the sizes of the table. Quotas that no
-// size counts against (public addresses, families the region does not offer) are
-// left out. The order is that of the names.
+// Quotas joins usages with the sizes of the table, sorted by name. It leaves out quotas
+// that no size counts against (public IP addresses, families not in the region).
 func (t *Table) Quotas(usages []Usage) []Quota {
 	charges := t.quotaCharges()
 	var out []Quota
@@ -69,7 +69,7 @@ func (t *Table) Quotas(usages []Usage) []Quota {
 	return out
 }
 
-// quotaCharges are the vCPUs of the sizes by the quotas they count against.
+// quotaCharges returns the vCPUs of the sizes, by quota and size.
 func (t *Table) quotaCharges() map[string]map[string]int64 {
 	t.chargesOnce.Do(func() {
 		t.charges = map[string]map[string]int64{}

@@ -1,10 +1,10 @@
-// Package instancetype turns what Azure says of VM sizes into Karpenter's
-// instance types. It is a pure room: Resource SKUs, prices, availability and
-// the settings of an AKSNodeClass go in, instance types come out. It never
-// calls Azure or Kubernetes, so that planning works offline.
+// Package instancetype converts Azure's VM sizes to Karpenter's instance types. It is
+// pure: Resource SKUs, prices, availability and the settings of an AKSNodeClass are
+// the input, instance types the output. It does not call Azure or Kubernetes, so that
+// planning works offline.
 //
-// A Table is made once from a region's SKUs and shared; Build is cheap and may
-// be called for every node class and every change of price or availability.
+// A Table is created once from the SKUs of a region and shared. Build is cheap and can
+// be called for each node class and each change of price or availability.
 package instancetype
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// DiskPlacement says where a size can keep an ephemeral OS disk.
+// DiskPlacement is the local disk that holds an ephemeral OS disk.
 type DiskPlacement string
 
 // The placements of an ephemeral OS disk, in the order they are tried.
@@ -36,15 +36,15 @@ const (
 	PlacementResource DiskPlacement = "ResourceDisk"
 )
 
-// SKU is one VM size of a region as far as provisioning cares.
+// SKU holds the properties of a VM size in a region that provisioning needs.
 type SKU struct {
 	Name        Name
-	QuotaFamily string // the SKU's family, the key of its vCPU quota
+	QuotaFamily string // key of the vCPU quota
 	VCPUs       int64
 	MemoryGiB   float64
 	Arch        string // amd64 or arm64
 	GPUs        int64
-	// Zones are the zone numbers that can be used, without restricted ones.
+	// Zones are the usable zone numbers, without restricted ones.
 	Zones                 []string
 	SpotCapable           bool
 	AcceleratedNetworking bool
@@ -56,12 +56,12 @@ type SKU struct {
 	EphemeralPlacement    DiskPlacement
 	MaxDataDisks          int64
 
-	gpu  gpuSize
-	base scheduling.Requirements // what does not depend on settings
-	res  corev1.ResourceList     // kube-reserved
+	gpu          gpuSize
+	base         scheduling.Requirements // independent of settings
+	kubeReserved corev1.ResourceList
 }
 
-// Rejected is a size that is not offered, and why.
+// Rejected is a size that is never used, with the reason.
 type Rejected struct {
 	Size   string
 	Reason string
@@ -81,11 +81,11 @@ type Table struct {
 }
 
 type offeringKey struct {
-	zone string // the number, or RegionalZone
+	zone string // zone number, or RegionalZone
 	spot bool
 }
 
-// restricted sizes are too small for AKS, or cannot be bought apart.
+// restricted sizes are too small for AKS, or have no price of their own.
 var restricted = map[string]string{
 	"Standard_A0": "too small for AKS", "Standard_A1": "too small for AKS", "Standard_A1_v2": "too small for AKS",
 	"Standard_B1s": "too small for AKS", "Standard_B1ms": "too small for AKS", "Standard_F1": "too small for AKS", "Standard_F1s": "too small for AKS",
@@ -93,12 +93,12 @@ var restricted = map[string]string{
 	"Standard_E64i_v3": "isolated size without a price of its own", "Standard_E64is_v3": "isolated size without a price of its own",
 }
 
-// ErrNoSKUs is returned when no size of a region can be used: keep the table
-// there was.
+// ErrNoSKUs is wrapped by the error if no size of a region is usable. The caller keeps
+// its previous table.
 var ErrNoSKUs = errors.New("no usable VM size")
 
-// NewTable reads a region's Resource SKUs (those of other kinds are skipped).
-// It returns ErrNoSKUs when none is usable.
+// NewTable creates a table from the Resource SKUs of a region. It skips SKUs that are not
+// VM sizes. The error wraps ErrNoSKUs if none is usable.
 func NewTable(region string, skus []*armcompute.ResourceSKU) (*Table, error) {
 	region = strings.ToLower(region)
 	t := &Table{Region: region, byName: map[string]*SKU{}, offerings: map[offeringKey]scheduling.Requirements{}}
@@ -138,8 +138,8 @@ func NewTable(region string, skus []*armcompute.ResourceSKU) (*Table, error) {
 // SKU returns a usable size by its full name, or nil.
 func (t *Table) SKU(name string) *SKU { return t.byName[name] }
 
-// ZoneLabel is the topology label of a zone number of the region: "eastus-1";
-// "" and "0" are the regional placement "0".
+// ZoneLabel returns the zone label of a zone number in the region: "eastus-1". For ""
+// and "0" it returns "0", the regional placement.
 func ZoneLabel(region, zone string) string {
 	if zone == "" || zone == v1beta1.RegionalZone {
 		return v1beta1.RegionalZone
@@ -147,7 +147,7 @@ func ZoneLabel(region, zone string) string {
 	return strings.ToLower(region) + "-" + zone
 }
 
-// ZoneNumber is the inverse of ZoneLabel; it is "" for the regional placement.
+// ZoneNumber is the inverse of ZoneLabel. It returns "" for the regional placement.
 func ZoneNumber(label string) string {
 	if label == v1beta1.RegionalZone {
 		return ""
@@ -155,6 +155,21 @@ func ZoneNumber(label string) string {
 	return label[strings.LastIndex(label, "-")+1:]
 }
 
+// capabilities are the capabilities of a Resource SKU by name.
+type capabilities map[string]string
+
+// number returns 0 for a capability that is missing or not a number.
+func (c capabilities) number(name string) float64 {
+	f, err := strconv.ParseFloat(c[name], 64)
+	if err != nil {
+		return 0
+	}
+	return f
+}
+
+func (c capabilities) yes(name string) bool { return strings.EqualFold(c[name], "true") }
+
+// readSKU converts a Resource SKU. If the size is not usable, it returns the reason.
 func readSKU(region string, r *armcompute.ResourceSKU) (*SKU, string) {
 	name := *r.Name
 	if reason, ok := restricted[name]; ok {
@@ -164,30 +179,22 @@ func readSKU(region string, r *armcompute.ResourceSKU) (*SKU, string) {
 	if err != nil {
 		return nil, err.Error()
 	}
-	c := map[string]string{}
+	c := capabilities{}
 	for _, capability := range r.Capabilities {
 		if capability.Name != nil && capability.Value != nil {
 			c[*capability.Name] = *capability.Value
 		}
 	}
-	number := func(key string) float64 {
-		f, err := strconv.ParseFloat(c[key], 64)
-		if err != nil {
-			return 0
-		}
-		return f
-	}
-	yes := func(key string) bool { return strings.EqualFold(c[key], "true") }
 	s := &SKU{
 		Name:                  parsed,
-		VCPUs:                 int64(number("vCPUs")),
-		MemoryGiB:             number("MemoryGB"),
-		GPUs:                  int64(number("GPUs")),
-		SpotCapable:           yes("LowPriorityCapable"),
-		AcceleratedNetworking: yes("AcceleratedNetworkingEnabled"),
-		PremiumIO:             yes("PremiumIO"),
-		EncryptionAtHost:      yes("EncryptionAtHostSupported"),
-		MaxDataDisks:          int64(number("MaxDataDiskCount")),
+		VCPUs:                 int64(c.number("vCPUs")),
+		MemoryGiB:             c.number("MemoryGB"),
+		GPUs:                  int64(c.number("GPUs")),
+		SpotCapable:           c.yes("LowPriorityCapable"),
+		AcceleratedNetworking: c.yes("AcceleratedNetworkingEnabled"),
+		PremiumIO:             c.yes("PremiumIO"),
+		EncryptionAtHost:      c.yes("EncryptionAtHostSupported"),
+		MaxDataDisks:          int64(c.number("MaxDataDiskCount")),
 		gpu:                   gpuFor(name),
 	}
 	if r.Family != nil {
@@ -195,15 +202,15 @@ func readSKU(region string, r *armcompute.ResourceSKU) (*SKU, string) {
 	}
 	switch {
 	case parsed.Confidential():
-		return nil, "confidential computing sizes are not offered"
+		return nil, "confidential computing sizes are not supported"
 	case parsed.Constrained:
-		return nil, "sizes with constrained vCPUs are not offered"
+		return nil, "sizes with constrained vCPUs are not supported"
 	case s.VCPUs < 2:
 		return nil, "fewer than 2 vCPUs"
 	case s.MemoryGiB < 3.5:
 		return nil, "less than 3.5 GiB of memory"
 	case s.GPUs > 0 && s.gpu.manufacturer == "":
-		return nil, "AKS supports no driver for its GPUs"
+		return nil, "AKS has no driver for its GPUs"
 	}
 	switch strings.ToLower(c["CpuArchitectureType"]) {
 	case "x64":
@@ -211,18 +218,17 @@ func readSKU(region string, r *armcompute.ResourceSKU) (*SKU, string) {
 	case "arm64":
 		s.Arch = karpv1.ArchitectureArm64
 	default:
-		return nil, fmt.Sprintf("CPU architecture %q is not known", c["CpuArchitectureType"])
+		return nil, fmt.Sprintf("unknown CPU architecture %q", c["CpuArchitectureType"])
 	}
 	for _, g := range strings.Split(c["HyperVGenerations"], ",") {
 		if g = strings.TrimSpace(g); g != "" {
 			s.HyperVGenerations = append(s.HyperVGenerations, strings.TrimPrefix(strings.ToUpper(g), "V"))
 		}
 	}
-	s.TrustedLaunch = slices.Contains(s.HyperVGenerations, "2") && !yes("TrustedLaunchDisabled")
-	if yes("EphemeralOSDiskSupported") {
-		placements := c["SupportedEphemeralOSDiskPlacements"]
-		switch nvme, cache, local := number("NvmeDiskSizeInMiB"), number("CachedDiskBytes"), number("MaxResourceVolumeMB"); {
-		case nvme > 0 && strings.Contains(placements, string(PlacementNVMe)):
+	s.TrustedLaunch = slices.Contains(s.HyperVGenerations, "2") && !c.yes("TrustedLaunchDisabled")
+	if c.yes("EphemeralOSDiskSupported") {
+		switch nvme, cache, local := c.number("NvmeDiskSizeInMiB"), c.number("CachedDiskBytes"), c.number("MaxResourceVolumeMB"); {
+		case nvme > 0 && strings.Contains(c["SupportedEphemeralOSDiskPlacements"], string(PlacementNVMe)):
 			s.EphemeralOSDiskGB, s.EphemeralPlacement = int64(nvme*(1<<20)/1e9), PlacementNVMe
 		case cache > 0:
 			s.EphemeralOSDiskGB, s.EphemeralPlacement = int64(cache/1e9), PlacementCache
@@ -230,6 +236,15 @@ func readSKU(region string, r *armcompute.ResourceSKU) (*SKU, string) {
 			s.EphemeralOSDiskGB, s.EphemeralPlacement = int64(local*(1<<20)/1e9), PlacementResource
 		}
 	}
+	if !s.readZones(region, r) {
+		return nil, "not available to the subscription in " + region
+	}
+	return s, ""
+}
+
+// readZones sets the zones of a size in the region. It returns false if the region is
+// restricted.
+func (s *SKU) readZones(region string, r *armcompute.ResourceSKU) bool {
 	for _, info := range r.LocationInfo {
 		if info.Location != nil && strings.EqualFold(*info.Location, region) {
 			for _, z := range info.Zones {
@@ -251,7 +266,7 @@ func readSKU(region string, r *armcompute.ResourceSKU) (*SKU, string) {
 		case armcompute.ResourceSKURestrictionsTypeLocation:
 			for _, l := range append(slices.Clone(restriction.Values), locations...) {
 				if l != nil && strings.EqualFold(*l, region) {
-					return nil, "not available to the subscription in " + region
+					return false
 				}
 			}
 		case armcompute.ResourceSKURestrictionsTypeZone:
@@ -262,10 +277,10 @@ func readSKU(region string, r *armcompute.ResourceSKU) (*SKU, string) {
 	}
 	slices.Sort(s.Zones)
 	s.Zones = slices.Compact(s.Zones)
-	return s, ""
+	return true
 }
 
-// complete computes what Build shares between all settings.
+// complete computes the parts that Build shares between all settings.
 func (s *SKU) complete(region string) {
 	memoryMiB := strconv.FormatInt(int64(s.MemoryGiB*1024), 10)
 	cpu := strconv.FormatInt(s.VCPUs, 10)
@@ -311,20 +326,20 @@ func (s *SKU) complete(region string) {
 		r = append(r, absent(v1beta1.LabelSKUStorageEphemeralOSMaxSize))
 	}
 	s.base = scheduling.NewRequirements(r...)
-	s.res = corev1.ResourceList{
+	s.kubeReserved = corev1.ResourceList{
 		corev1.ResourceCPU:    *resource.NewMilliQuantity(reservedMilliCPU(s.VCPUs), resource.DecimalSI),
 		corev1.ResourceMemory: *resource.NewQuantity(reservedMemoryMiB(s.MemoryGiB)<<20, resource.BinarySI),
 	}
 }
 
-// reservedMilliCPU is what AKS keeps for the kubelet and the container runtime:
+// reservedMilliCPU returns what AKS reserves for the kubelet and the container runtime:
 // 6% of the first core, 4% of the second, 2% of the next two, 1% of the rest.
 func reservedMilliCPU(cores int64) int64 {
 	return 60*min(cores, 1) + 40*clamp(cores-1, 1) + 20*clamp(cores-2, 2) + 10*max(cores-4, 0)
 }
 
-// reservedMemoryMiB is 25% of the first 4 GiB, 20% of the next 4, 10% of the
-// next 8, 6% up to 128 GiB and 2% of the rest, cut to whole MiB.
+// reservedMemoryMiB returns what AKS reserves: 25% of the first 4 GiB, 20% of the next 4,
+// 10% of the next 8, 6% up to 128 GiB and 2% of the rest, truncated to MiB.
 func reservedMemoryMiB(gib float64) int64 {
 	reserved, left := 0.0, gib
 	for _, band := range []struct{ gib, share float64 }{{4, .25}, {4, .20}, {8, .10}, {112, .06}, {math.MaxFloat64, .02}} {
@@ -335,7 +350,7 @@ func reservedMemoryMiB(gib float64) int64 {
 	return int64(reserved * 1024)
 }
 
-func clamp(v, most int64) int64 { return min(max(v, 0), most) }
+func clamp(v, limit int64) int64 { return min(max(v, 0), limit) }
 
 func in(key string, values ...string) *scheduling.Requirement {
 	return scheduling.NewRequirement(key, corev1.NodeSelectorOpIn, values...)
@@ -352,6 +367,7 @@ func inOrAbsent(key, value string) *scheduling.Requirement {
 	return in(key, value)
 }
 
+// offeringRequirements returns the requirements of an offering, which all sizes share.
 func offeringRequirements(region, zone string, spot bool) scheduling.Requirements {
 	capacityType, priority := karpv1.CapacityTypeOnDemand, v1beta1.PriorityRegular
 	if spot {

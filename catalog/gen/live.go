@@ -24,8 +24,8 @@ var defaultRegions = []string{"australiaeast", "eastus", "eastus2", "japaneast",
 const retailPrices = "https://prices.azure.com/api/retail/prices"
 
 // readLive builds the catalogue from the Resource SKUs API and the Retail
-// Prices API. Which GPU sizes have a driver is no fact of either API: it comes
-// from gpusCSV, or from the catalogue file that is going to be replaced.
+// Prices API. Neither API says which GPU sizes AKS has a driver for: that comes
+// from gpusCSV, or from the catalogue in oldFile, which is about to be replaced.
 func readLive(ctx context.Context, subscription string, regions []string, gpusCSV, oldFile string) (*table.File, error) {
 	drivers := map[string]string{}
 	models := map[string]table.Size{}
@@ -37,7 +37,7 @@ func readLive(ctx context.Context, subscription string, regions []string, gpusCS
 			}
 		}
 	} else if gpusCSV == "" {
-		return nil, fmt.Errorf("no -gpus file and no catalogue at %s to take the GPU drivers from: %w", oldFile, err)
+		return nil, fmt.Errorf("reading the GPU drivers from catalogue %s (set -gpus to name another source): %w", oldFile, err)
 	}
 	if gpusCSV != "" {
 		var err error
@@ -51,13 +51,13 @@ func readLive(ctx context.Context, subscription string, regions []string, gpusCS
 	}
 	client, err := armcompute.NewResourceSKUsClient(subscription, cred, nil)
 	if err != nil {
-		return nil, fmt.Errorf("making the Resource SKUs client: %w", err)
+		return nil, fmt.Errorf("creating the Resource SKUs client: %w", err)
 	}
 	today := time.Now().UTC().Format(time.DateOnly)
 	f := &table.File{Sources: []string{
-		"sizes, zones, restrictions, spot capability, local disks: Resource SKUs API of " + today + " as one subscription saw it",
+		"sizes, zones, restrictions, spot capability, local disks: Resource SKUs API of " + today + ", as one subscription saw it",
 		"on-demand and spot prices: Retail Prices API of " + today + ", Linux, USD per hour",
-		"GPU models and the driver registry: carried over from the catalogue before",
+		"GPU models and the driver registry: taken from the previous catalogue",
 	}}
 	index := map[string]int{}
 	for _, region := range regions {
@@ -72,7 +72,7 @@ func readLive(ctx context.Context, subscription string, regions []string, gpusCS
 		for pager.More() {
 			page, err := pager.NextPage(ctx)
 			if err != nil {
-				return nil, fmt.Errorf("listing the SKUs of %s: %w", region, err)
+				return nil, fmt.Errorf("listing the SKUs of region %s: %w", region, err)
 			}
 			for _, sku := range page.Value {
 				if sku.ResourceType == nil || *sku.ResourceType != "virtualMachines" || sku.Name == nil {
@@ -82,7 +82,7 @@ func readLive(ctx context.Context, subscription string, regions []string, gpusCS
 				if !ok {
 					s, err := sizeFromSKU(sku, models[*sku.Name], drivers)
 					if err != nil {
-						return nil, fmt.Errorf("size %s in %s: %w", *sku.Name, region, err)
+						return nil, fmt.Errorf("size %s in region %s: %w", *sku.Name, region, err)
 					}
 					at = len(f.Sizes)
 					index[s.Name] = at
@@ -166,7 +166,7 @@ func sizeFromSKU(sku *armcompute.ResourceSKU, known table.Size, drivers map[stri
 		Lifecycle: known.Lifecycle,
 	}
 	if s.Arch == "" {
-		s.Arch = "amd64" // older sizes have no such capability
+		s.Arch = "amd64" // older sizes lack the capability
 	}
 	if per := number("NvmeSizePerDiskInMiB"); per > 0 {
 		s.NVMeDisks = int(s.NVMeMiB / per)
@@ -201,7 +201,8 @@ func sizeFromSKU(sku *armcompute.ResourceSKU, known table.Size, drivers map[stri
 	return s, bad
 }
 
-// livePrices returns USD/h by size: on-demand and spot, Linux.
+// livePrices returns the on-demand and spot prices of Linux machines in a region,
+// in USD per hour by size.
 func livePrices(ctx context.Context, region string) (onDemand, spot map[string]float64, err error) {
 	onDemand, spot = map[string]float64{}, map[string]float64{}
 	q := url.Values{}
@@ -218,7 +219,7 @@ func livePrices(ctx context.Context, region string) (onDemand, spot map[string]f
 			NextPageLink string
 		}
 		if err := getJSON(ctx, next, &page); err != nil {
-			return nil, nil, fmt.Errorf("reading the prices of %s: %w", region, err)
+			return nil, nil, fmt.Errorf("reading the prices of region %s: %w", region, err)
 		}
 		for _, i := range page.Items {
 			if strings.HasSuffix(i.ProductName, " Windows") || strings.HasSuffix(i.MeterName, " Low Priority") || i.ArmSkuName == "" || i.RetailPrice <= 0 {
@@ -228,7 +229,7 @@ func livePrices(ctx context.Context, region string) (onDemand, spot map[string]f
 			if strings.HasSuffix(i.SkuName, " Spot") {
 				to = spot
 			}
-			// Several meters of one size: the lowest, whatever their order.
+			// A size may have several meters: use the lowest price.
 			if old, ok := to[i.ArmSkuName]; !ok || i.RetailPrice < old {
 				to[i.ArmSkuName] = i.RetailPrice
 			}
@@ -236,7 +237,7 @@ func livePrices(ctx context.Context, region string) (onDemand, spot map[string]f
 		next = page.NextPageLink
 	}
 	if len(onDemand) == 0 {
-		return nil, nil, fmt.Errorf("no prices for region %q: is that an ARM region name?", region)
+		return nil, nil, fmt.Errorf("no prices for region %q (is it an ARM region name?)", region)
 	}
 	return onDemand, spot, nil
 }

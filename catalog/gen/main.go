@@ -1,18 +1,13 @@
-// Command gen writes the embedded size catalogue (package catalog).
+// Command gen writes the embedded catalogue of VM sizes (package catalog).
 //
-// It reads either a directory of facts:
+// Without flags it reads the inputs in gen/inputs, as go generate does in the
+// directory of package catalog. With -live it reads the Azure APIs with the
+// credential of the environment (az login, workload identity, …):
 //
-//	go run ./catalog/gen -facts DIR
+//	go run ./catalog/gen -live -subscription ID [-regions eastus,westeurope] -out catalog/catalog.tsv.gz
 //
-// with vm-sizes.csv (one row per size), region-sku-api.csv (which region lists
-// which size, zones, restrictions, spot), region-sizes.csv (on-demand prices)
-// and gpus.csv (GPU sizes that AKS has a driver for); or the live Azure APIs,
-// with the credential of the environment (az login, workload identity, …):
-//
-//	go run ./catalog/gen -live -subscription ID [-regions eastus,westeurope]
-//
-// Live data has real local disk sizes and spot prices; from facts both follow
-// the rules in the documentation of package catalog.
+// Live data has real local disk sizes and spot prices. From the inputs, both
+// follow the rules in the documentation of package catalog.
 package main
 
 import (
@@ -35,12 +30,12 @@ func main() {
 }
 
 func run() error {
-	facts := flag.String("facts", "", "directory with vm-sizes.csv, region-sku-api.csv, region-sizes.csv and gpus.csv")
-	live := flag.Bool("live", false, "read the Resource SKUs API and the Retail Prices API instead of facts")
+	inputs := flag.String("inputs", "gen/inputs", "directory with sizes.csv.gz, listings.csv.gz and gpus.csv.gz")
+	live := flag.Bool("live", false, "read the Resource SKUs API and the Retail Prices API instead of -inputs")
 	subscription := flag.String("subscription", "", "with -live: the subscription whose SKUs to list")
 	regions := flag.String("regions", strings.Join(defaultRegions, ","), "with -live: the regions, comma separated")
-	gpus := flag.String("gpus", "", "with -live: a gpus.csv that names the GPU sizes AKS has a driver for (default: those of the catalogue that is replaced)")
-	out := flag.String("out", "catalog/catalog.tsv.gz", "file to write")
+	gpus := flag.String("gpus", "", "with -live: a gpus.csv.gz that names the GPU sizes AKS has a driver for (default: take them from the catalogue in -out)")
+	out := flag.String("out", "catalog.tsv.gz", "file to write")
 	flag.Parse()
 
 	var f *table.File
@@ -52,10 +47,8 @@ func run() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 		defer cancel()
 		f, err = readLive(ctx, *subscription, strings.Split(*regions, ","), *gpus, *out)
-	case *facts != "":
-		f, err = readFacts(*facts)
 	default:
-		return fmt.Errorf("say where to read from: -facts DIR, or -live -subscription ID")
+		f, err = readInputs(*inputs)
 	}
 	if err != nil {
 		return err

@@ -1,17 +1,17 @@
-// Package table is the file format of the size catalogue: what the generator
-// writes and package catalog embeds.
+// Package table reads and writes the file format of the size catalogue, which
+// the generator writes and package catalog embeds.
 //
-// The file is gzip'd UTF-8 text, columnar because equal values then stand next
-// to each other and compress well:
+// The file is UTF-8 text compressed with gzip. It is columnar, because adjacent
+// equal values compress well:
 //
 //	nap-catalog 1
-//	source <TAB> free text: where the data comes from, one line per source
+//	source <TAB> free text, one line per source of data
 //	sizes <TAB> number of sizes
 //	<column> <TAB> value of size 0 <TAB> value of size 1 ...
 //	region <TAB> name <TAB> number of sizes listed there
 //	<column> <TAB> value of listing 0 ...
 //
-// Sizes are sorted by name, regions by name, listings by size. The same input
+// Sizes and regions are sorted by name, listings by size. Encoding the same File
 // always gives the same bytes.
 package table
 
@@ -29,17 +29,17 @@ import (
 
 const header = "nap-catalog 1"
 
-// Size is one VM size: what is the same in every region.
+// Size is one VM size: the properties that are the same in every region.
 type Size struct {
 	Name          string  // full name, e.g. Standard_D4s_v5
 	Family        string  // family letters of the name, e.g. D, NC
 	QuotaFamily   string  // Azure's quota family, empty when unknown
 	Series        string  // e.g. Dsv5
 	Arch          string  // amd64 or arm64
-	Parent        string  // the full size when this one has constrained vCPUs
+	Parent        string  // the full size, if this size has constrained vCPUs
 	VCPUs         int     // of the parent when constrained
 	VCPUsAvail    int     // after the constraint
-	MemoryGiB     float64 // as Azure names it MemoryGB
+	MemoryGiB     float64 // Azure names it MemoryGB
 	MaxDataDisks  int
 	MaxNICs       int
 	NetworkMbps   int // expected bandwidth, 0 unknown
@@ -51,7 +51,7 @@ type Size struct {
 	GPUMemoryGiB  float64
 	GPURegistered bool   // in AKS's list of GPU sizes with a driver
 	HyperV        string // V1, V2 or V1,V2
-	Confidential  string // empty, or SNP, TDX, SGX by Azure's names (cvm where the facts do not say which)
+	Confidential  string // empty, or SNP, TDX, SGX by Azure's names (CVM if the inputs do not say which)
 	Placements    string // ephemeral OS disk placements, comma separated
 	CachedBytes   int64  // cache disk
 	ResourceMiB   int64  // temporary disk
@@ -73,20 +73,20 @@ const (
 	TrustedLaunchDisabled
 	UltraSSD
 	RDMA
-	DisksModelled // cached, resource and NVMe sizes come from the generator's rule
+	DisksModelled // the generator's rules set the cache, resource and NVMe disk sizes
 )
 
 // Listing is one size in one region.
 type Listing struct {
-	Size       int    // index into File.Sizes
-	Zones      string // zone numbers without separator: "123", empty if the size is regional only
-	Restricted bool   // NotAvailableForSubscription for the subscription that was asked
-	Spot       bool   // LowPriorityCapable
-	OnDemand   float64
-	SpotPrice  float64 // USD/h; 0 means there is no price
+	Size       int     // index into File.Sizes
+	Zones      string  // zone numbers without separator: "123", empty if the size is regional only
+	Restricted bool    // NotAvailableForSubscription in the source listing
+	Spot       bool    // LowPriorityCapable
+	OnDemand   float64 // USD per hour; 0: no price
+	SpotPrice  float64 // USD per hour; 0: no price
 }
 
-// Region is the listing of one region.
+// Region is a region with its listings.
 type Region struct {
 	Name     string
 	Listings []Listing
@@ -99,7 +99,7 @@ type File struct {
 	Regions []Region
 }
 
-// Sort puts the file into its canonical order.
+// Sort sorts the file into its canonical order.
 func (f *File) Sort() {
 	order := make([]int, len(f.Sizes))
 	for i := range order {
@@ -202,11 +202,11 @@ var listingColumns = []column[Listing]{
 	float("spot_usd_hour", func(l *Listing) *float64 { return &l.SpotPrice }),
 }
 
-// Encode writes f. Values must not hold tabs or line breaks.
+// Encode writes f. Values must not contain tabs or line breaks.
 func Encode(w io.Writer, f *File) error {
 	zw, err := gzip.NewWriterLevel(w, gzip.BestCompression)
 	if err != nil {
-		return fmt.Errorf("catalogue: opening the compressor: %w", err)
+		return fmt.Errorf("catalogue: creating the gzip writer: %w", err)
 	}
 	var b bytes.Buffer
 	fmt.Fprintln(&b, header)
@@ -235,7 +235,7 @@ func writeColumns[T any](b *bytes.Buffer, cols []column[T], rows []T) error {
 		for i := range rows {
 			v := c.get(&rows[i])
 			if strings.ContainsAny(v, "\t\n\r") {
-				return fmt.Errorf("catalogue: column %s, row %d: value %q holds a tab or line break", c.name, i, v)
+				return fmt.Errorf("catalogue: column %s, row %d: value %q contains a tab or line break", c.name, i, v)
 			}
 			b.WriteByte('\t')
 			b.WriteString(v)
@@ -262,7 +262,7 @@ func Decode(r io.Reader) (*File, error) {
 		return nil
 	}
 	if err := next(); err != nil || line != header {
-		return nil, fmt.Errorf("catalogue: the file starts with %q, this build reads %q: regenerate it with go generate ./catalog", line, header)
+		return nil, fmt.Errorf("catalogue: the file starts with %q, want %q: run go generate ./catalog", line, header)
 	}
 	f := &File{}
 	for {
@@ -282,7 +282,7 @@ func Decode(r io.Reader) (*File, error) {
 			reg.Listings, err = readColumns(next, &line, listingColumns, p[2])
 			for _, l := range reg.Listings {
 				if l.Size < 0 || l.Size >= len(f.Sizes) {
-					return nil, fmt.Errorf("catalogue: region %s lists size number %d of %d", reg.Name, l.Size, len(f.Sizes))
+					return nil, fmt.Errorf("catalogue: region %s lists size index %d of %d sizes", reg.Name, l.Size, len(f.Sizes))
 				}
 			}
 			f.Regions = append(f.Regions, reg)
@@ -307,7 +307,7 @@ func readColumns[T any](next func() error, line *string, cols []column[T], count
 		}
 		p := strings.Split(*line, "\t")
 		if p[0] != c.name || len(p) != n+1 {
-			return nil, fmt.Errorf("column %q with %d values where %q with %d is due", p[0], len(p)-1, c.name, n)
+			return nil, fmt.Errorf("got column %q with %d values, want %q with %d", p[0], len(p)-1, c.name, n)
 		}
 		for i := range rows {
 			if err := c.set(&rows[i], p[i+1]); err != nil {

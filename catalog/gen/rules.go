@@ -8,8 +8,8 @@ import (
 	"github.com/nap-aks/nap/catalog/internal/table"
 )
 
-// The rules of this file stand in for what the facts do not say. They are
-// described, rule by rule, in the documentation of package catalog.
+// This file models the values that the inputs lack. The documentation of package
+// catalog describes the rules.
 
 // Shapes of local disks, in GiB per vCPU of the full size unless said otherwise.
 const (
@@ -32,8 +32,8 @@ const (
 
 const gib = 1 << 30
 
-// spotPrice models a spot price in USD/h as a fraction of the on-demand price
-// that depends on the family and the region only.
+// spotPrice returns a modelled spot price in USD per hour: a fraction of the
+// on-demand price that depends only on the quota family and the region.
 func spotPrice(s *table.Size, region string, onDemand float64) float64 {
 	family := s.QuotaFamily
 	if family == "" {
@@ -49,8 +49,8 @@ func spotPrice(s *table.Size, region string, onDemand float64) float64 {
 	return math.Round(onDemand*factor*1e6) / 1e6
 }
 
-// hasFeature reports whether a feature letter follows the digits of the name's
-// first part: the d of D4ds_v5, but not the D.
+// hasFeature reports whether the size's name has the feature letter, for example
+// d in D4ds_v5. The family letters in front of the digits do not count.
 func hasFeature(s *table.Size, letter string) bool {
 	short := strings.TrimPrefix(s.Name, "Standard_")
 	short, _, _ = strings.Cut(short, "_")
@@ -60,6 +60,7 @@ func hasFeature(s *table.Size, letter string) bool {
 
 func isAccelerated(s *table.Size) bool { return strings.HasPrefix(s.Family, "N") }
 
+// modelGPUs sets the GPU manufacturer, and the number of GPUs if it is unknown.
 func modelGPUs(s *table.Size, unknown bool) {
 	if unknown && strings.Contains(s.Name, "RTXPRO6000BSE") {
 		per := 72
@@ -77,6 +78,7 @@ func modelGPUs(s *table.Size, unknown bool) {
 	}
 }
 
+// modelFeatures sets ultra disk, trusted launch and RDMA.
 func modelFeatures(s *table.Size, version int) {
 	if s.Flags&table.PremiumIO != 0 && s.Family != "B" {
 		s.Flags |= table.UltraSSD
@@ -89,6 +91,7 @@ func modelFeatures(s *table.Size, version int) {
 	}
 }
 
+// modelDisks sets the local disks and the ephemeral placements.
 func modelDisks(s *table.Size, version int) {
 	s.Flags |= table.DisksModelled
 	vcpus := float64(s.VCPUs)
@@ -129,7 +132,7 @@ func modelDisks(s *table.Size, version int) {
 	case version >= 4:
 		if hasFeature(s, "d") {
 			resourceGiB, cacheGiB = resourceV4V5*vcpus, cacheDefault*vcpus
-		} else if ephemeral { // v4 with premium IO but without d: a cache disk only
+		} else if ephemeral { // v4 with premium IO but without d has a cache disk only
 			cacheGiB = cacheDefault * vcpus
 		}
 	case !premium && version <= 2:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"compress/gzip"
 	"encoding/csv"
 	"fmt"
 	"os"
@@ -11,7 +12,7 @@ import (
 	"github.com/nap-aks/nap/catalog/internal/table"
 )
 
-// row is one line of a CSV file by column name.
+// row is one line of a CSV file, keyed by column name.
 type row map[string]string
 
 func (r row) int(col string) (int, error) {
@@ -36,13 +37,18 @@ func (r row) float(col string) (float64, error) {
 	return v, nil
 }
 
+// readCSV calls each for every row of a gzip-compressed CSV file with a header.
 func readCSV(path string, each func(row) error) error {
 	file, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("reading the facts: %w", err)
+		return fmt.Errorf("reading the catalogue's inputs: %w", err)
 	}
 	defer file.Close()
-	records, err := csv.NewReader(file).ReadAll()
+	unzipped, err := gzip.NewReader(file)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	records, err := csv.NewReader(unzipped).ReadAll()
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
@@ -61,7 +67,8 @@ func readCSV(path string, each func(row) error) error {
 	return nil
 }
 
-// readGPUs returns the manufacturer of each size with a driver, by lower-cased name.
+// readGPUs returns the GPU manufacturer of each size that AKS has a driver for,
+// by lower-case name.
 func readGPUs(path string) (map[string]string, error) {
 	out := map[string]string{}
 	err := readCSV(path, func(r row) error {
@@ -71,21 +78,23 @@ func readGPUs(path string) (map[string]string, error) {
 	return out, err
 }
 
-func readFacts(dir string) (*table.File, error) {
+// readInputs builds the catalogue from the CSV files in dir. README.md of
+// package catalog describes them.
+func readInputs(dir string) (*table.File, error) {
 	f := &table.File{Sources: []string{
-		"sizes: vm-sizes.csv, mostly the Resource SKUs API of 2026-08-01; quota families from the same",
-		"zones, restrictions, spot capability: region-sku-api.csv, the Resource SKUs API of 2026-08-01 as one subscription saw it",
-		"on-demand prices: region-sizes.csv, Linux list prices of 2026-06-18 in USD per hour",
-		"GPU driver registry: gpus.csv",
+		"sizes and quota families: Resource SKUs API of 2026-08-01; network, disk throughput and GPU models: public documentation",
+		"zones, restrictions, spot capability: Resource SKUs API of 2026-08-01, as one subscription saw it",
+		"on-demand prices: Linux list prices of 2026-06-18 in USD per hour, from the Retail Prices API",
+		"GPU driver registry: sizes that AKS has a driver for, 2026-06",
 		"modelled by rule: spot prices, cache, temporary and NVMe disk sizes, ephemeral placements, trusted launch, ultra disk, RTX PRO 6000 GPU counts",
 	}}
-	gpus, err := readGPUs(filepath.Join(dir, "gpus.csv"))
+	gpus, err := readGPUs(filepath.Join(dir, "gpus.csv.gz"))
 	if err != nil {
 		return nil, err
 	}
-	index := map[string]int{}
-	if err := readCSV(filepath.Join(dir, "vm-sizes.csv"), func(r row) error {
-		s, err := sizeFromFacts(r, gpus)
+	index := map[string]int{} // by size name
+	if err := readCSV(filepath.Join(dir, "sizes.csv.gz"), func(r row) error {
+		s, err := newSize(r, gpus)
 		if err != nil {
 			return fmt.Errorf("size %s: %w", r["name"], err)
 		}
@@ -95,20 +104,11 @@ func readFacts(dir string) (*table.File, error) {
 	}); err != nil {
 		return nil, err
 	}
-	prices := map[[2]string]float64{}
-	if err := readCSV(filepath.Join(dir, "region-sizes.csv"), func(r row) error {
-		p, err := r.float("on_demand_usd_hour")
-		prices[[2]string{r["region"], r["size"]}] = p
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	regions := map[string]int{}
-	listed := map[int]bool{}
-	if err := readCSV(filepath.Join(dir, "region-sku-api.csv"), func(r row) error {
+	regions := map[string]int{} // by region name
+	if err := readCSV(filepath.Join(dir, "listings.csv.gz"), func(r row) error {
 		size, ok := index[r["size"]]
 		if !ok {
-			return fmt.Errorf("size %s is not in vm-sizes.csv", r["size"])
+			return fmt.Errorf("size %s is not in sizes.csv.gz", r["size"])
 		}
 		at, ok := regions[r["region"]]
 		if !ok {
@@ -116,43 +116,28 @@ func readFacts(dir string) (*table.File, error) {
 			regions[r["region"]] = at
 			f.Regions = append(f.Regions, table.Region{Name: r["region"]})
 		}
+		price, err := r.float("on_demand_usd_hour")
+		if err != nil {
+			return err
+		}
 		l := table.Listing{
 			Size: size, Zones: strings.ReplaceAll(r["zones"], ";", ""), Spot: r["spot_eligible"] == "true",
 			Restricted: strings.Contains(r["restrictions"], "NotAvailableForSubscription"),
-			OnDemand:   prices[[2]string{r["region"], r["size"]}],
+			OnDemand:   price,
 		}
 		if l.Spot {
 			l.SpotPrice = spotPrice(&f.Sizes[size], r["region"], l.OnDemand)
 		}
-		listed[size] = true
 		f.Regions[at].Listings = append(f.Regions[at].Listings, l)
 		return nil
 	}); err != nil {
 		return nil, err
 	}
-	dropUnlisted(f, listed)
 	return f, nil
 }
 
-// dropUnlisted leaves out the sizes that no region lists.
-func dropUnlisted(f *table.File, listed map[int]bool) {
-	var kept []table.Size
-	at := make([]int, len(f.Sizes))
-	for i := range f.Sizes {
-		if listed[i] {
-			at[i] = len(kept)
-			kept = append(kept, f.Sizes[i])
-		}
-	}
-	for _, r := range f.Regions {
-		for i := range r.Listings {
-			r.Listings[i].Size = at[r.Listings[i].Size]
-		}
-	}
-	f.Sizes = kept
-}
-
-func sizeFromFacts(r row, gpus map[string]string) (table.Size, error) {
+// newSize reads one row of sizes.csv.gz and adds what the rules model.
+func newSize(r row, gpus map[string]string) (table.Size, error) {
 	s := table.Size{
 		Name: r["name"], Family: r["family"], QuotaFamily: r["sku_family"], Series: r["series"], Arch: r["cpu_arch"],
 		Parent: r["constrained_parent"], GPUModel: r["gpu_model"], HyperV: strings.ReplaceAll(r["hyperv_generations"], ";", ","),
