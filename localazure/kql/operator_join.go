@@ -89,22 +89,6 @@ type joinStage struct {
 	done  bool
 }
 
-type joined struct {
-	row     []any
-	matched bool
-}
-
-// keyOf is a row's key; false when a part of it is null, which equals nothing.
-func keyOf(row []any, at []int) (string, bool) {
-	vals := make([]any, len(at))
-	for i, a := range at {
-		if vals[i] = row[a]; vals[i] == nil {
-			return "", false
-		}
-	}
-	return rowKey(vals), true
-}
-
 func (s *joinStage) load() bool {
 	if s.byKey != nil {
 		return s.run.err == nil
@@ -206,4 +190,20 @@ func (s *joinStage) close() {
 	if s.run.err == nil {
 		s.next.close()
 	}
+}
+
+type joined struct {
+	row     []any
+	matched bool
+}
+
+// keyOf is a row's key; false when a part of it is null, which equals nothing.
+func keyOf(row []any, at []int) (string, bool) {
+	vals := make([]any, len(at))
+	for i, a := range at {
+		if vals[i] = row[a]; vals[i] == nil {
+			return "", false
+		}
+	}
+	return rowKey(vals), true
 }

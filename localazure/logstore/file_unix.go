@@ -1,6 +1,6 @@
 //go:build unix
 
-package kql
+package logstore
 
 import (
 	"io/fs"
@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// fileID tells a file from another that later has its path.
+// fileID identifies a file, so that another file at the same path is noticed.
 func fileID(info fs.FileInfo) string {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return strconv.FormatUint(uint64(st.Dev), 16) + "-" + strconv.FormatUint(st.Ino, 16)

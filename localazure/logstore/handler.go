@@ -1,6 +1,7 @@
-package kql
+package logstore
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,13 +11,15 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/nap-aks/nap/localazure/kql"
 )
 
-// HandlerOptions of Handler.
+// HandlerOptions configure a Handler.
 type HandlerOptions struct {
-	// Views tells which logs are sent to a workspace, by its ID in the path; ok
-	// is false when there is no such workspace. Nil means that every workspace
-	// sees everything.
+	// Views returns the views of the workspace with the given ID in the path;
+	// ok is false if there is no such workspace. If Views is nil, every
+	// workspace shows all records.
 	Views func(r *http.Request, workspace string) (views []View, ok bool, err error)
 	// Timeout bounds one query; 0 means 30 seconds.
 	Timeout time.Duration
@@ -24,7 +27,7 @@ type HandlerOptions struct {
 
 // Handler serves queries in the shape of the Log Analytics API: POST (with
 // {"query","timespan"}) or GET (?query=&timespan=) of
-// .../workspaces/{id}/query. The caller mounts and authenticates it.
+// .../workspaces/{id}/query. The caller mounts it and authenticates requests.
 func (s *Store) Handler(opts HandlerOptions) http.Handler {
 	if opts.Timeout <= 0 {
 		opts.Timeout = 30 * time.Second
@@ -46,7 +49,7 @@ func (s *Store) Handler(opts HandlerOptions) http.Handler {
 		case http.MethodGet:
 			body.Query, body.Timespan = r.URL.Query().Get("query"), r.URL.Query().Get("timespan")
 		case http.MethodPost:
-			b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4*MaxQueryBytes))
+			b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4*kql.MaxQueryBytes))
 			if err == nil {
 				err = json.Unmarshal(b, &body)
 			}
@@ -89,13 +92,13 @@ func (s *Store) serve(w http.ResponseWriter, r *http.Request, opts HandlerOption
 		}
 		req.Views = views
 	}
-	ctx, cancel := contextWithTimeout(r, opts.Timeout)
+	ctx, cancel := context.WithTimeout(r.Context(), opts.Timeout)
 	defer cancel()
 	res, err := s.Query(ctx, req)
-	var qe *Error
+	var fault *kql.Error
 	switch {
-	case errors.As(err, &qe):
-		writeError(w, http.StatusBadRequest, "BadArgumentError", "The request had some invalid properties", qe)
+	case errors.As(err, &fault):
+		writeError(w, http.StatusBadRequest, "BadArgumentError", "The request had some invalid properties", fault)
 		return
 	case err != nil && ctx.Err() != nil:
 		writeError(w, http.StatusGatewayTimeout, "GatewayTimeout", "The query took longer than "+opts.Timeout.String()+"; filter by time or category first", nil)
@@ -104,20 +107,21 @@ func (s *Store) serve(w http.ResponseWriter, r *http.Request, opts HandlerOption
 		writeError(w, http.StatusInternalServerError, "InternalServerError", err.Error(), nil)
 		return
 	}
-	out := map[string]any{"tables": []any{map[string]any{"name": "PrimaryResult", "columns": res.Columns, "rows": res.apiRows()}}}
+	out := map[string]any{"tables": []any{map[string]any{"name": "PrimaryResult", "columns": res.Columns, "rows": apiRows(res)}}}
 	if res.Truncated {
 		out["error"] = map[string]any{"code": "PartialError", "message": "There were some errors when processing your query.",
-			"details": []any{map[string]any{"code": "EngineError", "message": "The answer was cut off after " + text(int64(MaxRowsReturned)) + " rows."}}}
+			"details": []any{map[string]any{"code": "EngineError", "message": fmt.Sprintf("The answer was cut off after %d rows.", kql.MaxRowsReturned)}}}
 	}
 	writeJSON(w, http.StatusOK, out)
 }
 
-// apiRows are the rows as the API has them: dynamic values as JSON text.
-func (r *Result) apiRows() [][]any {
+// apiRows changes the rows of a result to those of the API, which has dynamic
+// values as JSON text.
+func apiRows(r *kql.Result) [][]any {
 	for _, row := range r.Rows {
 		for i, v := range row {
-			if r.Columns[i].Type == Dynamic && v != nil {
-				row[i] = text(v)
+			if r.Columns[i].Type == kql.Dynamic && v != nil {
+				row[i] = kql.ToString(v)
 			}
 		}
 	}
@@ -131,27 +135,33 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(b) // the client has gone when this fails
+	_, _ = w.Write(b) // fails only if the client has gone
 }
 
-func writeError(w http.ResponseWriter, status int, code, message string, qe *Error) {
+func writeError(w http.ResponseWriter, status int, code, message string, fault *kql.Error) {
 	e := map[string]any{"code": code, "message": message, "correlationId": uuid.NewString()}
-	if qe != nil {
-		inner := map[string]any{"code": qe.Code, "message": qe.Message}
-		if qe.ID != "" {
-			inner["code"] = qe.ID
-		}
-		if qe.Line > 0 {
-			inner["line"], inner["pos"], inner["token"] = qe.Line, qe.Pos, qe.Token
-		}
-		if qe.Code == SyntaxError {
-			inner["message"] = fmt.Sprintf("Query could not be parsed at '%s' on line [%d,%d]: %s", qe.Token, qe.Line, qe.Pos, qe.Message)
-		}
-		outer := map[string]string{SyntaxError: "A recognition error occurred in the query.", LimitError: "The query needs more than one query may have."}[qe.Code]
-		if outer == "" {
-			outer = "A semantic error occurred."
-		}
-		e["innererror"] = map[string]any{"code": qe.Code, "message": outer, "innererror": inner}
+	if fault != nil {
+		e["innererror"] = innerError(fault)
 	}
 	writeJSON(w, status, map[string]any{"error": e})
+}
+
+// innerError returns the details that the API gives about a fault of a query.
+func innerError(fault *kql.Error) map[string]any {
+	inner := map[string]any{"code": fault.Code, "message": fault.Message}
+	if fault.ID != "" {
+		inner["code"] = fault.ID
+	}
+	if fault.Line > 0 {
+		inner["line"], inner["pos"], inner["token"] = fault.Line, fault.Pos, fault.Token
+	}
+	message := "A semantic error occurred."
+	switch fault.Code {
+	case kql.SyntaxError:
+		message = "A recognition error occurred in the query."
+		inner["message"] = fmt.Sprintf("Query could not be parsed at '%s' on line [%d,%d]: %s", fault.Token, fault.Line, fault.Pos, fault.Message)
+	case kql.LimitError:
+		message = "The query needs more than one query may have."
+	}
+	return map[string]any{"code": fault.Code, "message": message, "innererror": inner}
 }

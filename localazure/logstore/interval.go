@@ -1,20 +1,17 @@
-package kql
+package logstore
 
 import (
-	"context"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nap-aks/nap/localazure/kql"
 )
 
-func contextWithTimeout(r *http.Request, d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(r.Context(), d)
-}
-
 // parseInterval reads an ISO 8601 interval: P1D, PT1H, start/end,
-// start/duration or duration/end. Empty is unbounded.
+// start/duration or duration/end. A duration alone ends at now. The empty
+// interval is unbounded.
 func parseInterval(s string, now time.Time) (from, to time.Time, err error) {
 	s = strings.TrimSpace(s)
 	if s == "" {
@@ -29,24 +26,30 @@ func parseInterval(s string, now time.Time) (from, to time.Time, err error) {
 		return now.Add(-d), time.Time{}, nil
 	}
 	if strings.HasPrefix(a, "P") {
-		if to, err = parseTime(b); err != nil {
+		if to, err = kql.ParseTime(b); err != nil {
 			return from, to, err
 		}
 		d, err := isoDuration(a)
 		return to.Add(-d), to, err
 	}
-	if from, err = parseTime(a); err != nil {
+	if from, err = kql.ParseTime(a); err != nil {
 		return from, to, err
 	}
 	if strings.HasPrefix(b, "P") {
 		d, err := isoDuration(b)
 		return from, from.Add(d), err
 	}
-	to, err = parseTime(b)
+	to, err = kql.ParseTime(b)
 	return from, to, err
 }
 
-// isoDuration reads PnDTnHnMnS and PnW.
+// Units of ISO 8601 durations before and after the T.
+var (
+	dateUnits = map[byte]time.Duration{'Y': 365 * 24 * time.Hour, 'M': 30 * 24 * time.Hour, 'W': 7 * 24 * time.Hour, 'D': 24 * time.Hour}
+	timeUnits = map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second}
+)
+
+// isoDuration reads PnYnMnDTnHnMnS and PnW. A year has 365 days, a month 30.
 func isoDuration(s string) (time.Duration, error) {
 	bad := fmt.Errorf("'%s' is not an ISO 8601 duration, such as P1D or PT4H", s)
 	rest, ok := strings.CutPrefix(s, "P")
@@ -54,10 +57,11 @@ func isoDuration(s string) (time.Duration, error) {
 		return 0, bad
 	}
 	var total time.Duration
+	units := dateUnits
 	inTime := false
 	for rest != "" {
 		if rest[0] == 'T' && !inTime {
-			inTime, rest = true, rest[1:]
+			inTime, units, rest = true, timeUnits, rest[1:]
 			continue
 		}
 		i := strings.IndexAny(rest, "YMWDHS")
@@ -68,12 +72,11 @@ func isoDuration(s string) (time.Duration, error) {
 		if err != nil || n < 0 || n > 1e6 {
 			return 0, bad
 		}
-		day := float64(24 * time.Hour)
-		unit, ok := map[string]float64{"Y": 365 * day, "M": 30 * day, "W": 7 * day, "D": day, "TH": float64(time.Hour), "TM": float64(time.Minute), "TS": float64(time.Second)}[map[bool]string{true: "T"}[inTime]+rest[i:i+1]]
-		if !ok || n*unit > 1<<62 {
+		unit, ok := units[rest[i]]
+		if !ok || n*float64(unit) > 1<<62 {
 			return 0, bad
 		}
-		total += time.Duration(n * unit)
+		total += time.Duration(n * float64(unit))
 		rest = rest[i+1:]
 	}
 	return total, nil
