@@ -14,6 +14,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/nap-aks/nap/localazure/kql"
+	"github.com/nap-aks/nap/localazure/logstore"
 	"github.com/nap-aks/nap/localazure/supervisor"
 )
 
@@ -24,12 +25,12 @@ func queryLogs(ctx context.Context, out io.Writer, h supervisor.Home, query, for
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("no collected logs in %s yet; they come with a running instance: nap up", h.Dir)
 	}
-	s, err := kql.Open(file, kql.Options{})
+	s, err := logstore.Open(file, logstore.Options{})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	res, err := s.Query(ctx, kql.Request{Query: query})
+	res, err := s.Query(ctx, logstore.Request{Query: query})
 	var fault *kql.Error
 	if errors.As(err, &fault) && fault.Line > 0 {
 		return fmt.Errorf("query: %w\n%s", err, pointTo(query, fault.Line, fault.Pos))

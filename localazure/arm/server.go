@@ -37,7 +37,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/resources"
 	"github.com/nap-aks/nap/localazure/arm/rp"
 	"github.com/nap-aks/nap/localazure/arm/token"
-	"github.com/nap-aks/nap/localazure/kql"
+	"github.com/nap-aks/nap/localazure/logstore"
 )
 
 // ServicePrincipal is the first principal, which owns the subscription.
@@ -143,7 +143,7 @@ type Server struct {
 	compute *compute.Provider
 	graph   *graph.Handler
 	// logs and what works on it are nil without Options.LogsDB.
-	logs      *kql.Store
+	logs      *logstore.Store
 	query     http.Handler
 	collector *monitor.Collector
 	running   sync.WaitGroup
@@ -180,7 +180,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	managedidentity.New(env)
 	insights := monitor.New(env)
 	if o.LogsDB != "" {
-		if s.logs, err = kql.Open(o.LogsDB, kql.Options{Clock: o.Now}); err != nil {
+		if s.logs, err = logstore.Open(o.LogsDB, logstore.Options{Clock: o.Now}); err != nil {
 			return nil, err
 		}
 		s.query = insights.QueryHandler(s.logs, tokens)

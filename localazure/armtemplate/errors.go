@@ -41,6 +41,7 @@ type evalError struct {
 }
 
 func (e *evalError) Error() string { return e.msg }
+
 func (e *evalError) Unwrap() error { return e.err }
 
 // errDeferred says that a value needs a deployed resource.
@@ -130,5 +131,6 @@ type wrapped struct {
 	inner error
 }
 
-func (w *wrapped) Error() string   { return w.outer.Error() }
+func (w *wrapped) Error() string { return w.outer.Error() }
+
 func (w *wrapped) Unwrap() []error { return []error{w.outer, w.inner} }

@@ -2,11 +2,9 @@ package armtemplate
 
 import (
 	"crypto/rand"
-	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -218,22 +216,6 @@ var stringFunctions = map[string]builtin{
 	}},
 }
 
-// NameUUID is what the template function guid gives for arguments joined with
-// "-": an RFC 4122 version 5 UUID, the same for the same text everywhere.
-func NameUUID(s string) string {
-	ns, _ := hex.DecodeString("11fb06fb712d4ddd98c7e71bbd588830")
-	h := sha1.New()
-	h.Write(ns)
-	h.Write([]byte(s))
-	b := h.Sum(nil)[:16]
-	b[6], b[8] = b[6]&0x0f|0x50, b[8]&0x3f|0x80
-	return formatUUID(b)
-}
-
-func formatUUID(b []byte) string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
-}
-
 func joinStrings(a []any) (string, error) {
 	parts := make([]string, len(a))
 	for i, v := range a {
@@ -244,20 +226,6 @@ func joinStrings(a []any) (string, error) {
 		parts[i] = s
 	}
 	return strings.Join(parts, "-"), nil
-}
-
-func str2(fn func(a, b string) (any, error)) builtin {
-	return builtin{2, 2, func(_ *frame, a []any) (any, error) {
-		x, err := strArg(a[0])
-		if err != nil {
-			return nil, err
-		}
-		y, err := strArg(a[1])
-		if err != nil {
-			return nil, err
-		}
-		return fn(x, y)
-	}}
 }
 
 func clip(s string) string {
@@ -338,146 +306,4 @@ func unescapeURI(s string) (any, error) {
 		return nil, failf("'%s' is not percent-encoded", clip(s))
 	}
 	return out, nil
-}
-
-// format is composite formatting: {index[,width][:spec]}, {{ and }}.
-func (f *frame) format(s string, args []any) (any, error) {
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		c := s[i]
-		switch {
-		case c == '{' && strings.HasPrefix(s[i:], "{{"), c == '}' && strings.HasPrefix(s[i:], "}}"):
-			b.WriteByte(c)
-			i += 2
-		case c == '{':
-			end := strings.IndexByte(s[i:], '}')
-			if end < 0 {
-				return nil, failf("'%s' has a '{' without '}'", clip(s))
-			}
-			text, err := f.placeholder(s[i+1:i+end], args)
-			if err != nil {
-				return nil, err
-			}
-			b.WriteString(text)
-			i += end + 1
-		case c == '}':
-			return nil, failf("'%s' has a '}' without '{'", clip(s))
-		default:
-			b.WriteByte(c)
-			i++
-		}
-		if b.Len() > MaxProducedBytes {
-			return nil, failf("the text is too long")
-		}
-	}
-	return b.String(), nil
-}
-
-func (f *frame) placeholder(p string, args []any) (string, error) {
-	head, spec, _ := strings.Cut(p, ":")
-	index, width, hasWidth := strings.Cut(head, ",")
-	n, err := strconv.Atoi(strings.TrimSpace(index))
-	if err != nil || n < 0 {
-		return "", failf("'{%s}' does not name an argument by its number", clip(p))
-	}
-	if n >= len(args) {
-		return "", failf("'{%s}' names an argument, but there are %d", clip(p), len(args))
-	}
-	text, err := f.formatOne(args[n], spec)
-	if err != nil {
-		return "", err
-	}
-	if hasWidth {
-		w, err := strconv.Atoi(strings.TrimSpace(width))
-		if err != nil || w > 1000 || w < -1000 {
-			return "", failf("'{%s}' has a width that is not a number from -1000 to 1000", clip(p))
-		}
-		text = fmt.Sprintf("%*s", w, text)
-	}
-	return text, nil
-}
-
-func (f *frame) formatOne(v any, spec string) (string, error) {
-	if spec == "" {
-		return f.toString(v)
-	}
-	if s, ok := v.(string); ok {
-		if t, err := parseTime(s); err == nil {
-			return formatTime(t, spec)
-		}
-		return s, nil
-	}
-	x, ok := toFloat(v)
-	if !ok {
-		return f.toString(v)
-	}
-	return formatNumber(v, x, spec)
-}
-
-// formatNumber formats by the standard specifiers D, X, N and F with a
-// precision, and by custom patterns of zeros.
-func formatNumber(v any, x float64, spec string) (string, error) {
-	i, isInt := v.(int64)
-	if strings.Trim(spec, "0") == "" && isInt {
-		return fmt.Sprintf("%0*d", len(spec), i), nil
-	}
-	prec := -1
-	if len(spec) > 1 {
-		p, err := strconv.Atoi(spec[1:])
-		if err != nil || p < 0 || p > 99 {
-			return "", failf("'%s' is not a number format", clip(spec))
-		}
-		prec = p
-	}
-	switch spec[0] {
-	case 'D', 'd':
-		if !isInt {
-			return "", failf("format '%s' needs an integer", spec)
-		}
-		width := max(prec, 0)
-		if i < 0 {
-			width++
-		}
-		return fmt.Sprintf("%0*d", width, i), nil
-	case 'X', 'x':
-		if !isInt {
-			return "", failf("format '%s' needs an integer", spec)
-		}
-		s := fmt.Sprintf("%0*x", max(prec, 0), uint64(i))
-		if spec[0] == 'X' {
-			s = strings.ToUpper(s)
-		}
-		return s, nil
-	case 'F', 'f', 'N', 'n':
-		if prec < 0 {
-			prec = 2
-		}
-		s := strconv.FormatFloat(x, 'f', prec, 64)
-		if spec[0] == 'N' || spec[0] == 'n' {
-			s = groupThousands(s)
-		}
-		return s, nil
-	case 'G', 'g':
-		return strconv.FormatFloat(x, 'g', prec, 64), nil
-	}
-	return "", failf("the number format '%s' is not supported: D, X, N, F, G and zeros are", clip(spec))
-}
-
-func groupThousands(s string) string {
-	sign := ""
-	if strings.HasPrefix(s, "-") {
-		sign, s = "-", s[1:]
-	}
-	whole, frac, hasFrac := strings.Cut(s, ".")
-	var b strings.Builder
-	for i, c := range whole {
-		if i > 0 && (len(whole)-i)%3 == 0 {
-			b.WriteByte(',')
-		}
-		b.WriteRune(c)
-	}
-	if hasFrac {
-		return sign + b.String() + "." + frac
-	}
-	return sign + b.String()
 }

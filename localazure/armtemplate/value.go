@@ -1,14 +1,9 @@
 package armtemplate
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
 	"math"
-	"sort"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // Values of the expression language: nil, bool, int64, float64, string,
@@ -117,95 +112,46 @@ func fromJSON(b []byte) (any, error) {
 	return literal(n), nil
 }
 
-// encode renders a value as JSON, charging the meter for every byte so that a
-// small value which refers to itself many times over cannot explode.
-func (m *meter) encode(v any) ([]byte, error) { return m.appendJSON(nil, v, 0, 0) }
-
-// appendJSON writes v; indent levels are not supported by ARM, so none here.
-func (m *meter) appendJSON(b []byte, v any, depth, escape int) ([]byte, error) {
-	if depth > maxValueDepth {
-		return nil, failf("the value is nested deeper than %d levels", maxValueDepth)
-	}
-	if err := m.step(1); err != nil {
-		return nil, err
-	}
-	start := len(b)
+func toFloat(v any) (float64, bool) {
 	switch v := v.(type) {
-	case nil:
-		b = append(b, "null"...)
-	case bool:
-		b = strconv.AppendBool(b, v)
 	case int64:
-		b = strconv.AppendInt(b, v, 10)
+		return float64(v), true
 	case float64:
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return nil, failf("a number is out of range")
-		}
-		s, _ := json.Marshal(v)
-		b = append(b, s...)
-	case string:
-		b = appendString(b, v)
-	case []any:
-		b = append(b, '[')
-		for i, e := range v {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			var err error
-			if b, err = m.appendJSON(b, e, depth+1, escape); err != nil {
-				return nil, err
-			}
-		}
-		return append(b, ']'), nil
-	case *object:
-		b = append(b, '{')
-		for i, k := range v.keys {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = append(appendString(b, k), ':')
-			var err error
-			if b, err = m.appendJSON(b, v.m[k], depth+1, escape); err != nil {
-				return nil, err
-			}
-		}
-		return append(b, '}'), nil
-	default:
-		return nil, failf("a %s is not a value", typeName(v))
+		return v, true
 	}
-	return b, m.grow(len(b) - start)
+	return 0, false
 }
 
-// appendString writes a JSON string without HTML escapes: expressions and
-// scripts stay readable.
-func appendString(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c < utf8.RuneSelf {
-			switch {
-			case c == '"' || c == '\\':
-				b = append(b, '\\', c)
-			case c == '\n':
-				b = append(b, '\\', 'n')
-			case c == '\r':
-				b = append(b, '\\', 'r')
-			case c == '\t':
-				b = append(b, '\\', 't')
-			case c < 0x20 || c == 0x7f:
-				b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-			default:
-				b = append(b, c)
-			}
-			i++
-			continue
+// compare orders two numbers or two strings (by code point).
+func compare(a, b any) (int, error) {
+	if as, ok := a.(string); ok {
+		if bs, ok := b.(string); ok {
+			return strings.Compare(as, bs), nil
 		}
-		r, size := utf8.DecodeRuneInString(s[i:])
-		b = utf8.AppendRune(b, r)
-		i += size
 	}
-	return append(b, '"')
+	x, okx := toFloat(a)
+	y, oky := toFloat(b)
+	if !okx || !oky {
+		return 0, failf("%s and %s cannot be ordered: two numbers or two strings are expected", typeName(a), typeName(b))
+	}
+	if ai, ok := a.(int64); ok {
+		if bi, ok := b.(int64); ok {
+			switch {
+			case ai < bi:
+				return -1, nil
+			case ai > bi:
+				return 1, nil
+			}
+			return 0, nil
+		}
+	}
+	switch {
+	case x < y:
+		return -1, nil
+	case x > y:
+		return 1, nil
+	}
+	return 0, nil
 }
 
 // equal compares two values as equals() does: strings with their case, numbers
@@ -262,46 +208,4 @@ func (m *meter) equal(a, b any, depth int) (bool, error) {
 		return false, nil
 	}
 	return a == b, nil
-}
-
-// errTooMuch says that a limit of evaluation was hit.
-var errTooMuch = errors.New("evaluation limit")
-
-// meter counts what evaluation costs.
-type meter struct {
-	steps, bytes int
-	depth        int
-}
-
-func (m *meter) step(n int) error {
-	if m.steps += n; m.steps > MaxSteps {
-		return &evalError{msg: fmt.Sprintf("evaluating the template takes more than %d steps; simplify its expressions and loops", MaxSteps), off: -1, err: errTooMuch}
-	}
-	return nil
-}
-
-func (m *meter) grow(n int) error {
-	if m.bytes += n; m.bytes > MaxProducedBytes {
-		return &evalError{msg: fmt.Sprintf("evaluating the template produces more than %d bytes; simplify its expressions and loops", MaxProducedBytes), off: -1, err: errTooMuch}
-	}
-	return nil
-}
-
-// call enters a user function, a lambda, a variable or a parameter default.
-func (m *meter) call() error {
-	if m.depth++; m.depth > maxCallDepth {
-		return failf("functions, variables and lambdas call each other more than %d deep", maxCallDepth)
-	}
-	return nil
-}
-
-func (m *meter) ret() { m.depth-- }
-
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	sort.Strings(out)
-	return out
 }

@@ -1,10 +1,16 @@
 package kql
 
+import (
+	"slices"
+)
+
 // pipeline is a source of rows and the operators on them.
 type pipeline struct {
 	source source
 	ops    []operator
 }
+
+func (q *pipeline) clone() *pipeline { return &pipeline{q.source, slices.Clone(q.ops)} }
 
 type sourceKind uint8
 
@@ -116,4 +122,21 @@ type known struct {
 	value any
 	typ   Type
 	set   map[string]bool
+}
+
+// maxExprSize bounds the parts of an expression, counted where they are used:
+// functions that call each other twice would double them at each step.
+const maxExprSize = 20_000
+
+// sizeOf counts an expression's parts; each is looked at once.
+func sizeOf(e *expr) int {
+	if e.size == 0 {
+		e.size = 1
+		for _, a := range e.args {
+			if e.size += sizeOf(a); e.size > 2*maxExprSize {
+				break
+			}
+		}
+	}
+	return e.size
 }

@@ -1,25 +1,18 @@
-// Package kql keeps component logs in an embedded database and answers queries
-// in the Kusto Query Language about them, as a Log Analytics workspace does.
+// Package kql evaluates queries in the Kusto Query Language.
 //
-// A Store holds Records in SQLite (write-ahead log, retention). It is fed by
-// Append, and by Tail, which follows a component's log file and remembers how
-// far it has read in the same transaction as what it read. Store.Query runs a
-// query; Handler serves queries over HTTP in the shape of the Log Analytics
-// API. Authentication is the caller's: Handler has none.
+// The caller gives the tables: anything that implements Table. Run parses a
+// query into a pipeline of operators over a source (joins and unions have
+// pipelines of their own), compiles the pipeline, and pushes each row of the
+// source through it. A Table is told which columns the query reads and which
+// conditions on its columns every row must meet, and may leave out other rows;
+// the query itself checks each row again, so results never depend on it.
 //
-// A query is parsed into a chain of operators over a source, and that of a join
-// or union over further ones. The filters that SQLite can answer (time,
-// category, cluster) go into the SQL that reads a table; everything else is
-// evaluated row by row, so that the semantics are Kusto's and not SQL's. Query
-// length, nesting, rows read, made and returned, and the memory they take are
-// bounded.
+// The length and nesting of a query, the rows that it reads, makes and returns,
+// and the memory that they take are bounded by the Max constants. A query ends
+// when its context does.
 //
-// The tables are views of the same records:
-//
-//	AzureDiagnostics   every record, in the shape of the legacy table (log_s, pod_s, ...)
-//	AKSControlPlane    every record but audit ones (Level, Message, PodName, ...)
-//	AKSAudit           audit records with their fields (Verb, RequestUri, User, ...)
-//	AKSAuditAdmin      likewise, of category kube-audit-admin
+// The package imports the standard library only, and neither performs I/O nor
+// starts goroutines.
 package kql
 
 // Limits of a query.
@@ -30,15 +23,14 @@ const (
 	MaxNesting = 64
 	// MaxRowsRead bounds the rows that operators keep in memory at once.
 	MaxRowsRead = 1_000_000
-	// MaxBytesHeld bounds about what these rows take.
+	// MaxBytesHeld bounds the approximate memory of these rows.
 	MaxBytesHeld = 512 << 20
 	// MaxRowsMade bounds the rows that join, mv-expand, range and make-series
 	// make.
 	MaxRowsMade = 5_000_000
-	// MaxSources bounds the tables that a query reads, each as often as it is
-	// used.
+	// MaxSources bounds the tables that a query reads. A table counts each time
+	// it is used.
 	MaxSources = 64
-	// MaxRowsReturned bounds the rows of an answer; more are cut off and the
-	// answer says so.
+	// MaxRowsReturned bounds the rows of a Result.
 	MaxRowsReturned = 30_000
 )

@@ -50,8 +50,9 @@ func dynamic(v any) any {
 	return v
 }
 
-// parseJSON is parse_json: what is not JSON stays a string.
-func parseJSON(s string) any {
+// ParseJSON decodes JSON as parse_json() does; text that is not JSON stays a
+// string.
+func ParseJSON(s string) any {
 	dec := json.NewDecoder(strings.NewReader(s))
 	dec.UseNumber()
 	var v any
@@ -59,6 +60,71 @@ func parseJSON(s string) any {
 		return s
 	}
 	return dynamic(v)
+}
+
+func typeOf(v any) Type {
+	switch v.(type) {
+	case bool:
+		return Bool
+	case int64:
+		return Long
+	case float64:
+		return Real
+	case string:
+		return String
+	case time.Time:
+		return DateTime
+	case time.Duration:
+		return TimeSpan
+	}
+	return Dynamic
+}
+
+func kustoType(v any) string {
+	switch v.(type) {
+	case nil:
+		return "null"
+	case map[string]any:
+		return "dictionary"
+	case []any:
+		return "array"
+	case int64:
+		return "long"
+	case float64:
+		return "double"
+	}
+	return string(typeOf(v))
+}
+
+// member is v.name or v[at]; strings that hold JSON are looked into, since
+// properties of log records are kept as text.
+func member(v, at any) any {
+	if s, ok := v.(string); ok && (strings.HasPrefix(s, "{") || strings.HasPrefix(s, "[")) {
+		v = ParseJSON(s)
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		if k, ok := at.(string); ok {
+			return v[k]
+		}
+	case []any:
+		if i, ok := at.(int64); ok {
+			if i < 0 {
+				i += int64(len(v))
+			}
+			if i >= 0 && i < int64(len(v)) {
+				return v[i]
+			}
+		}
+	}
+	return nil
+}
+
+func toDynamic(v any) any {
+	if s, ok := v.(string); ok {
+		return ParseJSON(s)
+	}
+	return v
 }
 
 // text is tostring().
@@ -129,169 +195,5 @@ func jsonValue(v any) any {
 	return v
 }
 
-func toReal(v any) (float64, bool) {
-	switch v := v.(type) {
-	case int64:
-		return float64(v), true
-	case float64:
-		return v, true
-	case bool:
-		if v {
-			return 1, true
-		}
-		return 0, true
-	case string:
-		f, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
-		return f, err == nil
-	case time.Duration:
-		return float64(v) / float64(100*time.Nanosecond), true
-	}
-	return 0, false
-}
-
-func toLong(v any) any {
-	switch v := v.(type) {
-	case int64:
-		return v
-	case time.Duration:
-		return int64(v / 100)
-	case time.Time:
-		return v.UnixNano()/100 + 621355968000000000
-	case string:
-		if i, err := strconv.ParseInt(strings.TrimSpace(v), 0, 64); err == nil {
-			return i
-		}
-	}
-	if f, ok := toReal(v); ok && math.Abs(f) < 1<<62 {
-		return int64(f)
-	}
-	return nil
-}
-
-func toTime(v any) any {
-	switch v := v.(type) {
-	case time.Time:
-		return v
-	case string:
-		if t, err := parseTime(v); err == nil {
-			return t
-		}
-	}
-	return nil
-}
-
-func toSpan(v any) any {
-	switch v := v.(type) {
-	case time.Duration:
-		return v
-	case int64:
-		if v > -1<<40 && v < 1<<40 {
-			return time.Duration(v) * 100
-		}
-	case string:
-		if d, err := parseTimespan(v); err == nil {
-			return d
-		}
-	}
-	return nil
-}
-
-func toBool(v any) any {
-	switch v := v.(type) {
-	case bool:
-		return v
-	case int64:
-		return v != 0
-	case float64:
-		return v != 0
-	case string:
-		switch strings.ToLower(strings.TrimSpace(v)) {
-		case "true", "1":
-			return true
-		case "false", "0":
-			return false
-		}
-	}
-	return nil
-}
-
-// compare orders two values of comparable kinds; ok is false for others and
-// for null.
-func compare(a, b any) (c int, ok bool) {
-	switch a := a.(type) {
-	case string:
-		b, ok := b.(string)
-		return strings.Compare(a, b), ok
-	case time.Time:
-		b, ok := b.(time.Time)
-		return a.Compare(b), ok
-	case time.Duration:
-		b, ok := b.(time.Duration)
-		return cmp(a, b), ok
-	case bool:
-		b, ok := b.(bool)
-		return cmp(b2i(a), b2i(b)), ok
-	case int64:
-		if b, ok := b.(int64); ok {
-			return cmp(a, b), true
-		}
-		f, ok := b.(float64)
-		return cmp(float64(a), f), ok
-	case float64:
-		switch b := b.(type) {
-		case float64:
-			return cmp(a, b), true
-		case int64:
-			return cmp(a, float64(b)), true
-		}
-	case nil:
-		return 0, false
-	default:
-		if text(a) == text(b) {
-			return 0, b != nil
-		}
-		return strings.Compare(text(a), text(b)), false
-	}
-	return 0, false
-}
-
-func cmp[T int | int64 | float64 | time.Duration](a, b T) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
-func b2i(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// key is a value as part of a grouping key: equal values, equal keys.
-func key(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "n"
-	case string:
-		return "s" + v
-	case float64:
-		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
-			return "i" + strconv.FormatInt(int64(v), 10)
-		}
-		return "f" + text(v)
-	case int64:
-		return "i" + strconv.FormatInt(v, 10)
-	case time.Time:
-		return "t" + strconv.FormatInt(v.UnixNano(), 10)
-	case time.Duration:
-		return "d" + strconv.FormatInt(int64(v), 10)
-	case bool:
-		return "b" + strconv.FormatBool(v)
-	}
-	return "j" + text(v)
-}
+// ToString returns a value as tostring() does.
+func ToString(v any) string { return text(v) }

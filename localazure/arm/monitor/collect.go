@@ -21,7 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/nap-aks/nap/localazure/intent"
-	"github.com/nap-aks/nap/localazure/kql"
+	"github.com/nap-aks/nap/localazure/logstore"
 )
 
 // eventSource is the component that node auto-provisioning's events name.
@@ -44,7 +44,7 @@ var component = map[string]string{
 
 // Collector brings the logs and events of clusters into a store.
 type Collector struct {
-	Logs *kql.Store
+	Logs *logstore.Store
 	// Dir has the log files: {cluster UID}/{component}.log.
 	Dir string
 	Log *slog.Logger
@@ -53,7 +53,7 @@ type Collector struct {
 }
 
 // NewCollector makes the collector of the provider's clusters.
-func (p *Provider) NewCollector(logs *kql.Store, dir string, log *slog.Logger) *Collector {
+func (p *Provider) NewCollector(logs *logstore.Store, dir string, log *slog.Logger) *Collector {
 	return &Collector{Logs: logs, Dir: dir, Log: log, p: p}
 }
 
@@ -139,7 +139,7 @@ func (c *Collector) wanted(ctx context.Context) (map[string]job, error) {
 			if name == f.Name() || component[name] == "" {
 				continue
 			}
-			src := kql.Source{Path: filepath.Join(c.Dir, uid, f.Name()), Category: component[name], Cluster: id, Pod: podName(component[name], uid)}
+			src := logstore.Source{Path: filepath.Join(c.Dir, uid, f.Name()), Category: component[name], Cluster: id, Pod: podName(component[name], uid)}
 			out[src.Path] = func(ctx context.Context) error { return c.Logs.Tail(ctx, src) }
 		}
 		out["events of "+uid] = func(ctx context.Context) error { return c.events(ctx, uid, id) }
@@ -221,7 +221,7 @@ func (c *Collector) collected(ctx context.Context, uid string) (uint64, error) {
 
 // append writes those of the events that are newer than a resource version.
 func (c *Collector) append(ctx context.Context, uid, id string, after uint64, events []corev1.Event) error {
-	var recs []kql.Record
+	var recs []logstore.Record
 	newest := after
 	for i := range events {
 		e := &events[i]
@@ -249,7 +249,7 @@ func (c *Collector) append(ctx context.Context, uid, id string, after uint64, ev
 }
 
 // record is an event as a log record.
-func record(e *corev1.Event, cluster, pod string) (kql.Record, error) {
+func record(e *corev1.Event, cluster, pod string) (logstore.Record, error) {
 	at := e.LastTimestamp.Time
 	switch {
 	case e.Series != nil && !e.Series.LastObservedTime.IsZero():
@@ -267,7 +267,7 @@ func record(e *corev1.Event, cluster, pod string) (kql.Record, error) {
 	clean.ManagedFields = nil
 	props, err := json.Marshal(clean)
 	if err != nil {
-		return kql.Record{}, fmt.Errorf("encoding an event of %s: %w", cluster, err)
+		return logstore.Record{}, fmt.Errorf("encoding an event of %s: %w", cluster, err)
 	}
-	return kql.Record{Time: at.UTC(), Category: ProvisioningEvents, Level: level, Message: e.Message, Properties: props, Cluster: cluster, Pod: pod}, nil
+	return logstore.Record{Time: at.UTC(), Category: ProvisioningEvents, Level: level, Message: e.Message, Properties: props, Cluster: cluster, Pod: pod}, nil
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/nap-aks/nap/localazure/arm/rp"
-	"github.com/nap-aks/nap/localazure/kql"
+	"github.com/nap-aks/nap/localazure/logstore"
 )
 
 // Provider is Microsoft.Insights and Microsoft.OperationalInsights.
@@ -22,12 +22,12 @@ func New(env *rp.Env) *Provider {
 
 // Views are what diagnostic settings send to a workspace, in the order of their
 // IDs.
-func (p *Provider) Views(ctx context.Context, workspace rp.ID) ([]kql.View, error) {
+func (p *Provider) Views(ctx context.Context, workspace rp.ID) ([]logstore.View, error) {
 	all, err := p.env.Store.ListType(ctx, SettingType)
 	if err != nil {
 		return nil, err
 	}
-	out := []kql.View{}
+	out := []logstore.View{}
 	for _, r := range all {
 		if !strings.EqualFold(r.Doc.Str("properties", "workspaceId"), workspace.String()) {
 			continue
@@ -45,7 +45,7 @@ func (p *Provider) Views(ctx context.Context, workspace rp.ID) ([]kql.View, erro
 			if err != nil {
 				return nil, rp.Errorf(500, "InternalServerError", "the record of %s: %v", r.ID, err)
 			}
-			out = append(out, kql.View{Cluster: id.Scope.String(), Category: c, Since: at})
+			out = append(out, logstore.View{Cluster: id.Scope.String(), Category: c, Since: at})
 		}
 	}
 	return out, nil

@@ -7,7 +7,7 @@ import (
 
 	"github.com/nap-aks/nap/localazure/arm/rp"
 	"github.com/nap-aks/nap/localazure/arm/token"
-	"github.com/nap-aks/nap/localazure/kql"
+	"github.com/nap-aks/nap/localazure/logstore"
 )
 
 // queryAction is what a principal has to be allowed at a workspace to query it.
@@ -16,7 +16,7 @@ const queryAction = "Microsoft.OperationalInsights/workspaces/query/read"
 // QueryHandler is the Log Analytics API: /v1/workspaces/{customer ID}/query and
 // /v1/{resource ID of a workspace}/query. A caller needs a token for Log
 // Analytics (or for this server) and the permission to query the workspace.
-func (p *Provider) QueryHandler(logs *kql.Store, tokens *token.Service) http.Handler {
+func (p *Provider) QueryHandler(logs *logstore.Store, tokens *token.Service) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, err := tokens.Authenticate(r.Context(), r, token.Analytics)
 		if err != nil {
@@ -39,7 +39,7 @@ func (p *Provider) QueryHandler(logs *kql.Store, tokens *token.Service) http.Han
 				return
 			}
 		}
-		logs.Handler(kql.HandlerOptions{Views: func(r *http.Request, _ string) ([]kql.View, bool, error) {
+		logs.Handler(logstore.HandlerOptions{Views: func(r *http.Request, _ string) ([]logstore.View, bool, error) {
 			if record == nil {
 				return nil, false, nil
 			}
