@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources/v3"
 
 	"github.com/nap-aks/nap/localazure/arm"
 	"github.com/nap-aks/nap/localazure/arm/armtest"
@@ -116,17 +116,6 @@ func TestRoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, func() bool { return a.Do("GET", group, nil, "Authorization", works).Status == 401 })
-}
-
-func eventually(t *testing.T, f func() bool) {
-	t.Helper()
-	for range 3000 {
-		if f() {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Error("did not come true")
 }
 
 func TestLocks(t *testing.T) {

@@ -120,25 +120,6 @@ func TestWhatAnOldClientDoesNotKnowIsKept(t *testing.T) {
 	}
 }
 
-func TestETags(t *testing.T) {
-	a := armtest.New(t)
-	a.Machinery()
-	newCluster(a, "Manual")
-	r := a.Do("GET", clusterID, nil)
-	tag := r.JSON["eTag"].(string)
-	if r := a.Do("PUT", clusterID, clusterBody("Manual"), "If-None-Match", "*"); r.Status != 412 {
-		t.Errorf("If-None-Match on an existing cluster: %d", r.Status)
-	}
-	if r := a.Do("PUT", clusterID, clusterBody("Manual"), "If-Match", "nonsense"); r.Status != 412 || r.Code() != "PreconditionFailed" {
-		t.Errorf("wrong If-Match: %d %s", r.Status, r.Body)
-	}
-	put := a.Do("PUT", clusterID, clusterBody("Manual"), "If-Match", tag)
-	a.MustSucceed(put)
-	if r := a.Do("DELETE", clusterID, nil, "If-Match", tag); r.Status != 412 {
-		t.Errorf("deleting at an old etag: %d", r.Status)
-	}
-}
-
 func TestPaging(t *testing.T) {
 	a := armtest.New(t)
 	for i := 0; i < 7; i++ {
