@@ -57,7 +57,7 @@ const (
 )
 
 // What a principal may do follows from its roles, on every request.
-func TestRoles(t *testing.T) {
+func TestRolesDecideWhatAPrincipalMayDo(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newCluster(a, "Manual")
@@ -118,7 +118,7 @@ func TestRoles(t *testing.T) {
 	eventually(t, func() bool { return a.Do("GET", group, nil, "Authorization", works).Status == 401 })
 }
 
-func TestLocks(t *testing.T) {
+func TestLocksRefuseChanges(t *testing.T) {
 	a := armtest.New(t)
 	newGroup(a)
 	lock := group + "/providers/Microsoft.Authorization/locks/keep"
@@ -222,7 +222,7 @@ func TestSignInWithCertificate(t *testing.T) {
 }
 
 // Nothing secret is logged, and no file that the server makes is open to others.
-func TestSecretsStaySecret(t *testing.T) {
+func TestSecretsAreNeitherLoggedNorReadable(t *testing.T) {
 	var log bytes.Buffer
 	a := armtest.New(t, armtest.LogTo(&log))
 	a.Machinery()

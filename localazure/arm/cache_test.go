@@ -9,7 +9,7 @@ import (
 
 // A body that is kept is never older than what it is made of: the cluster's own
 // record and those of its pools.
-func TestKeptBodiesAreCurrent(t *testing.T) {
+func TestCachedBodiesAreCurrent(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newCluster(a, "Manual")

@@ -66,7 +66,7 @@ func TestFrontDoorErrors(t *testing.T) {
 	}
 }
 
-func TestIDsHaveNoCaseButKeepTheirs(t *testing.T) {
+func TestIDsAreCaseInsensitive(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	if r := a.Do("PUT", strings.Replace(group, "/rg", "/MyGroup", 1), map[string]any{"location": "East US"}); r.Status != 201 {
@@ -91,7 +91,7 @@ func TestIDsHaveNoCaseButKeepTheirs(t *testing.T) {
 	}
 }
 
-func TestWhatAnOldClientDoesNotKnowIsKept(t *testing.T) {
+func TestOldAPIVersionsKeepUnknownProperties(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newCluster(a, "Auto")
@@ -140,7 +140,7 @@ func TestPaging(t *testing.T) {
 }
 
 // Every way in without a good token is shut.
-func TestTokens(t *testing.T) {
+func TestRequestsNeedAValidToken(t *testing.T) {
 	a := armtest.New(t)
 	newGroup(a)
 	good := a.Token(armtest.ClientID, armtest.ClientSecret)
@@ -237,7 +237,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-func TestCloudMetadataInItsThreeShapes(t *testing.T) {
+func TestCloudMetadataByAPIVersion(t *testing.T) {
 	a := armtest.New(t)
 	get := func(v string) string {
 		resp, err := a.HTTP.Get(a.URL + "/metadata/endpoints?api-version=" + v)

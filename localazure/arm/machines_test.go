@@ -9,7 +9,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-func TestMachinesFailAsAzuresDo(t *testing.T) {
+func TestMachineErrors(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newCluster(a, "Auto")

@@ -120,7 +120,7 @@ func TestRefusedWhileNodeAutoProvisioningIsOn(t *testing.T) {
 
 // Switching off looks at the cluster: the refusal names every node and NodePool
 // in the way, and changes nothing.
-func TestDisabling(t *testing.T) {
+func TestDisablingIsRefusedWhileNodesExist(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newCluster(a, "Auto")

@@ -87,7 +87,7 @@ func TestOperationsSurviveRestarts(t *testing.T) {
 
 // What a killed server had sent to etcd may be carried out only after the next
 // one has read which operations there are. It is driven all the same.
-func TestOperationWrittenLateIsDriven(t *testing.T) {
+func TestOperationWrittenLateIsResumed(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
 	newGroup(a)

@@ -140,7 +140,7 @@ func (f *fixedPools) upgrade() armtest.Reply {
 }
 
 // Nodes are drained before they go, and those that cannot be stay.
-func TestScaleInDrains(t *testing.T) {
+func TestScaleInDrainsNodes(t *testing.T) {
 	f := newFixedPools(t, 4, nil)
 	f.block("003")
 	msg := f.fails(f.put(map[string]any{"count": 2}), "PodDrainFailure")
@@ -286,7 +286,7 @@ func TestPoolLabelsReachNodes(t *testing.T) {
 
 // The cluster autoscaler resizes a pool within its limits, others cannot undo it
 // by sending a count that they have read earlier.
-func TestResize(t *testing.T) {
+func TestAutoscalerResizesPool(t *testing.T) {
 	f := newFixedPools(t, 1, nil)
 	f.MustSucceed(f.put(map[string]any{"enableAutoScaling": true, "minCount": 1, "maxCount": 3}))
 	resize := func(body map[string]any) armtest.Reply { return f.Do("POST", userPool+"/resize", body) }

@@ -96,7 +96,7 @@ func TestPeeringsWithTheSDK(t *testing.T) {
 	}
 }
 
-func TestPeeringsThatCannotBe(t *testing.T) {
+func TestInvalidPeerings(t *testing.T) {
 	a := azure(t)
 	networks(a, map[string]string{"net": "10.1.0.0/16", "hub": "10.2.0.0/16", "twin": "10.1.128.0/17"})
 	at := func(name string) string { return group + "/providers/Microsoft.Network/virtualNetworks/" + name }
@@ -125,7 +125,7 @@ func TestPeeringsThatCannotBe(t *testing.T) {
 }
 
 // Both sides made at the same moment find each other.
-func TestPeeringsMadeAtOnce(t *testing.T) {
+func TestConcurrentPeeringsConnect(t *testing.T) {
 	a := azure(t)
 	networks(a, map[string]string{"net": "10.1.0.0/16", "hub": "10.2.0.0/16"})
 	hubID := group + "/providers/Microsoft.Network/virtualNetworks/hub"

@@ -64,7 +64,7 @@ func TestPrivateZones(t *testing.T) {
 	}
 }
 
-func TestPrivateZonesThatCannotBe(t *testing.T) {
+func TestInvalidPrivateZones(t *testing.T) {
 	a := azure(t)
 	networks(a, map[string]string{"net": "10.1.0.0/16"})
 	a.MustSucceed(a.Do(http.MethodPut, zoneID, map[string]any{"location": "global"}))
