@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources/v3"
 
 	"github.com/nap-aks/nap/localazure/arm"
 	"github.com/nap-aks/nap/localazure/arm/armtest"
@@ -57,7 +57,7 @@ const (
 )
 
 // What a principal may do follows from its roles, on every request.
-func TestRoles(t *testing.T) {
+func TestRolesDecideWhatAPrincipalMayDo(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newCluster(a, "Manual")
@@ -118,18 +118,7 @@ func TestRoles(t *testing.T) {
 	eventually(t, func() bool { return a.Do("GET", group, nil, "Authorization", works).Status == 401 })
 }
 
-func eventually(t *testing.T, f func() bool) {
-	t.Helper()
-	for range 3000 {
-		if f() {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Error("did not come true")
-}
-
-func TestLocks(t *testing.T) {
+func TestLocksRefuseChanges(t *testing.T) {
 	a := armtest.New(t)
 	newGroup(a)
 	lock := group + "/providers/Microsoft.Authorization/locks/keep"
@@ -233,7 +222,7 @@ func TestSignInWithCertificate(t *testing.T) {
 }
 
 // Nothing secret is logged, and no file that the server makes is open to others.
-func TestSecretsStaySecret(t *testing.T) {
+func TestSecretsAreNeitherLoggedNorReadable(t *testing.T) {
 	var log bytes.Buffer
 	a := armtest.New(t, armtest.LogTo(&log))
 	a.Machinery()

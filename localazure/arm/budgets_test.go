@@ -17,7 +17,7 @@ func override(f *fixedPools, force bool, until time.Time) armtest.Reply {
 
 // An upgrade does not begin while a PodDisruptionBudget would never let a node be
 // drained; other changes do.
-func TestUpgradeLooksAtBudgets(t *testing.T) {
+func TestUpgradeIsRefusedByBudgetsWithoutEvictions(t *testing.T) {
 	f := newFixedPools(t, 2, nil)
 	f.Live.SetNever("shop/web", "shop/db")
 	cluster := func(props map[string]any) map[string]any {
@@ -51,7 +51,7 @@ func TestUpgradeLooksAtBudgets(t *testing.T) {
 
 // A forced upgrade begins all the same, and budgets do not hold it up, whatever
 // the pool does with nodes that cannot be drained; its time is when it begins.
-func TestForcedUpgrade(t *testing.T) {
+func TestForcedUpgradeIgnoresBudgets(t *testing.T) {
 	f := newFixedPools(t, 2, map[string]any{"undrainableNodeBehavior": "Cordon"})
 	f.Live.SetNever("shop/web")
 	now := time.Now()

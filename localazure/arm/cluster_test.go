@@ -8,34 +8,10 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources/v3"
 
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
-
-const group = "/subscriptions/" + armtest.Subscription + "/resourceGroups/rg"
-
-func clusterBody(mode string) map[string]any {
-	return map[string]any{"location": "eastus", "identity": map[string]any{"type": "SystemAssigned"}, "properties": map[string]any{
-		"dnsPrefix": "nap", "nodeProvisioningProfile": map[string]any{"mode": mode},
-		"networkProfile":    map[string]any{"networkPlugin": "azure", "networkPluginMode": "overlay", "networkDataplane": "cilium"},
-		"agentPoolProfiles": []any{map[string]any{"name": "system", "mode": "System", "count": 3, "vmSize": "standard_d2s_v3"}}}}
-}
-
-const clusterID = group + "/providers/Microsoft.ContainerService/managedClusters/c"
-
-func newGroup(a *armtest.Azure) {
-	a.T.Helper()
-	if r := a.Do(http.MethodPut, group, map[string]any{"location": "eastus"}); r.Status != 201 {
-		a.T.Fatalf("creating the group: %d %s", r.Status, r.Body)
-	}
-}
-
-func newCluster(a *armtest.Azure, mode string) {
-	a.T.Helper()
-	newGroup(a)
-	a.MustSucceed(a.Do(http.MethodPut, clusterID, clusterBody(mode)))
-}
 
 // The SDK creates a cluster with node auto-provisioning, adds a machine the way
 // the controller does, and takes both away again.

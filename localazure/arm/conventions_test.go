@@ -66,7 +66,7 @@ func TestFrontDoorErrors(t *testing.T) {
 	}
 }
 
-func TestIDsHaveNoCaseButKeepTheirs(t *testing.T) {
+func TestIDsAreCaseInsensitive(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	if r := a.Do("PUT", strings.Replace(group, "/rg", "/MyGroup", 1), map[string]any{"location": "East US"}); r.Status != 201 {
@@ -91,7 +91,7 @@ func TestIDsHaveNoCaseButKeepTheirs(t *testing.T) {
 	}
 }
 
-func TestWhatAnOldClientDoesNotKnowIsKept(t *testing.T) {
+func TestOldAPIVersionsKeepUnknownProperties(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newCluster(a, "Auto")
@@ -120,25 +120,6 @@ func TestWhatAnOldClientDoesNotKnowIsKept(t *testing.T) {
 	}
 }
 
-func TestETags(t *testing.T) {
-	a := armtest.New(t)
-	a.Machinery()
-	newCluster(a, "Manual")
-	r := a.Do("GET", clusterID, nil)
-	tag := r.JSON["eTag"].(string)
-	if r := a.Do("PUT", clusterID, clusterBody("Manual"), "If-None-Match", "*"); r.Status != 412 {
-		t.Errorf("If-None-Match on an existing cluster: %d", r.Status)
-	}
-	if r := a.Do("PUT", clusterID, clusterBody("Manual"), "If-Match", "nonsense"); r.Status != 412 || r.Code() != "PreconditionFailed" {
-		t.Errorf("wrong If-Match: %d %s", r.Status, r.Body)
-	}
-	put := a.Do("PUT", clusterID, clusterBody("Manual"), "If-Match", tag)
-	a.MustSucceed(put)
-	if r := a.Do("DELETE", clusterID, nil, "If-Match", tag); r.Status != 412 {
-		t.Errorf("deleting at an old etag: %d", r.Status)
-	}
-}
-
 func TestPaging(t *testing.T) {
 	a := armtest.New(t)
 	for i := 0; i < 7; i++ {
@@ -159,7 +140,7 @@ func TestPaging(t *testing.T) {
 }
 
 // Every way in without a good token is shut.
-func TestTokens(t *testing.T) {
+func TestRequestsNeedAValidToken(t *testing.T) {
 	a := armtest.New(t)
 	newGroup(a)
 	good := a.Token(armtest.ClientID, armtest.ClientSecret)
@@ -256,7 +237,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-func TestCloudMetadataInItsThreeShapes(t *testing.T) {
+func TestCloudMetadataByAPIVersion(t *testing.T) {
 	a := armtest.New(t)
 	get := func(v string) string {
 		resp, err := a.HTTP.Get(a.URL + "/metadata/endpoints?api-version=" + v)

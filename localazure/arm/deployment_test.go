@@ -36,7 +36,7 @@ const napTemplate = `{
   "outputs": {"fqdn": {"type": "string", "value": "[reference(resourceId('Microsoft.ContainerService/managedClusters', parameters('name'))).fqdn]"}}
 }`
 
-func TestTheDocumentationsTemplateAsAzSendsIt(t *testing.T) {
+func TestDocumentedTemplateAsAzSendsIt(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newGroup(a)
@@ -104,7 +104,7 @@ func TestTheDocumentationsTemplateAsAzSendsIt(t *testing.T) {
 	}
 }
 
-func TestADeploymentThatFailsSaysWhichResourceDid(t *testing.T) {
+func TestFailedDeploymentNamesTheResource(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
 	_ = m

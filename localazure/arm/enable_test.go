@@ -97,7 +97,7 @@ func inProgress(a *armtest.Azure, r armtest.Reply, want string) {
 }
 
 // A dry run proposes and changes nothing.
-func TestEnableProposes(t *testing.T) {
+func TestEnableDryRunChangesNothing(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	autoscaledCluster(a)
@@ -134,7 +134,7 @@ func TestEnableProposes(t *testing.T) {
 }
 
 // What is refused, and that nothing has been touched then.
-func TestEnableRefuses(t *testing.T) {
+func TestEnableRefusesInvalidRequests(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	autoscaledCluster(a)
@@ -170,7 +170,7 @@ func TestEnableRefuses(t *testing.T) {
 
 // The whole migration: nodes are drained one after the other, within disruption
 // budgets and only while moved pods find a place, and across restarts.
-func TestEnableMigrates(t *testing.T) {
+func TestEnableMigratesPools(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
 	block := blocks(m)
@@ -219,7 +219,7 @@ func TestEnableMigrates(t *testing.T) {
 }
 
 // Emptied pools go when that is asked for, and NodePools are the given ones.
-func TestEnableDeletesPoolsAndTakesTheGivenNodePools(t *testing.T) {
+func TestEnableDeletesEmptiedPoolsAndUsesGivenNodePools(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	autoscaledCluster(a)
@@ -235,7 +235,7 @@ func TestEnableDeletesPoolsAndTakesTheGivenNodePools(t *testing.T) {
 
 // Whenever a migration is given up, by a person or for a reason, the cluster is
 // what it was: mode, autoscaler, nodes, and no NodePool is left.
-func TestEnableIsUndone(t *testing.T) {
+func TestAbortedEnableIsUndone(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
 	block := blocks(m)

@@ -2,409 +2,20 @@ package arm_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
-	"math/big"
-	mrand "math/rand/v2"
-	"net"
 	"net/http"
-	"net/url"
+	"net/http/httptest"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-
-	"github.com/nap-aks/nap/localazure/arm"
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
-
-// serverEnv makes the test's binary a Resource Manager: a process of its own,
-// so that it can be killed.
-const serverEnv = "NAP_TEST_ARM_SERVER"
-
-type serverArgs struct{ Etcd, Listen, Cert, Key, Signing string }
-
-// TestServerProcess is not a test but the process that others kill.
-func TestServerProcess(t *testing.T) {
-	text := os.Getenv(serverEnv)
-	if text == "" {
-		t.Skip("is for the tests that need a server in a process of its own")
-	}
-	var a serverArgs
-	if err := json.Unmarshal([]byte(text), &a); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		ctx, cancel := context.WithCancel(context.Background())
-		err := arm.Run(ctx, arm.Options{
-			EtcdConfig: clientv3.Config{Endpoints: []string{a.Etcd}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()}, Listen: a.Listen, CertFile: a.Cert, KeyFile: a.Key, SigningKeyFile: a.Signing,
-			TenantID: armtest.Tenant, SubscriptionID: armtest.Subscription, Owner: arm.ServicePrincipal{ClientID: armtest.ClientID, ClientSecret: armtest.ClientSecret},
-		})
-		cancel()
-		// Between a kill and the next start the port is anybody's: connections
-		// get such ports too, for a moment.
-		if !errors.Is(err, syscall.EADDRINUSE) {
-			t.Fatal(err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// process is a Resource Manager in a process of its own.
-type process struct {
-	t       *testing.T
-	args    serverArgs
-	url     string
-	clients []*http.Client
-	roots   *x509.CertPool
-	token   string
-	mu      sync.Mutex
-	cmd     *exec.Cmd
-}
-
-// certificate writes a certificate for 127.0.0.1 that nothing else trusts.
-func certificate(t *testing.T, cert, key string) *x509.CertPool {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &k.PublicKey, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kd, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := os.WriteFile(cert, p, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kd}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(p)
-	return roots
-}
-
-// startServed starts a server whose intents are fulfilled until the test ends, and
-// which has the tests' resource group.
-func startServed(t *testing.T) *process {
-	t.Helper()
-	etcd := armtest.Etcd(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var machinery sync.WaitGroup
-	machinery.Go(func() { armtest.Fulfil(ctx, etcd) })
-	t.Cleanup(func() { cancel(); machinery.Wait() })
-	p := startProcess(t, etcd)
-	if r, err := p.do(0, "PUT", group, map[string]any{"location": "eastus"}, ""); err != nil || r.Status != 201 {
-		t.Fatalf("%v %d %s", err, r.Status, r.Body)
-	}
-	return p
-}
-
-func startProcess(t *testing.T, etcd *clientv3.Client) *process {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	p := &process{t: t, url: "https://" + at, args: serverArgs{Etcd: etcd.Endpoints()[0], Listen: at, Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), Signing: filepath.Join(dir, "token.key")}}
-	roots := certificate(t, p.args.Cert, p.args.Key)
-	p.roots = roots
-	for range 8 { // a connection takes 250 requests at a time
-		p.clients = append(p.clients, p.client(true))
-	}
-	p.run()
-	t.Cleanup(p.kill)
-	_, port, err := net.SplitHostPort(at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(30 * time.Second); p.token == "" && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		resp, err := p.clients[0].PostForm(p.url+"/"+armtest.Tenant+"/oauth2/v2.0/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {armtest.ClientID}, "client_secret": {armtest.ClientSecret}, "scope": {"https://localhost:" + port + "/.default"}})
-		if err != nil {
-			continue
-		}
-		var body struct {
-			AccessToken string `json:"access_token"`
-		}
-		if err := json.NewDecoder(resp.Body).Decode(&body); err == nil {
-			p.token = body.AccessToken
-		}
-		_ = resp.Body.Close()
-	}
-	if p.token == "" {
-		t.Fatal("the server did not come up within 30 s")
-	}
-	return p
-}
-
-// client makes a client with connections of its own: one of HTTP/2, or of
-// HTTP/1.1 as many as are needed at a time.
-func (p *process) client(http2 bool) *http.Client {
-	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: p.roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: http2}
-	if !http2 {
-		tr.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
-	}
-	return &http.Client{Timeout: time.Minute, Transport: tr}
-}
-
-func (p *process) run() {
-	text, err := json.Marshal(p.args)
-	if err != nil {
-		p.t.Error(err)
-		return
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestServerProcess$")
-	// As a local Azure starts it.
-	cmd.Env = append(os.Environ(), serverEnv+"="+string(text), "GOMEMLIMIT=300MiB", "GOGC=200")
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := cmd.Start(); err != nil {
-		p.t.Error(err)
-		return
-	}
-	p.cmd = cmd
-}
-
-// cpuTime is the processor time that the server's process has used, in user mode
-// and in the kernel; 0 where there is no /proc.
-func (p *process) cpuTime() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	var user, system int64
-	if f := strings.Fields(rest); len(f) > 12 {
-		_, _ = fmt.Sscan(f[11], &user)
-		_, _ = fmt.Sscan(f[12], &system)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond // of 100 a second
-}
-
-// kill is kill -9: the process has no time for anything.
-func (p *process) kill() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cmd != nil {
-		_ = p.cmd.Process.Kill()
-		_ = p.cmd.Wait()
-		p.cmd = nil
-	}
-}
-
-// do sends a request over one of the connections; an error means that nobody
-// knows whether it was done.
-func (p *process) do(n int, method, path string, body any, ifMatch string) (armtest.Reply, error) {
-	var rd io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return armtest.Reply{}, err
-		}
-		rd = bytes.NewReader(b)
-	}
-	req, err := http.NewRequest(method, p.url+path+"?api-version=2025-10-01", rd)
-	if err != nil {
-		return armtest.Reply{}, err
-	}
-	req.Header.Set("Authorization", "Bearer "+p.token)
-	req.Header.Set("Content-Type", "application/json")
-	if ifMatch != "" {
-		req.Header.Set("If-Match", ifMatch)
-	}
-	resp, err := p.clients[n%len(p.clients)].Do(req)
-	if err != nil {
-		return armtest.Reply{}, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return armtest.Reply{}, err
-	}
-	r := armtest.Reply{Status: resp.StatusCode, Header: resp.Header, Body: string(b)}
-	_ = json.Unmarshal(b, &r.JSON) // the caller looks at the status first
-	return r, nil
-}
-
-// counterOf is the number in a cluster's tags.
-func counterOf(r armtest.Reply) (int, error) {
-	n := 0
-	tags, _ := r.JSON["tags"].(map[string]any)
-	s, _ := tags["n"].(string)
-	if _, err := fmt.Sscan(s, &n); err != nil {
-		return 0, fmt.Errorf("no counter in %.200s: %w", r.Body, err)
-	}
-	return n, nil
-}
-
-// A thousand readers and two writers for each of fifty clusters, with stub
-// control planes, over TLS, while the server is killed with SIGKILL again and
-// again. Each write is a PUT of the cluster on the condition of the ETag that
-// was read. As a history: on top of each state at most one acknowledged write;
-// no read is older than a write that was acknowledged before it began; and at
-// the end every acknowledged write is there.
-func TestKilledUnderLoad(t *testing.T) {
-	if testing.Short() {
-		t.Skip("short: takes half a minute")
-	}
-	const clusters, writers, readers, each, kills = 50, 2, 1000, 2, 4
-	p := startServed(t)
-	ids := make([]string, clusters)
-	body := func(n int) map[string]any {
-		b := clusterBody("Auto")
-		b["tags"] = map[string]any{"n": fmt.Sprint(n)}
-		return b
-	}
-	for i := range ids {
-		ids[i] = fmt.Sprintf("%s/providers/Microsoft.ContainerService/managedClusters/c%d", group, i)
-		if r, err := p.do(i, "PUT", ids[i], body(0), ""); err != nil || r.Status != 201 {
-			t.Fatalf("%v %d %s", err, r.Status, r.Body)
-		}
-	}
-	var floor [clusters]atomic.Int64 // highest acknowledged
-	var mu sync.Mutex
-	taken := map[[2]int]bool{} // cluster and the state that an acknowledged write was on top of
-	deadline := time.Now().Add(4 * time.Minute)
-	var work sync.WaitGroup
-	var acknowledged, unknown, conflicts, reads atomic.Int64
-	for i := range clusters * writers {
-		work.Go(func() {
-			c := i % clusters
-			for done := 0; done < each && time.Now().Before(deadline); {
-				r, err := p.do(i, "GET", ids[c], nil, "")
-				if err != nil || r.Status != 200 {
-					time.Sleep(20 * time.Millisecond)
-					continue
-				}
-				n, err := counterOf(r)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				w, err := p.do(i, "PUT", ids[c], body(n+1), r.Header.Get("ETag"))
-				switch {
-				case err != nil || w.Status >= 500:
-					unknown.Add(1)
-				case w.Status == 200:
-					mu.Lock()
-					if taken[[2]int{c, n}] {
-						t.Errorf("c%d: two writes on top of %d were acknowledged", c, n)
-					}
-					taken[[2]int{c, n}] = true
-					mu.Unlock()
-					for l := floor[c].Load(); int64(n+1) > l && !floor[c].CompareAndSwap(l, int64(n+1)); l = floor[c].Load() {
-					}
-					acknowledged.Add(1)
-					done++
-				case w.Status == 412 || w.Status == 409: // changed, or an operation runs
-					conflicts.Add(1)
-					time.Sleep(20 * time.Millisecond)
-				default:
-					t.Errorf("PUT: %d %s", w.Status, w.Body)
-					return
-				}
-			}
-		})
-	}
-	for i := range readers {
-		work.Go(func() {
-			for done := 0; done < 3 && time.Now().Before(deadline); {
-				c := (i + done*17) % clusters
-				least := floor[c].Load()
-				r, err := p.do(i, "GET", ids[c], nil, "")
-				if err != nil || r.Status >= 500 {
-					time.Sleep(50 * time.Millisecond)
-					continue
-				}
-				n, err := counterOf(r)
-				if r.Status != 200 || err != nil {
-					t.Errorf("GET: %d %.200s %v", r.Status, r.Body, err)
-					return
-				}
-				if int64(n) < least {
-					t.Errorf("c%d: read %d after %d had been acknowledged", c, n, least)
-				}
-				reads.Add(1)
-				done++
-			}
-		})
-	}
-	killed := make(chan int)
-	stop := make(chan struct{})
-	go func() {
-		n := 0
-		// By what has been done, not by time: a fast machine would be through.
-		const all = clusters*writers*each + readers*3
-		for ; n < kills; n++ {
-			at := int64(all * (n + 1) / (kills + 2))
-			for acknowledged.Load()+reads.Load() < at {
-				select {
-				case <-stop:
-					killed <- n
-					return
-				case <-time.After(time.Duration(1+mrand.IntN(10)) * time.Millisecond):
-				}
-			}
-			p.kill()
-			p.run()
-		}
-		killed <- n
-	}()
-	work.Wait()
-	close(stop)
-	n := <-killed
-	for c, id := range ids {
-		var r armtest.Reply
-		var err error
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-			if r, err = p.do(0, "GET", id, nil, ""); err == nil && r.Status == 200 {
-				break
-			}
-		}
-		got, cerr := counterOf(r)
-		if err != nil || cerr != nil || int64(got) < floor[c].Load() {
-			t.Errorf("c%d: %d at the end, %d acknowledged (%v %v)", c, got, floor[c].Load(), err, cerr)
-		}
-	}
-	t.Logf("%d writes acknowledged, %d of unknown outcome, %d conflicts, %d reads, %d kills", acknowledged.Load(), unknown.Load(), conflicts.Load(), reads.Load(), n)
-	if acknowledged.Load() != clusters*writers*each || reads.Load() != readers*3 {
-		t.Errorf("not all was done in time")
-	}
-	if n < kills {
-		t.Errorf("only %d of %d kills happened", n, kills)
-	}
-}
 
 // shape is how clients hold their connections.
 type shape struct {
@@ -593,37 +204,95 @@ func TestReadingIsCheap(t *testing.T) {
 	}
 }
 
-// A body that is kept is never older than what it is made of: the cluster's own
-// record and those of its pools.
-func TestKeptBodiesAreCurrent(t *testing.T) {
+func percentile(ds []time.Duration, p float64) time.Duration {
+	slices.Sort(ds)
+	return ds[min(len(ds)-1, int(float64(len(ds))*p))]
+}
+
+// 50 clusters at once and 1,000 readers at once, with stub control planes.
+func TestManyAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: takes ten seconds")
+	}
 	a := armtest.New(t)
 	a.Machinery()
-	newCluster(a, "Manual")
-	list := group + "/providers/Microsoft.ContainerService/managedClusters"
-	check := func(when, want string, there bool) {
-		t.Helper()
-		for _, path := range []string{clusterID, list} {
-			for range 2 {
-				if r := a.Do("GET", path, nil); strings.Contains(r.Body, want) != there {
-					t.Errorf("%s, %s has %s: %v; %s", when, path, want, !there, r.Body)
-				}
+	newGroup(a)
+	newOne := func(i int) string {
+		return fmt.Sprintf("%s/providers/Microsoft.ContainerService/managedClusters/c%d", group, i)
+	}
+	a.Do("GET", group, nil)
+	var wg sync.WaitGroup
+	puts := make([]time.Duration, 50)
+	replies := make([]armtest.Reply, 50)
+	for i := range puts {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			start := time.Now()
+			replies[i] = a.Do("PUT", newOne(i), clusterBody("Auto"))
+			puts[i] = time.Since(start)
+		}()
+	}
+	wg.Wait()
+	for _, r := range replies {
+		a.MustSucceed(r)
+	}
+	// The server's own time: a thousand TLS handshakes at once would measure
+	// the clients.
+	gets := make([]time.Duration, 1000)
+	gate := make(chan struct{})
+	token := a.Token(armtest.ClientID, armtest.ClientSecret)
+	handler := a.Server().Handler()
+	for i := range gets {
+		wg.Add(1)
+		req := httptest.NewRequest(http.MethodGet, a.URL+newOne(i%50)+"?api-version=2025-10-01", nil)
+		req.Header.Set("Authorization", "Bearer "+token)
+		go func() {
+			defer wg.Done()
+			<-gate
+			start := time.Now()
+			rec := httptest.NewRecorder()
+			handler.ServeHTTP(rec, req)
+			gets[i] = time.Since(start)
+			if rec.Code != 200 {
+				t.Errorf("GET: %d %s", rec.Code, rec.Body)
 			}
-		}
+		}()
 	}
-	check("new", `"name":"extra"`, false)
-	a.MustSucceed(a.Do("PUT", clusterID+"/agentPools/extra", map[string]any{"properties": map[string]any{"count": 1, "mode": "User"}}))
-	check("with a pool", `"name":"extra"`, true)
-	a.MustSucceed(a.Do("PUT", clusterID+"/agentPools/extra", map[string]any{"properties": map[string]any{"count": 2, "nodeLabels": map[string]any{"a": "b"}}}))
-	check("with the pool changed", `"nodeLabels":{"a":"b"}`, true)
-	a.MustSucceed(a.Do("DELETE", clusterID+"/agentPools/extra", nil))
-	check("without it", `"name":"extra"`, false)
-	if r := a.Do("PATCH", clusterID, map[string]any{"tags": map[string]any{"x": "y"}}); r.Status != 200 {
-		t.Fatal(r.Body)
+	close(gate)
+	wg.Wait()
+	p, g := percentile(puts, .99), percentile(gets, .99)
+	t.Logf("PUT p99 %v, median %v; GET p99 %v, median %v", p, percentile(puts, .5), g, percentile(gets, .5))
+	// The requirement, 1 s and 100 ms, is for a machine of one's own:
+	// NAP_TEST_PERF=1 holds the server to it. What holds on a shared one as well is
+	// TestReadingIsCheap.
+	if os.Getenv("NAP_TEST_PERF") == "" {
+		return
 	}
-	check("tagged", `"tags":{"x":"y"}`, true)
-	// An old version's body is another.
-	if r := a.Do("GET", clusterID+"?api-version=2022-11-01", nil); strings.Contains(r.Body, "nodeProvisioningProfile") {
-		t.Errorf("in the shape of 2022: %s", r.Body)
+	if p > time.Second {
+		t.Errorf("99%% of 50 concurrent PUTs took up to %v, more than a second", p)
 	}
-	check("now", "nodeProvisioningProfile", true)
+	if g > 100*time.Millisecond {
+		t.Errorf("99%% of 1,000 concurrent GETs took up to %v, more than 100 ms", g)
+	}
+}
+
+func TestTwoHundredResourcesInFiveSeconds(t *testing.T) {
+	a := armtest.New(t)
+	newGroup(a)
+	tmpl := `{"$schema":"https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#","contentVersion":"1.0.0.0","resources":[
+	 {"type":"Microsoft.Network/virtualNetworks","apiVersion":"2024-05-01","name":"[concat('v', copyIndex())]","location":"eastus","copy":{"name":"vs","count":100},"properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/8"]}}},
+	 {"type":"Microsoft.Network/virtualNetworks/subnets","apiVersion":"2024-05-01","name":"[concat('v', copyIndex(), '/s')]","copy":{"name":"ss","count":100},"dependsOn":["[resourceId('Microsoft.Network/virtualNetworks', concat('v', copyIndex()))]"],"properties":{"addressPrefix":"10.1.0.0/16"}}]}`
+	start := time.Now()
+	r := a.Do("PUT", deploymentID, azBody(tmpl, "{}"))
+	a.MustSucceed(r)
+	took := time.Since(start)
+	t.Logf("200 resources in %v", took)
+	if os.Getenv("NAP_TEST_PERF") != "" && took > 5*time.Second {
+		t.Errorf("a deployment of 200 resources took %v, more than 5 s", took)
+	}
+	d := a.Do("GET", deploymentID, nil)
+	if n := len(d.JSON["properties"].(map[string]any)["outputResources"].([]any)); n != 200 {
+		t.Errorf("%d output resources", n)
+	}
 }

@@ -140,7 +140,7 @@ func (f *fixedPools) upgrade() armtest.Reply {
 }
 
 // Nodes are drained before they go, and those that cannot be stay.
-func TestScaleInDrains(t *testing.T) {
+func TestScaleInDrainsNodes(t *testing.T) {
 	f := newFixedPools(t, 4, nil)
 	f.block("003")
 	msg := f.fails(f.put(map[string]any{"count": 2}), "PodDrainFailure")
@@ -286,7 +286,7 @@ func TestPoolLabelsReachNodes(t *testing.T) {
 
 // The cluster autoscaler resizes a pool within its limits, others cannot undo it
 // by sending a count that they have read earlier.
-func TestResize(t *testing.T) {
+func TestAutoscalerResizesPool(t *testing.T) {
 	f := newFixedPools(t, 1, nil)
 	f.MustSucceed(f.put(map[string]any{"enableAutoScaling": true, "minCount": 1, "maxCount": 3}))
 	resize := func(body map[string]any) armtest.Reply { return f.Do("POST", userPool+"/resize", body) }
@@ -401,4 +401,60 @@ func TestUpgradeCanBeAborted(t *testing.T) {
 	f.m.Hold(false)
 	f.MustSucceed(f.put(map[string]any{"orchestratorVersion": "1.36.3"}))
 	f.expect("again", "000@1.36.3", "001@1.36.3")
+}
+
+// A pool grows, shrinks and is replaced by newer nodes.
+func TestPoolsScaleAndUpgrade(t *testing.T) {
+	a := armtest.New(t)
+	a.Machinery()
+	newGroup(a)
+	body := clusterBody("Manual")
+	change(body, "properties.kubernetesVersion", "1.35.6")
+	a.MustSucceed(a.Do("PUT", clusterID, body))
+	names := func() []string {
+		c := a.Do("GET", clusterID+"/agentPools/system/machines", nil)
+		var out []string
+		for _, x := range c.JSON["value"].([]any) {
+			m := x.(map[string]any)
+			v := m["properties"].(map[string]any)["kubernetes"].(map[string]any)["orchestratorVersion"].(string)
+			out = append(out, m["name"].(string)[len("aks-system-12345678-"):]+"@"+v)
+		}
+		slices.Sort(out)
+		return out
+	}
+	if got := names(); !slices.Equal(got, []string{"vmss000000@1.35.6", "vmss000001@1.35.6", "vmss000002@1.35.6"}) {
+		t.Errorf("new: %v", got)
+	}
+	scale := func(n int) {
+		t.Helper()
+		a.MustSucceed(a.Do("PUT", clusterID+"/agentPools/system", map[string]any{"properties": map[string]any{"count": n}}))
+	}
+	scale(5)
+	scale(1)
+	if got := names(); !slices.Equal(got, []string{"vmss000000@1.35.6"}) {
+		t.Errorf("after 5 and 1: %v", got)
+	}
+	scale(3)
+	if got := names(); !slices.Equal(got, []string{"vmss000000@1.35.6", "vmss000005@1.35.6", "vmss000006@1.35.6"}) {
+		t.Errorf("numbers are not used twice: %v", got)
+	}
+	a.MustSucceed(a.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"kubernetesVersion": "1.36.3",
+		"agentPoolProfiles": []any{map[string]any{"name": "system", "orchestratorVersion": "1.36.3"}}}}))
+	for _, n := range names() {
+		if !strings.HasSuffix(n, "@1.36.3") {
+			t.Errorf("after the upgrade: %s", n)
+		}
+	}
+	for v, want := range map[string]string{"1.35.6": "Downgrading", "1.99": "not supported"} {
+		if r := a.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"kubernetesVersion": v}}); r.Status != 400 || !strings.Contains(r.Message(), want) {
+			t.Errorf("to %s: %d %s", v, r.Status, r.Body)
+		}
+	}
+	if r := a.Do("PUT", clusterID+"/agentPools/system", map[string]any{"properties": map[string]any{"mode": "User"}}); r.Status != 400 || !strings.Contains(r.Message(), "at least one system agent pool") {
+		t.Errorf("the last system pool: %d %s", r.Status, r.Body)
+	}
+	ms, _, err := intent.List[intent.MachineIntent](context.Background(), a.Etcd, intent.MachineIntentPrefix)
+	if err != nil || len(ms) != 3 {
+		t.Errorf("%d machines (%v)", len(ms), err)
+	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Clusters and pools are put into subnets only where nodes can be.
-func TestSubnetsOfPools(t *testing.T) {
+func TestSubnetsOfPoolsAreChecked(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newGroup(a)

@@ -95,7 +95,7 @@ func TestWhatIfSeesNestedDeployments(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotFetchedIsRefusedByName(t *testing.T) {
+func TestUnsupportedReferencesAreRefused(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newGroup(a)
@@ -181,7 +181,7 @@ func TestTemplateSpecs(t *testing.T) {
 
 // An existing resource that another resource of the template makes: who reads
 // it waits for that one.
-func TestExistingResourcesAreWaitedFor(t *testing.T) {
+func TestExistingResourcesWaitForTheirCreation(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newGroup(a)
@@ -197,7 +197,7 @@ func TestExistingResourcesAreWaitedFor(t *testing.T) {
 
 // The usual Bicep of a team: a group, a network in one module, and in another
 // one the cluster in its subnet, with an identity and its role at the network.
-func TestAClusterInAGroupThatItsTemplateMakes(t *testing.T) {
+func TestTemplateCreatesGroupNetworkAndCluster(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	made := subscription + "/resourceGroups/made"

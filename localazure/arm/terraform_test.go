@@ -13,7 +13,7 @@ import (
 // The azurerm provider of Terraform and OpenTofu, as far as its source says
 // what it sends: metadata for its environment, a Graph token whose claims it
 // reads, then group, network and a cluster with node_provisioning_profile.
-func TestWhatTerraformSends(t *testing.T) {
+func TestTerraformRequests(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	resp, err := a.HTTP.Get(a.URL + "/metadata/endpoints?api-version=2022-09-01")

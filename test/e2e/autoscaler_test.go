@@ -10,8 +10,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 )
 
-// TestClusterAutoscaler has a fixed pool grow for pods that do not fit and shrink
-// when they go, with a profile of short times, within its limits.
+// TestClusterAutoscaler checks that an autoscaled pool grows for pods that do not
+// fit and shrinks when they are gone, within its limits.
 func TestClusterAutoscaler(t *testing.T) {
 	in := start(t)
 	in.createManual(t, "ca")
@@ -23,11 +23,7 @@ func TestClusterAutoscaler(t *testing.T) {
 	got.Properties.AutoScalerProfile = &armcontainerservice.ManagedClusterPropertiesAutoScalerProfile{
 		ScanInterval: to.Ptr("1s"), ScaleDownUnneededTime: to.Ptr("5s"), ScaleDownDelayAfterAdd: to.Ptr("5s"), ScaleDownDelayAfterDelete: to.Ptr("1s"),
 		Expander: to.Ptr(armcontainerservice.ExpanderLeastWaste)}
-	poller, err := in.clusters.BeginCreateOrUpdate(in.ctx, resourceGroup, c.name, got.ManagedCluster, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := poller.PollUntilDone(in.ctx, pollEvery); err != nil {
+	if _, err := in.putCluster(c.name, got.ManagedCluster); err != nil {
 		t.Fatal(err)
 	}
 	in.addPool(t, c.name, "work", 1, "Standard_D4s_v5")
@@ -42,12 +38,12 @@ func TestClusterAutoscaler(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			arm, err := in.pools.Get(in.ctx, resourceGroup, c.name, "work", nil)
+			pool, err := in.pools.Get(in.ctx, resourceGroup, c.name, "work", nil)
 			if err != nil {
 				return err
 			}
-			if len(nodes) != want || int(*arm.Properties.Count) != want {
-				return fmt.Errorf("%d nodes, ARM says %d, want %d", len(nodes), *arm.Properties.Count, want)
+			if len(nodes) != want || int(*pool.Properties.Count) != want {
+				return fmt.Errorf("%d nodes, count %d in ARM, want %d", len(nodes), *pool.Properties.Count, want)
 			}
 			return nil
 		}
@@ -60,7 +56,7 @@ func TestClusterAutoscaler(t *testing.T) {
 	events := func(reason string) error {
 		out, err := in.run("kubectl", "--cluster-name", c.name, "get", "events", "-A", "--field-selector", "source=cluster-autoscaler")
 		if err != nil || !strings.Contains(out, reason) {
-			return fmt.Errorf("no %s among (%w)\n%s", reason, err, out)
+			return fmt.Errorf("no event with reason %s (%w)\n%s", reason, err, out)
 		}
 		return nil
 	}
@@ -69,9 +65,9 @@ func TestClusterAutoscaler(t *testing.T) {
 	}
 	c.apply(t, budget("web", 1))
 	c.scale(t, "web", 30)
-	eventually(t, "as many nodes as may be", time.Minute, pool(4))
+	eventually(t, "maximum number of nodes", time.Minute, pool(4))
 	c.scale(t, "web", 2)
-	eventually(t, "back at the minimum", 2*time.Minute, pool(1))
+	eventually(t, "minimum number of nodes", 2*time.Minute, pool(1))
 	eventually(t, "2 pods Running", 30*time.Second, func() error { return c.running("default", "web", 2) })
 	if err := events("ScaleDown"); err != nil {
 		t.Error(err)

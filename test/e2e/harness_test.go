@@ -1,10 +1,10 @@
-// Package e2e does what the NAP documentation says with the clients that
-// people use, the Azure SDK for Go and client-go, against a private instance
-// of the whole local Azure started from bin/nap.
+// Package e2e follows the documentation of node auto-provisioning with the Azure
+// SDK for Go and client-go, against a private instance of the whole local Azure
+// started from bin/nap.
 //
-// NAP_BIN names the binary (default ../../bin/nap); without one the tests fail:
-// build it with `make build`. NAP_E2E_HOME keeps the instance's folder, logs
-// and all, for a look afterwards.
+// NAP_BIN names the binary (default ../../bin/nap, built by `make build`).
+// NAP_E2E_HOME is a folder in which the instances' folders are kept, with their
+// logs.
 package e2e
 
 import (
@@ -14,7 +14,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -32,16 +31,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armdeployments"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources/v3"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// instance is a running local Azure and the clients to it.
+// instance is a running local Azure with its clients.
 type instance struct {
 	home string
 	bin  string
@@ -55,7 +47,7 @@ type instance struct {
 	ctx      context.Context
 }
 
-// instanceInfo is what `nap up` leaves in $NAP_HOME/instance.json.
+// instanceInfo is what `nap up` writes to $NAP_HOME/instance.json.
 type instanceInfo struct {
 	ARMEndpoint    string `json:"armEndpoint"`
 	CAFile         string `json:"caFile"`
@@ -68,8 +60,8 @@ type instanceInfo struct {
 
 const resourceGroup = "nap-e2e"
 
-// start brings up a private instance without the example cluster and stops it
-// at the end of the test.
+// start starts a private instance without the example cluster and stops it at
+// the end of the test.
 func start(t *testing.T) *instance {
 	t.Helper()
 	bin := os.Getenv("NAP_BIN")
@@ -81,7 +73,7 @@ func start(t *testing.T) *instance {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(bin); err != nil {
-		t.Fatalf("no nap binary to test at %s: run `make build` or set NAP_BIN", bin)
+		t.Fatalf("no nap binary at %s: run `make build` or set NAP_BIN", bin)
 	}
 	home := os.Getenv("NAP_E2E_HOME")
 	if home == "" {
@@ -117,13 +109,13 @@ func start(t *testing.T) *instance {
 	return in
 }
 
-// run executes nap with this instance's home and returns all it printed.
+// run executes nap with this instance's home and returns its output.
 func (in *instance) run(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, in.bin, args...)
 	cmd.Env = append(os.Environ(), "NAP_HOME="+in.home)
-	// A detached instance inherits nothing that would keep this command open.
+
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 5 * time.Second
@@ -134,7 +126,7 @@ func (in *instance) run(args ...string) (string, error) {
 	return out.String(), err
 }
 
-// dump prints the tail of each component's log of a failed test.
+// dump prints the end of each component's log.
 func (in *instance) dump(t *testing.T) {
 	if out, err := in.run("status"); err == nil {
 		t.Logf("nap status:\n%s", out)
@@ -153,7 +145,7 @@ func (in *instance) dump(t *testing.T) {
 	}
 }
 
-// connect reads the instance's facts and makes the SDK's clients.
+// connect reads instance.json and creates the SDK's clients.
 func (in *instance) connect(t *testing.T) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(in.home, "instance.json"))
@@ -196,7 +188,7 @@ func (in *instance) location() string {
 	return "eastus"
 }
 
-// credential signs in as a service principal against the local authority.
+// credential signs in as a service principal of the local Azure.
 func (in *instance) credential(t *testing.T, clientID, secret string) (azcore.TokenCredential, *arm.ClientOptions) {
 	t.Helper()
 	pem, err := os.ReadFile(in.info.CAFile)
@@ -225,52 +217,7 @@ func (in *instance) credential(t *testing.T, clientID, secret string) (azcore.To
 	return cred, &arm.ClientOptions{ClientOptions: co}
 }
 
-// cluster is a managed cluster and a client to its Kubernetes API.
-type cluster struct {
-	*instance
-	name string
-	kube ctrlclient.Client
-	rest *rest.Config
-}
-
-// open fetches the cluster's credentials as az aks get-credentials does.
-func (in *instance) open(t *testing.T, name string) *cluster {
-	t.Helper()
-	resp, err := in.clusters.ListClusterAdminCredentials(in.ctx, resourceGroup, name, nil)
-	if err != nil {
-		t.Fatalf("credentials of cluster %s: %v", name, err)
-	}
-	if len(resp.Kubeconfigs) == 0 {
-		t.Fatalf("cluster %s: no kubeconfig in the reply", name)
-	}
-	c, err := in.dial(name, resp.Kubeconfigs[0].Value)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// dial makes the clients of a cluster from its credentials.
-func (in *instance) dial(name string, kubeconfig []byte) (*cluster, error) {
-	cfg, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("credentials of cluster %s: %w", name, err)
-	}
-	cfg.QPS, cfg.Burst = 200, 400
-	kube, err := ctrlclient.New(cfg, ctrlclient.Options{Scheme: scheme})
-	if err != nil {
-		return nil, fmt.Errorf("client to cluster %s: %w", name, err)
-	}
-	return &cluster{instance: in, name: name, kube: kube, rest: cfg}, nil
-}
-
-var scheme = func() *runtime.Scheme {
-	s := runtime.NewScheme()
-	utilruntime.Must(clientgoscheme.AddToScheme(s))
-	return s
-}()
-
-// eventually waits until check returns nil and fails with its last complaint.
+// eventually waits until check returns nil, or fails with its last error.
 func eventually(t *testing.T, what string, within time.Duration, check func() error) {
 	t.Helper()
 	began := time.Now()
@@ -283,56 +230,4 @@ func eventually(t *testing.T, what string, within time.Duration, check func() er
 		time.Sleep(500 * time.Millisecond)
 	}
 	t.Fatalf("%s: not within %s: %v", what, within, last)
-}
-
-// nodes lists the cluster's Nodes, those of NodePools only if asked.
-func (c *cluster) nodes(napOnly bool) ([]corev1.Node, error) {
-	var list corev1.NodeList
-	if err := c.kube.List(c.ctx, &list); err != nil {
-		return nil, err
-	}
-	var out []corev1.Node
-	for _, n := range list.Items {
-		if _, nap := n.Labels["karpenter.sh/nodepool"]; nap || !napOnly {
-			out = append(out, n)
-		}
-	}
-	return out, nil
-}
-
-// pods lists the pods of a namespace with the label app=name.
-func (c *cluster) pods(namespace, app string) ([]corev1.Pod, error) {
-	var list corev1.PodList
-	opts := []ctrlclient.ListOption{ctrlclient.InNamespace(namespace)}
-	if app != "" {
-		opts = append(opts, ctrlclient.MatchingLabels{"app": app})
-	}
-	if err := c.kube.List(c.ctx, &list, opts...); err != nil {
-		return nil, err
-	}
-	return list.Items, nil
-}
-
-// running returns nil when exactly want pods of the app are Running, and says
-// what is missing otherwise.
-func (c *cluster) running(namespace, app string, want int) error {
-	pods, err := c.pods(namespace, app)
-	if err != nil {
-		return err
-	}
-	run, pending := 0, 0
-	for _, p := range pods {
-		if p.DeletionTimestamp != nil {
-			continue
-		}
-		if p.Status.Phase == corev1.PodRunning {
-			run++
-		} else {
-			pending++
-		}
-	}
-	if run != want || pending != 0 {
-		return fmt.Errorf("%s: %d pods Running and %d not, want %d Running", app, run, pending, want)
-	}
-	return nil
 }

@@ -21,9 +21,9 @@ import (
 	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// karpenterNodeClass and karpenterNodePool are what Karpenter's suites start
-// each spec from, in place of their own kwok class. The pool is zonal, because
-// the suites know no zone "0".
+// karpenterNodeClass and karpenterNodePool are the objects that Karpenter's
+// suites start each spec from, in place of their own kwok class. The sizes are
+// zonal, because the suites do not support zone "0".
 const (
 	karpenterNodeClass = `apiVersion: karpenter.azure.com/v1beta1
 kind: AKSNodeClass
@@ -48,25 +48,25 @@ spec:
 `
 )
 
-// karpenterGates are the feature gates that Karpenter's own CI tests with.
+// karpenterGates are the feature gates that Karpenter's own CI enables.
 const karpenterGates = "NodeRepair=true,CapacityBuffer=true,StaticCapacity=true"
 
-// karpenterRepair is a condition that the provider repairs at once and that
-// nothing on a node resets: what the repair specs inject.
+// karpenterRepair is the condition that the repair specs inject: the provider
+// repairs it at once, and nothing on a node resets it.
 const karpenterRepair = "kubernetes.azure.com/NodeHealthy=False"
 
-// karpenterPart is a piece of a suite that fits in an hour and in one cluster.
+// karpenterPart is a part of a suite that runs within an hour in one cluster.
 type karpenterPart struct {
 	suite, focus string
-	// cores limits the pool's sizes, where the suite does it for kwok's.
+	// cores limits the pool's sizes, as the suite does for kwok's.
 	cores string
-	// arm lets the pool have arm64 machines, too, which one spec needs.
+	// arm allows arm64 machines as well, which one spec needs.
 	arm bool
-	// gates are feature gates beside karpenterGates, written as the specs do it.
+	// gates are feature gates to append to karpenterGates.
 	gates string
 }
 
-// karpenterParts are the names that SUITE takes beside those of whole suites.
+// karpenterParts are the parts that SUITE can name, besides whole suites.
 var karpenterParts = map[string]karpenterPart{
 	"buffers":     {suite: "regression", focus: "CapacityBuffer", cores: "2"},
 	"static":      {suite: "regression", focus: "StaticCapacity"},
@@ -74,12 +74,13 @@ var karpenterParts = map[string]karpenterPart{
 	"chaos":       {suite: "regression", focus: "Chaos|Performance"},
 	"drift":       {suite: "disruption", focus: "Drift"},
 	"termination": {suite: "disruption", focus: "Termination|Expiration"},
-	// With these gates other specs on static pools see more nodes go at once than they expect.
+	// With these gates other specs on static pools see more nodes deleted at once than they expect.
 	"terminatefirst": {suite: "disruption", focus: "TerminateFirst", gates: ",TerminateFirstRepair=true,TerminateFirstDrift=true"},
 	"repair":         {suite: "disruption", focus: "Repair|Reboot"},
 }
 
-// karpenterLeftOut are suites that say nothing about this provider, and why.
+// karpenterLeftOut are the suites that do not apply to this provider, with the
+// reason.
 var karpenterLeftOut = map[string]string{
 	"dra": "it tests the DRA driver of Karpenter's kwok provider: each spec creates a DRAConfig, a kind that only this driver " +
 		"brings, and a NodePool of kwok's sizes (c-4x-amd64-linux)",
@@ -88,9 +89,9 @@ var karpenterLeftOut = map[string]string{
 // TestKarpenterSuites runs Karpenter's own end-to-end suites, from its module
 // and unchanged, against clusters of the local Azure, one per suite or part.
 // NAP_KARPENTER_SUITE names them, separated by spaces: regression, disruption,
-// performance, dra, or a part (karpenterParts). NAP_KARPENTER_PARALLEL says how
-// many run at once (1), NAP_KARPENTER_FOCUS chooses specs by regular expression
-// (in place of a part's own choice), NAP_KARPENTER_SKIP leaves some out,
+// performance, dra, or a part (karpenterParts). NAP_KARPENTER_PARALLEL is how
+// many run at once (1), NAP_KARPENTER_FOCUS selects specs by regular expression
+// (in place of a part's own), NAP_KARPENTER_SKIP excludes specs, and
 // NAP_KARPENTER_LOGS is a folder for the logs.
 func TestKarpenterSuites(t *testing.T) {
 	names := strings.Fields(os.Getenv("NAP_KARPENTER_SUITE"))
@@ -110,7 +111,7 @@ func TestKarpenterSuites(t *testing.T) {
 	} else if err := os.MkdirAll(logs, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Gates are those of the whole instance: the controllers inherit its environment.
+	// All controllers of an instance inherit the same gates from its environment.
 	byGates := map[string][]string{}
 	for _, name := range names {
 		if why, ok := karpenterLeftOut[name]; ok {
@@ -138,8 +139,8 @@ func TestKarpenterSuites(t *testing.T) {
 	}
 }
 
-// karpenterSuite runs one suite or part in a cluster of its own and reports
-// each spec that did not pass, with the reason.
+// karpenterSuite runs one suite or part in its own cluster and prints each spec
+// that did not pass, with the reason.
 func (in *instance) karpenterSuite(t *testing.T, name, gates, logs string) {
 	c, kubeconfig, err := in.karpenterCluster(t, name, gates)
 	if err != nil {
@@ -171,7 +172,7 @@ func (in *instance) karpenterSuite(t *testing.T, name, gates, logs string) {
 		"--repair-condition=" + karpenterRepair, "--ginkgo.json-report=" + report, "--ginkgo.timeout=85m", "--ginkgo.v"}
 	focus := part.focus
 	if f := os.Getenv("NAP_KARPENTER_FOCUS"); f != "" {
-		focus = f // two would be added up, not intersected
+		focus = f // Ginkgo runs the union of several, not the intersection
 	}
 	if focus != "" {
 		args = append(args, "--ginkgo.focus="+focus)
@@ -193,7 +194,7 @@ func (in *instance) karpenterSuite(t *testing.T, name, gates, logs string) {
 	runErr := cmd.Run()
 	specs, err := readGinkgoReport(report)
 	if err != nil {
-		t.Errorf("%s: the suite left no report (%v) and ended with %v: see %s", name, err, runErr, out.Name())
+		t.Errorf("%s: the suite wrote no report (%v) and ended with %v: see %s", name, err, runErr, out.Name())
 		return
 	}
 	summary := summarize(specs)
@@ -203,34 +204,12 @@ func (in *instance) karpenterSuite(t *testing.T, name, gates, logs string) {
 	}
 }
 
-// karpenterCluster makes a cluster as the suites want it: with tainted system
-// nodes and without any node class or pool.
+// karpenterCluster creates a cluster as the suites need it: with tainted system
+// nodes and without any AKSNodeClass or NodePool.
 func (in *instance) karpenterCluster(t *testing.T, name, gates string) (*cluster, []byte, error) {
-	poller, err := in.clusters.BeginCreateOrUpdate(in.ctx, resourceGroup, name, armcontainerservice.ManagedCluster{
-		Location: to.Ptr(in.location()),
-		Identity: &armcontainerservice.ManagedClusterIdentity{Type: to.Ptr(armcontainerservice.ResourceIdentityTypeSystemAssigned)},
-		Properties: &armcontainerservice.ManagedClusterProperties{
-			DNSPrefix: to.Ptr(name),
-			AgentPoolProfiles: []*armcontainerservice.ManagedClusterAgentPoolProfile{{
-				Name: to.Ptr("nodepool1"), Count: to.Ptr[int32](3), Mode: to.Ptr(armcontainerservice.AgentPoolModeSystem),
-				VMSize: to.Ptr("Standard_D4s_v5"), OSType: to.Ptr(armcontainerservice.OSTypeLinux),
-				NodeTaints: []*string{to.Ptr("CriticalAddonsOnly=true:NoSchedule")},
-			}},
-			NetworkProfile: &armcontainerservice.NetworkProfile{
-				NetworkPlugin:     to.Ptr(armcontainerservice.NetworkPluginAzure),
-				NetworkPluginMode: to.Ptr(armcontainerservice.NetworkPluginModeOverlay),
-				NetworkDataplane:  to.Ptr(armcontainerservice.NetworkDataplaneCilium),
-			},
-			NodeProvisioningProfile: &armcontainerservice.ManagedClusterNodeProvisioningProfile{
-				Mode:             to.Ptr(armcontainerservice.NodeProvisioningModeAuto),
-				DefaultNodePools: to.Ptr(armcontainerservice.NodeProvisioningDefaultNodePoolsNone),
-			},
-		},
-	}, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	if _, err := poller.PollUntilDone(in.ctx, pollEvery); err != nil {
+	body := in.autoCluster(name, 3)
+	body.Properties.NodeProvisioningProfile.DefaultNodePools = to.Ptr(armcontainerservice.NodeProvisioningDefaultNodePoolsNone)
+	if _, err := in.putCluster(name, body); err != nil {
 		return nil, nil, err
 	}
 	creds, err := in.clusters.ListClusterAdminCredentials(in.ctx, resourceGroup, name, nil)
@@ -251,7 +230,7 @@ func (in *instance) karpenterCluster(t *testing.T, name, gates string) (*cluster
 	return c, kubeconfig, err
 }
 
-// ginkgoSpec is what is read of a spec in Ginkgo's JSON report.
+// ginkgoSpec is the part of Ginkgo's JSON report on a spec that is used here.
 type ginkgoSpec struct {
 	Containers []string `json:"ContainerHierarchyTexts"`
 	Leaf       string   `json:"LeafNodeText"`
@@ -287,8 +266,8 @@ func readGinkgoReport(file string) ([]ginkgoSpec, error) {
 
 var spaces = regexp.MustCompile(`\s+`)
 
-// summarize counts the specs by state and lists those that did not pass with
-// the first words of the reason. Specs that the focus left out are not counted.
+// summarize counts the specs by state and lists them, with the first words of
+// the reason if they did not pass. Specs that are not in focus are left out.
 func summarize(specs []ginkgoSpec) string {
 	counts, lines := map[string]int{}, ""
 	for _, s := range specs {

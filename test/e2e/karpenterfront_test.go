@@ -24,14 +24,14 @@ import (
 	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// karpenterPod is the pod that Karpenter's suites take the controller for.
+// karpenterPod is the name of the pod that stands in for the controller.
 const karpenterPod = "karpenter-0"
 
-// karpenterFront is what the suites talk to instead of the API server. They
-// expect the controller to be a pod of a Deployment with a lease, and read its
-// metrics and profiles through that pod; here it is a process beside the
-// cluster. The front passes every request on, but those for the pod's ports go
-// to the process.
+// karpenterFront starts a proxy in front of the API server and returns a
+// kubeconfig for it. The suites expect the controller to be a pod of a Deployment
+// with a lease, and read its metrics and profiles through that pod; here it is a
+// process outside the cluster. The proxy forwards requests for the pod's ports to
+// that process and all others to the API server.
 func (c *cluster) karpenterFront(t *testing.T, gates string) ([]byte, error) {
 	var port int
 	all, err := c.components()
@@ -57,7 +57,7 @@ func (c *cluster) karpenterFront(t *testing.T, gates string) ([]byte, error) {
 			ObjectMeta: metav1.ObjectMeta{Name: "karpenter-leader-election", Namespace: "kube-system"},
 			Spec:       coordinationv1.LeaseSpec{HolderIdentity: to.Ptr(karpenterPod + "_0")},
 		},
-		// No replicas: it only tells the settings.
+		// Without replicas: it only shows the settings.
 		&appsv1.Deployment{
 			ObjectMeta: metav1.ObjectMeta{Name: "karpenter", Namespace: "kube-system"},
 			Spec: appsv1.DeploymentSpec{
@@ -67,7 +67,7 @@ func (c *cluster) karpenterFront(t *testing.T, gates string) ([]byte, error) {
 		},
 	} {
 		if err := c.kube.Create(c.ctx, obj); err != nil {
-			return nil, fmt.Errorf("stand-in for Karpenter's pod: %w", err)
+			return nil, fmt.Errorf("creating the stand-in for Karpenter's pod: %w", err)
 		}
 	}
 
@@ -102,15 +102,15 @@ func (c *cluster) karpenterFront(t *testing.T, gates string) ([]byte, error) {
 	return clientcmd.Write(*config)
 }
 
-// forward plays the server's side of a port-forward: whatever port is asked
-// for, the streams end at the given one of this machine.
+// forward serves a port-forward: whatever port the client requests, the streams
+// are connected to the given port of this machine.
 func forward(w http.ResponseWriter, r *http.Request, port int) {
 	if _, err := httpstream.Handshake(r, w, []string{portforward.PortForwardProtocolV1Name}); err != nil {
 		return // Handshake has answered
 	}
 	conn := spdy.NewResponseUpgrader().UpgradeResponse(w, r, func(s httpstream.Stream, replied <-chan struct{}) error {
 		if s.Headers().Get(corev1.StreamType) != corev1.StreamTypeData {
-			return nil // errors have nothing to tell
+			return nil // no errors are sent
 		}
 		go func() {
 			<-replied

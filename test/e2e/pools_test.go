@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -15,50 +14,14 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// putPool changes a fixed pool as az does, GET and PUT, and waits for the end.
-func (in *instance) putPool(cluster, name string, change func(*armcontainerservice.ManagedClusterAgentPoolProfileProperties)) error {
-	got, err := in.pools.Get(in.ctx, resourceGroup, cluster, name, nil)
-	if err != nil {
-		return err
-	}
-	change(got.Properties)
-	poller, err := in.pools.BeginCreateOrUpdate(in.ctx, resourceGroup, cluster, name, got.AgentPool, nil)
-	if err != nil {
-		return err
-	}
-	_, err = poller.PollUntilDone(in.ctx, pollEvery)
-	return err
-}
-
-// poolNodes are the nodes of a fixed pool, and of them those that take no pods.
-func (c *cluster) poolNodes(pool string) (all, cordoned []string, err error) {
-	nodes, err := c.nodes(false)
-	for _, n := range nodes {
-		if n.Labels["kubernetes.azure.com/agentpool"] != pool {
-			continue
-		}
-		all = append(all, n.Name)
-		if n.Spec.Unschedulable {
-			cordoned = append(cordoned, n.Name)
-		}
-	}
-	return all, cordoned, err
-}
-
-func budget(app string, maxUnavailable int) *policyv1.PodDisruptionBudget {
-	return &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: app, Namespace: "default"}, Spec: policyv1.PodDisruptionBudgetSpec{
-		MaxUnavailable: to.Ptr(intstr.FromInt32(int32(maxUnavailable))), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}}}
-}
-
-// TestFixedPoolsDrain scales a fixed pool in while a PodDisruptionBudget allows
-// nothing: the nodes stay, through kills of the fleet and of ARM, the operation
-// fails with AKS's error, and once the budget allows it the pods are moved one
-// by one.
-func TestFixedPoolsDrain(t *testing.T) {
+// TestScaleInRespectsBudgets scales in a fixed pool while a PodDisruptionBudget
+// allows no eviction: the nodes stay although fleet and ARM are killed, and the
+// operation fails with AKS's error. Once the budget allows it, the pods are
+// evicted one by one.
+func TestScaleInRespectsBudgets(t *testing.T) {
 	in := start(t)
 	in.createManual(t, "fixed")
 	c := in.open(t, "fixed")
@@ -85,7 +48,7 @@ func TestFixedPoolsDrain(t *testing.T) {
 	eventually(t, "one node cordoned", 30*time.Second, func() error {
 		_, cordoned, err := c.poolNodes("work")
 		if err != nil || len(cordoned) != 1 {
-			return fmt.Errorf("cordoned are %v (%w)", cordoned, err)
+			return fmt.Errorf("cordoned nodes %v (%w)", cordoned, err)
 		}
 		got, err := in.pools.Get(in.ctx, resourceGroup, c.name, "work", nil)
 		if err != nil || *got.Properties.ProvisioningState != "Scaling" {
@@ -94,18 +57,15 @@ func TestFixedPoolsDrain(t *testing.T) {
 		return nil
 	})
 	for _, victim := range []string{"fleet", "arm"} {
-		p := in.component(t, victim)
-		if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
-			t.Fatalf("killing %s: %v", victim, err)
-		}
+		in.kill(t, victim)
 	}
 	err := <-failed
 	var re *azcore.ResponseError
 	if !errors.As(err, &re) || !strings.Contains(err.Error(), "PodDrainFailure") || !strings.Contains(err.Error(), "default/web-") || !strings.Contains(err.Error(), "disruption budget web") {
-		t.Fatalf("scaling in against the budget: %v, want a PodDrainFailure that names pod and budget", err)
+		t.Fatalf("scaling in against the budget: got %v, want a PodDrainFailure that names pod and budget", err)
 	}
 	stop()
-	eventually(t, "both nodes take pods again", 20*time.Second, func() error {
+	eventually(t, "both nodes uncordoned", 20*time.Second, func() error {
 		all, cordoned, err := c.poolNodes("work")
 		if err != nil || len(all) != 2 || len(cordoned) != 0 {
 			return fmt.Errorf("nodes %v, cordoned %v (%w)", all, cordoned, err)
@@ -124,8 +84,7 @@ func TestFixedPoolsDrain(t *testing.T) {
 	if err := c.kube.Patch(c.ctx, &pdb, ctrlclient.RawPatch(types.MergePatchType, []byte(`{"spec":{"maxUnavailable":1}}`))); err != nil {
 		t.Fatal(err)
 	}
-	// One node holds 6 of 8 pods: two have no place, so the drain stops there
-	// until they are gone.
+	// One node holds only 6 of the 8 pods; with all 8 the drain would not end.
 	c.scale(t, "web", 6)
 	eventually(t, "6 pods Running", 30*time.Second, func() error { return c.running("default", "web", 6) })
 	stop = c.watchBudget(t, "web", 1)
@@ -145,16 +104,16 @@ func TestFixedPoolsDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := poller.PollUntilDone(in.ctx, pollEvery); err != nil {
-		t.Fatalf("deleting the pool whatever the budgets say: %v", err)
+		t.Fatalf("deleting the pool with IgnorePodDisruptionBudget: %v", err)
 	}
 }
 
-// TestStopAndStart stops a cluster with work on it, which takes its machines
-// with it, and starts it again: the pods come back on new nodes.
+// TestStopAndStart stops a cluster with running pods, which deletes its machines,
+// and starts it again: the pods run on new nodes.
 func TestStopAndStart(t *testing.T) {
 	in := start(t)
-	in.createManual(t, "tired")
-	c := in.open(t, "tired")
+	in.createManual(t, "stopped")
+	c := in.open(t, "stopped")
 	c.apply(t, deployment("web", 2, "100m", "64Mi"))
 	eventually(t, "2 pods Running", time.Minute, func() error { return c.running("default", "web", 2) })
 	stop, err := in.clusters.BeginStop(in.ctx, resourceGroup, c.name, nil)
@@ -180,7 +139,7 @@ func TestStopAndStart(t *testing.T) {
 	}
 	c = in.open(t, c.name)
 	eventually(t, "2 pods Running again", time.Minute, func() error { return c.running("default", "web", 2) })
-	eventually(t, "no node of before", time.Minute, func() error {
+	eventually(t, "two new nodes", time.Minute, func() error {
 		all, _, err := c.poolNodes("nodepool1")
 		if err != nil || len(all) != 2 {
 			return fmt.Errorf("nodes %v (%w)", all, err)

@@ -1,7 +1,7 @@
 //go:build suites
 
-// Package e2e needs what Karpenter's own suites import, which are run from
-// Karpenter's module by TestKarpenterSuites and imported by nobody here.
+// Package e2e imports what Karpenter's own suites need, so that go.mod keeps it:
+// TestKarpenterSuites runs them from Karpenter's module.
 package e2e
 
 import _ "sigs.k8s.io/karpenter/test/pkg/environment/common"

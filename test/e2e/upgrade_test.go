@@ -10,7 +10,6 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,30 +17,8 @@ import (
 	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// newCluster is the body of a cluster with node auto-provisioning and a system
-// pool of one node for addons only.
-func (in *instance) newCluster(name, version string) armcontainerservice.ManagedCluster {
-	return armcontainerservice.ManagedCluster{
-		Location: to.Ptr(in.location()),
-		Identity: &armcontainerservice.ManagedClusterIdentity{Type: to.Ptr(armcontainerservice.ResourceIdentityTypeSystemAssigned)},
-		Properties: &armcontainerservice.ManagedClusterProperties{
-			DNSPrefix: to.Ptr(name), KubernetesVersion: to.Ptr(version),
-			AgentPoolProfiles: []*armcontainerservice.ManagedClusterAgentPoolProfile{{
-				Name: to.Ptr("nodepool1"), Count: to.Ptr[int32](1), Mode: to.Ptr(armcontainerservice.AgentPoolModeSystem),
-				VMSize: to.Ptr("Standard_D4s_v5"), NodeTaints: []*string{to.Ptr("CriticalAddonsOnly=true:NoSchedule")},
-			}},
-			NetworkProfile: &armcontainerservice.NetworkProfile{
-				NetworkPlugin:     to.Ptr(armcontainerservice.NetworkPluginAzure),
-				NetworkPluginMode: to.Ptr(armcontainerservice.NetworkPluginModeOverlay),
-				NetworkDataplane:  to.Ptr(armcontainerservice.NetworkDataplaneCilium),
-			},
-			NodeProvisioningProfile: &armcontainerservice.ManagedClusterNodeProvisioningProfile{Mode: to.Ptr(armcontainerservice.NodeProvisioningModeAuto)},
-		},
-	}
-}
-
-// serverVersion is the release and, in brackets, the minor version whose
-// behaviour the API server says that it has.
+// serverVersion returns the API server's release and, in brackets, the minor
+// version that it emulates.
 func (c *cluster) serverVersion() (string, error) {
 	dc, err := discovery.NewDiscoveryClientForConfig(c.rest)
 	if err != nil {
@@ -54,8 +31,8 @@ func (c *cluster) serverVersion() (string, error) {
 	return v.GitVersion + " (" + v.EmulationMajor + "." + v.EmulationMinor + ")", nil
 }
 
-// kubelets returns nil when all nodes run that version, fixed ones and at least
-// min of NodePools.
+// kubelets returns nil if all nodes run the version and at least min of them
+// belong to NodePools.
 func (c *cluster) kubelets(version string, min int) error {
 	nodes, err := c.nodes(false)
 	if err != nil {
@@ -76,31 +53,29 @@ func (c *cluster) kubelets(version string, min int) error {
 	return nil
 }
 
-// TestUpgrade takes a cluster with work on it from one minor version to the
-// next, as az aks upgrade does: the control plane reports and behaves as the
-// version asked for, the fixed pool follows node by node, and the provisioned
-// nodes drift and are replaced within the budgets of pods and pools.
+// TestUpgrade upgrades a cluster with running pods to the next minor version, as
+// az aks upgrade does: the control plane reports and emulates the new version,
+// the fixed pool is upgraded node by node, and the provisioned nodes drift and
+// are replaced within the budgets of pods and NodePools.
 func TestUpgrade(t *testing.T) {
 	in := start(t)
 	const name, from, to136 = "old", "1.35.6", "1.36.3"
-	body := in.newCluster(name, "1.31.2")
-	_, err := in.clusters.BeginCreateOrUpdate(in.ctx, resourceGroup, name, body, nil)
+	body := in.autoCluster(name, 1)
+	body.Properties.KubernetesVersion = to.Ptr("1.31.2")
+	_, err := in.putCluster(name, body)
 	var re *azcore.ResponseError
 	if !errors.As(err, &re) || re.StatusCode != http.StatusBadRequest || re.ErrorCode != "K8sVersionNotSupported" || !strings.Contains(err.Error(), from) {
-		t.Errorf("a version that cannot be had: %v", err)
+		t.Errorf("creating a cluster of a version that is not offered: %v", err)
 	}
-	poller, err := in.clusters.BeginCreateOrUpdate(in.ctx, resourceGroup, name, in.newCluster(name, from), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := poller.PollUntilDone(in.ctx, pollEvery); err != nil {
+	body.Properties.KubernetesVersion = to.Ptr(from)
+	if _, err := in.putCluster(name, body); err != nil {
 		t.Fatal(err)
 	}
 	c := in.open(t, name)
 	if v, err := c.serverVersion(); err != nil || v != "v"+from+" (1.35)" {
-		t.Fatalf("the API server says it is %s (%v), want v%s", v, err, from)
+		t.Fatalf("the API server reports version %s (%v), want v%s", v, err, from)
 	}
-	// Two nodes of the pool may go at a time, and one pod of each four.
+	// Two nodes of the pool and one of the four pods may be disrupted at a time.
 	eventually(t, "NodePool default", time.Minute, func() error {
 		pool, err := c.nodePool("default")
 		if err != nil {
@@ -143,20 +118,16 @@ func TestUpgrade(t *testing.T) {
 	for _, p := range got.Properties.AgentPoolProfiles {
 		p.OrchestratorVersion = to.Ptr(to136)
 	}
-	poller, err = in.clusters.BeginCreateOrUpdate(in.ctx, resourceGroup, name, got.ManagedCluster, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done, err := poller.PollUntilDone(in.ctx, pollEvery)
+	done, err := in.putCluster(name, got.ManagedCluster)
 	if err != nil {
 		t.Fatalf("upgrading: %v", err)
 	}
 	t.Logf("az aks upgrade took %s", time.Since(began).Round(time.Millisecond))
 	if v := *done.Properties.CurrentKubernetesVersion; v != to136 {
-		t.Errorf("ARM says the cluster is %s", v)
+		t.Errorf("ARM reports version %s", v)
 	}
 	if v, err := c.serverVersion(); err != nil || v != "v"+to136+" (1.36)" {
-		t.Errorf("the API server says it is %s (%v), want v%s", v, err, to136)
+		t.Errorf("the API server reports version %s (%v), want v%s", v, err, to136)
 	}
 	eventually(t, "every node runs the new version", 3*time.Minute, func() error { return c.kubelets("v"+to136, 4) })
 	eventually(t, "4 pods Running again", 30*time.Second, func() error { return c.running("default", "web", 4) })

@@ -21,7 +21,7 @@ type Provider struct {
 	mu         sync.Mutex
 	generation uint64
 	loaded     uint64
-	// allowed remembers decisions of the assignments and roles that are loaded.
+	// allowed caches what the loaded assignments and roles allow.
 	allowed     map[decision]bool
 	assignments []assignment
 	roles       map[string]*Role
@@ -37,7 +37,7 @@ var versions = []string{"2022-04-01", "2022-05-01-preview", "2020-08-01-preview"
 
 var guidRule = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
-// New registers the provider's types and makes env ask it about every request.
+// New registers the provider's types and authorizes all requests of env.
 func New(env *rp.Env) *Provider {
 	p := &Provider{env: env, generation: 1}
 	env.Authorize = p.Authorize
@@ -52,7 +52,7 @@ func New(env *rp.Env) *Provider {
 	return p
 }
 
-// Changed tells the provider that a key in etcd has changed.
+// Changed invalidates the roles if a changed key in etcd concerns them.
 func (p *Provider) Changed(key string) {
 	if strings.HasPrefix(key, rp.ResourcePrefix+"microsoft.authorization/") {
 		p.Invalidate()
@@ -110,13 +110,13 @@ func roleGUID(definitionID string) string {
 	return strings.ToLower(definitionID[strings.LastIndexByte(definitionID, '/')+1:])
 }
 
-// decision is what was asked for and allowed.
+// decision is an allowed action of a principal at a scope.
 type decision struct{ principal, action, scope string }
 
-// maxDecisions is how many are remembered between two changes of roles.
+// maxDecisions is the largest number of cached decisions.
 const maxDecisions = 20_000
 
-// Authorize implements rp.Env.Authorize. What was allowed once is, until roles
+// Authorize implements rp.Env.Authorize. It caches what is allowed until roles
 // change.
 func (p *Provider) Authorize(ctx context.Context, who rp.Principal, action string, scope rp.ID) error {
 	if who == rp.System {
@@ -158,7 +158,7 @@ func (p *Provider) authorize(ctx context.Context, who rp.Principal, action strin
 			return nil
 		}
 	}
-	// Whoever has any role in the subscription sees its name and lists.
+	// Any role in the subscription allows reading its name and lists.
 	if strings.HasSuffix(action, "/read") && (strings.HasPrefix(action, "Microsoft.Resources/subscriptions/") || action == "Microsoft.Resources/subscriptions/read") && scope.ResourceGroup == "" {
 		for _, a := range as {
 			if a.principal == oid {
@@ -169,14 +169,14 @@ func (p *Provider) authorize(ctx context.Context, who rp.Principal, action strin
 	return Denied(who, action, scope)
 }
 
-// Denied is ARM's refusal.
+// Denied returns ARM's error for an action that is not allowed.
 func Denied(who rp.Principal, action string, scope rp.ID) error {
 	return rp.Errorf(http.StatusForbidden, "AuthorizationFailed",
 		"The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid. If access was recently granted, please refresh your credentials.",
 		who.AppID, who.ObjectID, action, scope)
 }
 
-// Allowed tells whether a principal (by object ID) may do an action at a scope.
+// Allowed reports whether a principal (by object ID) may do an action at a scope.
 func (p *Provider) Allowed(ctx context.Context, objectID, action string, scope rp.ID) (bool, error) {
 	err := p.Authorize(ctx, rp.Principal{ObjectID: objectID}, action, scope)
 	if err == nil {
@@ -188,7 +188,7 @@ func (p *Provider) Allowed(ctx context.Context, objectID, action string, scope r
 	return false, err
 }
 
-// AssignmentRecord is the record of a role assignment, for a transaction.
+// AssignmentRecord returns the record of a new role assignment, for a transaction.
 func (p *Provider) AssignmentRecord(scope rp.ID, objectID, role, why string) *rp.Record {
 	id := rp.ID{Subscription: scope.Subscription, ResourceGroup: scope.ResourceGroup, Namespace: "Microsoft.Authorization", Types: []string{"roleAssignments"}, Names: []string{rp.NewGUID()}}
 	if scope.Namespace != "" {
@@ -204,7 +204,7 @@ func (p *Provider) AssignmentRecord(scope rp.ID, objectID, role, why string) *rp
 
 func (p *Provider) prepareAssignment(ctx context.Context, c *rp.Change) error {
 	if v := c.Doc.Map("properties"); v == nil {
-		// An old shape has them at the top.
+		// Old API versions have them at the top level.
 		c.Doc = rp.Doc{"properties": map[string]any(c.Doc)}
 	}
 	principal, def := c.Doc.Str("properties", "principalId"), c.Doc.Str("properties", "roleDefinitionId")
@@ -262,7 +262,7 @@ func renderAssignment(_ context.Context, r *rp.Record, d rp.Doc, _ string) error
 
 var filterTerm = regexp.MustCompile(`(?i)^\s*(atScope\(\)|assignedTo\('([^']*)'\)|(principalId|roleName|type)\s+eq\s+'([^']*)')\s*$`)
 
-// filters reads "a and b" of the terms that clients use.
+// filters parses a $filter: terms that clients use, joined by "and".
 func filters(s string) (map[string]string, error) {
 	out := map[string]string{}
 	if s == "" {
@@ -341,7 +341,7 @@ func (p *Provider) roleDoc(r *Role) rp.Doc {
 }
 
 func (p *Provider) sorted(ctx context.Context) ([]*Role, error) {
-	// Definitions are few and have to be there right after they were made.
+	// A definition must be listed right after its creation; there are only a few.
 	p.Invalidate()
 	_, roles, err := p.load(ctx)
 	if err != nil {
@@ -394,7 +394,7 @@ func (p *Provider) getDefinition(ctx context.Context, q *rp.Request) (*rp.Respon
 }
 
 func (p *Provider) putDefinition(ctx context.Context, q *rp.Request) (*rp.Response, error) {
-	// A custom role is the subscription's, wherever it is assignable.
+	// A custom role belongs to the subscription, whatever its assignable scopes are.
 	q.ID = rp.ID{Subscription: p.env.SubscriptionID, Namespace: q.Type.Namespace, Types: q.ID.Types, Names: q.ID.Names}
 	res, err := p.env.Put(ctx, rp.PutRequest{Caller: q.Caller, ID: q.ID, APIVersion: q.APIVersion, Body: q.Body, Header: q.Header})
 	if err != nil {
@@ -451,7 +451,7 @@ func prepareLock(_ context.Context, c *rp.Change) error {
 	return rp.BadRequest("LockLevelInvalid", "The lock level '%s' is none of CanNotDelete, ReadOnly.", c.Doc.Str("properties", "level")).At("properties.level")
 }
 
-// guard refuses what a lock on the resource or above it forbids.
+// guard refuses what a lock on the resource or on a scope above it forbids.
 func (p *Provider) guard(ctx context.Context, id rp.ID, deleting bool) error {
 	if strings.EqualFold(id.Type(), "Microsoft.Authorization/locks") {
 		return nil
@@ -475,7 +475,7 @@ func (p *Provider) guard(ctx context.Context, id rp.ID, deleting bool) error {
 	return nil
 }
 
-// Ensure gives a principal a role at a scope, once.
+// Ensure assigns a role to a principal at a scope unless it is assigned already.
 func (p *Provider) Ensure(ctx context.Context, scope rp.ID, objectID, role, why string) error {
 	p.Invalidate()
 	as, _, err := p.load(ctx)
@@ -488,7 +488,7 @@ func (p *Provider) Ensure(ctx context.Context, scope rp.ID, objectID, role, why 
 		}
 	}
 	if _, err := p.env.Store.KV.Txn(ctx).Then(rp.PutOp(p.AssignmentRecord(scope, objectID, role, why))).Commit(); err != nil {
-		return fmt.Errorf("giving %s the role %s: %w", objectID, role, err)
+		return fmt.Errorf("assigning role %s to principal %s: %w", role, objectID, err)
 	}
 	p.Invalidate()
 	return nil

@@ -1,6 +1,6 @@
 // Package authorization is Microsoft.Authorization: role definitions, role
-// assignments and locks, and the decision whether a principal may do something,
-// which the front door asks for on every request.
+// assignments and locks. It decides on every request whether the principal may
+// do it.
 package authorization
 
 import "strings"
@@ -12,7 +12,7 @@ type Role struct {
 	Description string
 	Actions     []string
 	NotActions  []string
-	// Custom roles were made by a client and have scopes.
+	// Custom roles are created by clients and have scopes.
 	Custom bool
 	Scopes []string
 }
@@ -26,8 +26,8 @@ const (
 	AKSContributor     = "ed7f3fbd-7b88-4dd4-9017-9adb7ce333f8"
 )
 
-// builtIn are the roles that every subscription has, those that the
-// documentation of AKS and node auto-provisioning speaks of.
+// builtIn are the built-in roles: those that the documentation of AKS and node
+// auto-provisioning mentions.
 var builtIn = []Role{
 	{GUID: Owner, Name: "Owner", Description: "All actions, including giving roles to others.", Actions: []string{"*"}},
 	{GUID: Contributor, Name: "Contributor", Description: "All actions but giving roles to others.", Actions: []string{"*"},

@@ -21,20 +21,20 @@ func TestWildcards(t *testing.T) {
 	start := time.Now()
 	wildcard(strings.Repeat("*a", 2000)+"b", strings.Repeat("a", 20000))
 	if d := time.Since(start); d > time.Minute {
-		t.Errorf("a pattern of many stars took %v", d)
+		t.Errorf("a pattern with many asterisks took %v", d)
 	}
 }
 
-func TestContributorMayNotGiveRoles(t *testing.T) {
+func TestContributorMayNotAssignRoles(t *testing.T) {
 	for _, r := range builtIn {
 		switch r.Name {
 		case "Contributor":
 			if r.Allows("Microsoft.Authorization/roleAssignments/write") || !r.Allows("Microsoft.ContainerService/managedClusters/write") {
-				t.Error("Contributor gives roles, or cannot change clusters")
+				t.Error("Contributor may assign roles, or may not change clusters")
 			}
 		case "Reader":
 			if r.Allows("Microsoft.ContainerService/managedClusters/write") || r.Allows("Microsoft.ContainerService/managedClusters/listClusterAdminCredential/action") {
-				t.Error("Reader writes, or gets credentials")
+				t.Error("Reader may write, or may get credentials")
 			}
 		}
 	}

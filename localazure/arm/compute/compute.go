@@ -1,7 +1,6 @@
-// Package compute is what the local Azure has of Microsoft.Compute: the
-// Resource SKUs API and the usages of a region, both from the embedded
-// catalogue, the quota that machine creation is held to, and the public Retail
-// Prices API.
+// Package compute is Microsoft.Compute of the local Azure, as far as it exists:
+// the Resource SKUs API and the usages of a region, both from the embedded
+// catalogue, the quota for machines, and the public Retail Prices API.
 package compute
 
 import (
@@ -34,7 +33,7 @@ type Provider struct {
 // New registers the provider's types.
 func New(env *rp.Env) *Provider {
 	p := &Provider{env: env, Quota: newQuota(), skus: map[string]json.RawMessage{}}
-	versions := []string{"2025-04-01", "2024-11-01", "2024-07-01", "2024-03-01", "2023-09-01", "2021-07-01"}
+	versions := []string{"2026-04-01", "2025-04-01", "2024-11-01", "2024-07-01", "2024-03-01", "2023-09-01", "2021-07-01"}
 	env.Add(
 		&rp.Type{Name: "Microsoft.Compute/skus", Versions: []string{"2021-07-01", "2019-04-01", "2017-09-01"}, Scope: rp.InSubscription, Virtual: true, List: p.listSKUs},
 		&rp.Type{Name: "Microsoft.Compute/locations/usages", Versions: versions, Scope: rp.InSubscription, Virtual: true, List: p.listUsages},
@@ -44,7 +43,7 @@ func New(env *rp.Env) *Provider {
 	return p
 }
 
-// Run keeps the quota's usage up to date until ctx ends.
+// Run keeps the quota's usage current until ctx ends.
 func (p *Provider) Run(ctx context.Context, kv *clientv3.Client, log *slog.Logger) {
 	p.Quota.Run(ctx, kv, log)
 }
@@ -146,11 +145,11 @@ func (p *Provider) listSizes(_ context.Context, q *rp.Request) (*rp.Response, er
 
 var priceTerm = regexp.MustCompile(`(?i)^\s*(\w+)\s+eq\s+'([^']*)'\s*$`)
 
-// pricePage is how many prices the Retail Prices API gives at a time.
+// pricePage is the number of prices on a page of the Retail Prices API.
 const pricePage = 1000
 
-// ServePrices answers the Retail Prices API, which is public: no token, no
-// api-version needed.
+// ServePrices serves the Retail Prices API, which is public: it needs neither a
+// token nor an api-version.
 func (p *Provider) ServePrices(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	want := map[string]string{}
@@ -220,7 +219,7 @@ func (p *Provider) ServePrices(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	if err := json.NewEncoder(w).Encode(body); err != nil {
-		p.env.Log.Debug("a client left while prices were sent", "error", err)
+		p.env.Log.Debug("writing prices failed", "error", err)
 	}
 }
 

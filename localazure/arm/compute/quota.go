@@ -17,31 +17,30 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// Default limits of a subscription, in vCPUs, where none is set.
+// Default limits of a subscription, in vCPUs.
 const (
 	DefaultFamilyLimit   = 5_000
 	DefaultRegionalLimit = 50_000
 	DefaultSpotLimit     = 50_000
 )
 
-// The names of the quotas that are not a family's.
+// Names of the quotas that apply to all families.
 const (
 	regionalCores = "cores"
 	spotCores     = "lowPriorityCores"
 )
 
-// QuotaPrefix is where limits that differ from the defaults are kept:
+// QuotaPrefix is the etcd prefix of limits that differ from the defaults:
 // <location>/<quota name in lower case> = number of vCPUs.
 const QuotaPrefix = "/nap/arm/quota/"
 
-// Quota counts the vCPUs of all machines that are to exist, as their intents
-// say, against the subscription's limits. It follows etcd, so it needs no
-// record of its own; what is being created right now is counted from the
-// moment it was let through.
+// Quota counts the vCPUs of all machine intents against the subscription's
+// limits. It watches the intents in etcd and stores nothing itself; a machine
+// counts from the moment its vCPUs are reserved.
 type Quota struct {
 	mu       sync.Mutex
 	machines map[string]charge // by intent key
-	pending  map[string]charge // let through, intent not seen yet
+	pending  map[string]charge // reserved, intent not seen yet
 	limits   map[string]int    // "location/name" in lower case
 	ready    chan struct{}
 }
@@ -65,7 +64,7 @@ func chargeOf(location, size string, spot bool) charge {
 	return c
 }
 
-// Run follows etcd until ctx ends.
+// Run watches etcd until ctx ends.
 func (q *Quota) Run(ctx context.Context, kv *clientv3.Client, log *slog.Logger) {
 	for first := true; ctx.Err() == nil; {
 		rev, err := q.sync(ctx, kv)
@@ -76,7 +75,7 @@ func (q *Quota) Run(ctx context.Context, kv *clientv3.Client, log *slog.Logger) 
 			}
 			q.follow(ctx, kv, rev+1)
 		} else if ctx.Err() == nil {
-			log.Warn("reading machines for quota; trying again", "error", err)
+			log.Warn("reading machines for quota failed, retrying", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -174,8 +173,8 @@ func (q *Quota) limit(location, name string) int {
 	return DefaultFamilyLimit
 }
 
-// used sums the vCPUs of a location: by family (regular machines), in all, and
-// of spot machines.
+// used returns the vCPUs in a location: of regular machines by family and in
+// all, and of spot machines.
 func (q *Quota) used(location string) (family map[string]int, regular, spot int) {
 	family = map[string]int{}
 	for _, set := range []map[string]charge{q.machines, q.pending} {
@@ -193,10 +192,10 @@ func (q *Quota) used(location string) (family map[string]int, regular, spot int)
 	return family, regular, spot
 }
 
-// Reserve lets a machine through if its vCPUs fit into what is left, and counts
-// them; key is the machine's intent key, which has to be written next (or
-// Release called). A machine that was let through before passes again. The
-// error is an OperationNotAllowed as Azure gives it.
+// Reserve reserves the vCPUs of a machine if the quotas allow them. key is the
+// key of the machine's intent: the caller must write the intent or call Release.
+// Reserving again for the same key succeeds. The error is Azure's
+// OperationNotAllowed.
 func (q *Quota) Reserve(ctx context.Context, key, location, size string, spot bool) error {
 	select {
 	case <-q.ready:
@@ -237,14 +236,14 @@ func (q *Quota) Reserve(ctx context.Context, key, location, size string, spot bo
 	return nil
 }
 
-// Release takes back a reservation whose intent was not written.
+// Release drops a reservation whose intent was not written.
 func (q *Quota) Release(key string) {
 	q.mu.Lock()
 	delete(q.pending, key)
 	q.mu.Unlock()
 }
 
-// usage is one line of the usages list.
+// usage is an element of the list of usages.
 type usage struct {
 	name, display string
 	limit, used   int

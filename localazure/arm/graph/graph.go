@@ -1,5 +1,5 @@
-// Package graph answers the few calls of Microsoft Graph that Azure clients
-// make around role assignments: who is behind a client or object ID.
+// Package graph serves the few calls of Microsoft Graph that Azure clients make
+// for role assignments: finding the principal of a client ID or an object ID.
 package graph
 
 import (
@@ -50,7 +50,7 @@ var (
 	startsWith = regexp.MustCompile(`(?i)^startswith\(\s*(displayName|userPrincipalName|mail)\s*,\s*'([^']*)'\s*\)$`)
 )
 
-// ServeHTTP answers a request that has a bearer token for Graph.
+// ServeHTTP serves a request that has a bearer token for Graph.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if _, err := h.Tokens.Authenticate(r.Context(), r, token.Graph); err != nil {
 		e := rp.AsError(err)
@@ -70,7 +70,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case what == "me":
 		fail(w, 400, "BadRequest", "/me request is only valid with delegated authentication flow.")
 	case what == "users" || what == "groups" || what == "applications" && r.Method == http.MethodGet:
-		h.list(w, r, nil) // there are no users here, only service principals
+		h.list(w, r, nil) // the directory has service principals only
 	case what == "serviceprincipals" && r.Method == http.MethodGet:
 		h.list(w, r, all)
 	case what == "directoryobjects/getbyids" && r.Method == http.MethodPost:

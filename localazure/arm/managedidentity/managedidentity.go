@@ -1,6 +1,5 @@
 // Package managedidentity is Microsoft.ManagedIdentity: user-assigned
-// identities, each with a principal that roles can be given to, and their
-// federated credentials.
+// identities, each with a principal, and their federated credentials.
 package managedidentity
 
 import (
@@ -63,7 +62,7 @@ func New(env *rp.Env) {
 	env.Add(env.OperationTypes("Microsoft.ManagedIdentity")...)
 }
 
-// maxCredentials is how many federated credentials an identity can have.
+// maxCredentials is the largest number of federated credentials of an identity.
 const maxCredentials = 20
 
 func prepareCredential(ctx context.Context, c *rp.Change) error {
@@ -97,8 +96,8 @@ func prepareCredential(ctx context.Context, c *rp.Change) error {
 	if others >= maxCredentials {
 		return rp.BadRequest("BadRequest", "The identity '%s' has %d federated identity credentials already, which is the most there can be.", c.ID.Parent().Name(), maxCredentials)
 	}
-	// The identity's record goes along, so that two clients cannot each add the
-	// same combination, or the twenty-first credential.
+	// Writing the identity's record in the same transaction prevents that two
+	// clients both add the same combination, or the twenty-first credential.
 	parent, err := c.Env.Store.Get(ctx, c.ID.Parent())
 	if err != nil {
 		return err
@@ -112,8 +111,8 @@ func prepareCredential(ctx context.Context, c *rp.Change) error {
 	return nil
 }
 
-// Fill gives the document of a new identity its IDs, and the writes of its
-// principal.
+// Fill sets the IDs in the document of a new identity and returns the writes of
+// its principal.
 func Fill(d rp.Doc, id rp.ID, tenant string) []clientv3.Op {
 	p := token.Identity{ObjectID: rp.NewGUID(), AppID: rp.NewGUID(), TenantID: tenant, DisplayName: id.Name(), Kind: "ManagedIdentity", Resource: id.String()}
 	d.Set(tenant, "properties", "tenantId")

@@ -95,14 +95,14 @@ func TestIdentityWithTheSDK(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := fed.Get(ctx, "rg", "nap-identity", "pod", nil); !errors.As(err, &re) || re.StatusCode != 404 {
-		t.Errorf("a credential outlived its identity: %v", err)
+		t.Errorf("the credential of a deleted identity still exists: %v", err)
 	}
 }
 
-// What `az identity create`, `az identity show --query principalId` and
-// `az role assignment create --assignee $principalId --role "Network
-// Contributor" --scope $subnet` send, in their order.
-func TestRoleAssignmentByAssigneeAsAzDoesIt(t *testing.T) {
+// The requests of `az identity create`, `az identity show --query principalId`
+// and `az role assignment create --assignee $principalId --role "Network
+// Contributor" --scope $subnet`, in this order.
+func TestRoleAssignmentByAssignee(t *testing.T) {
 	a := azure(t)
 	vnet := group + "/providers/Microsoft.Network/virtualNetworks/net"
 	a.MustSucceed(a.Do(http.MethodPut, vnet, object{"location": "eastus", "properties": object{"addressSpace": object{"addressPrefixes": []string{"10.0.0.0/16"}},
@@ -111,7 +111,7 @@ func TestRoleAssignmentByAssigneeAsAzDoesIt(t *testing.T) {
 
 	created := a.Do(http.MethodPut, identity+"?api-version=2025-05-31-preview", object{"location": "eastus"})
 	if created.Status != 201 || created.Header.Get("Azure-AsyncOperation")+created.Header.Get("Location") != "" {
-		t.Fatalf("an identity is made at once: %d %v %s", created.Status, created.Header, created.Body)
+		t.Fatalf("creating an identity must not be a long-running operation: %d %v %s", created.Status, created.Header, created.Body)
 	}
 	if again := a.Do(http.MethodPut, identity+"?api-version=2023-01-31", object{"location": "eastus"}); again.Status != 200 {
 		t.Errorf("a second PUT: %d", again.Status)
@@ -124,14 +124,14 @@ func TestRoleAssignmentByAssigneeAsAzDoesIt(t *testing.T) {
 		return strings.ReplaceAll("servicePrincipalNames/any(c:c eq '"+x+"')", " ", "%20")
 	}
 	if got := value(t, graph(byName(principal))); len(got) != 0 {
-		t.Errorf("a principal ID is no service principal name, but gives %v", got)
+		t.Errorf("a principal ID is not a service principal name, but returns %v", got)
 	}
 	if got := value(t, graph(byName(client))); len(got) != 1 || got[0]["id"] != principal {
-		t.Errorf("the client ID gives %v", got)
+		t.Errorf("the client ID returns %v", got)
 	}
 	byIDs := value(t, a.Do(http.MethodPost, "/v1.0/directoryObjects/getByIds", object{"ids": []string{principal}, "types": []string{"user", "group", "servicePrincipal"}}))
 	if len(byIDs) != 1 || byIDs[0]["@odata.type"] != "#microsoft.graph.servicePrincipal" || byIDs[0]["id"] != principal {
-		t.Fatalf("getByIds gives %v", byIDs)
+		t.Fatalf("getByIds returns %v", byIDs)
 	}
 	defs := value(t, a.Do(http.MethodGet, scope+"/providers/Microsoft.Authorization/roleDefinitions?$filter=roleName%20eq%20'Network%20Contributor'&api-version=2022-05-01-preview", nil))
 	if len(defs) != 1 || !strings.HasSuffix(defs[0]["id"].(string), network) {
@@ -144,7 +144,7 @@ func TestRoleAssignmentByAssigneeAsAzDoesIt(t *testing.T) {
 		t.Fatalf("the assignment: %d %s", first.Status, first.Body)
 	}
 	if r := a.Do(http.MethodPut, at+"66666666-6666-4666-8666-666666666666?api-version=2022-04-01", body); r.Status != 409 || r.Code() != "RoleAssignmentExists" {
-		t.Errorf("the same once more: %d %s", r.Status, r.Body)
+		t.Errorf("the same assignment again: %d %s", r.Status, r.Body)
 	}
 	list := value(t, a.Do(http.MethodGet, scope+"/providers/Microsoft.Authorization/roleAssignments?$filter=atScope()%20and%20assignedTo('"+principal+"')&api-version=2022-04-01", nil))
 	if len(list) != 1 {
@@ -155,7 +155,7 @@ func TestRoleAssignmentByAssigneeAsAzDoesIt(t *testing.T) {
 	}
 }
 
-func TestDirectoryObjectsOfAClient(t *testing.T) {
+func TestDirectoryObjects(t *testing.T) {
 	a := azure(t)
 	for _, c := range []struct {
 		what, path string
@@ -163,14 +163,14 @@ func TestDirectoryObjectsOfAClient(t *testing.T) {
 	}{
 		{"the owner by its application ID", "/v1.0/servicePrincipals?$filter=appId%20eq%20'" + armtest.ClientID + "'", 200, 1},
 		{"the owner by name", "/v1.0/servicePrincipals?$filter=displayName%20eq%20'nap-owner'", 200, 1},
-		{"names that begin so", "/v1.0/servicePrincipals?$filter=startswith(displayName,'nap')", 200, 1},
+		{"the owner by the start of its name", "/v1.0/servicePrincipals?$filter=startswith(displayName,'nap')", 200, 1},
 		{"users by name", "/v1.0/users?$filter=userPrincipalName%20eq%20'a@b.c'", 200, 0},
 		{"groups", "/v1.0/groups", 200, 0},
-		{"a filter that is not understood", "/v1.0/servicePrincipals?$filter=accountEnabled%20eq%20true", 400, 0},
-		{"who am I, as a service principal", "/v1.0/me", 400, 0},
-		{"a principal that is not there", "/v1.0/servicePrincipals/77777777-7777-4777-8777-777777777777", 404, 0},
+		{"an unsupported filter", "/v1.0/servicePrincipals?$filter=accountEnabled%20eq%20true", 400, 0},
+		{"me, as a service principal", "/v1.0/me", 400, 0},
+		{"an unknown principal", "/v1.0/servicePrincipals/77777777-7777-4777-8777-777777777777", 404, 0},
 		{"the owner by its key", "/v1.0/servicePrincipals(appId='" + armtest.ClientID + "')", 200, -1},
-		{"something else", "/v1.0/chats", 400, 0},
+		{"an unsupported resource", "/v1.0/chats", 400, 0},
 	} {
 		r := a.Do(http.MethodGet, c.path, nil)
 		list, _ := r.JSON["value"].([]any)
@@ -182,12 +182,12 @@ func TestDirectoryObjectsOfAClient(t *testing.T) {
 		t.Errorf("a forged token: %d %s", r.Status, r.Body)
 	}
 	if r := a.Do(http.MethodPost, "/v1.0/directoryObjects/getByIds", "no JSON"); r.Status != 400 {
-		t.Errorf("a body that is no JSON: %d %s", r.Status, r.Body)
+		t.Errorf("a body that is not JSON: %d %s", r.Status, r.Body)
 	}
 }
 
-// The principal of an identity that is gone has no roles and no name any more.
-func TestADeletedIdentityLeavesNothing(t *testing.T) {
+// Deleting an identity deletes its principal and its role assignments.
+func TestDeletedIdentityLosesItsRoles(t *testing.T) {
 	a := azure(t)
 	p := a.Do(http.MethodPut, identity, object{"location": "eastus"}).JSON["properties"].(object)["principalId"].(string)
 	at := group + "/providers/Microsoft.Authorization/roleAssignments"
@@ -198,9 +198,9 @@ func TestADeletedIdentityLeavesNothing(t *testing.T) {
 		t.Fatalf("deleting: %d %s", r.Status, r.Body)
 	}
 	if r := a.Do(http.MethodGet, "/v1.0/servicePrincipals/"+p, nil); r.Status != 404 {
-		t.Errorf("the principal is still there: %d %s", r.Status, r.Body)
+		t.Errorf("the principal still exists: %d %s", r.Status, r.Body)
 	}
 	if r := a.Do(http.MethodGet, at+"?$filter=principalId%20eq%20'"+p+"'", nil); len(value(t, r)) != 0 {
-		t.Errorf("the assignment is still there: %s", r.Body)
+		t.Errorf("the assignment still exists: %s", r.Body)
 	}
 }

@@ -58,7 +58,11 @@ func New(env *rp.Env) *Provider {
 	env.Add(env.OperationTypes("Microsoft.Network")...)
 	p.addVNets()
 	p.addPeerings()
-	p.addOthers()
+	p.addPublicIPs()
+	p.addNATGateways()
+	p.addSecurityGroups()
+	p.addRouteTables()
+	p.addLoadBalancers()
 	p.addZones()
 	return p
 }

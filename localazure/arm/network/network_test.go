@@ -140,7 +140,7 @@ func TestNetworkAndSubnetsWithTheSDK(t *testing.T) {
 	}
 }
 
-func TestInlineSubnetsAreAllThereAreAndAbsentOnesStay(t *testing.T) {
+func TestInlineSubnetsReplaceAllOthers(t *testing.T) {
 	a := azure(t)
 	a.MustSucceed(a.Do(http.MethodPut, vnetID, vnet("10.0.0.0/16", subnet("a", "10.0.0.0/24"), subnet("b", "10.0.1.0/24"))))
 	a.MustSucceed(a.Do(http.MethodPut, vnetID, vnet("10.0.0.0/15")))
@@ -161,7 +161,7 @@ func TestInlineSubnetsAreAllThereAreAndAbsentOnesStay(t *testing.T) {
 
 // A PUT in this namespace is the whole resource: az removes a property by
 // sending the subnet without it.
-func TestASubnetLosesWhatItsPutLeavesOut(t *testing.T) {
+func TestPutRemovesOmittedProperties(t *testing.T) {
 	a := azure(t)
 	nsg := group + "/providers/Microsoft.Network/networkSecurityGroups/n"
 	a.MustSucceed(a.Do(http.MethodPut, nsg, map[string]any{"location": "eastus"}))
@@ -179,7 +179,7 @@ func TestASubnetLosesWhatItsPutLeavesOut(t *testing.T) {
 	a.MustSucceed(a.Do(http.MethodDelete, nsg, nil))
 }
 
-func TestRefusedRanges(t *testing.T) {
+func TestInvalidRanges(t *testing.T) {
 	a := azure(t)
 	a.MustSucceed(a.Do(http.MethodPut, vnetID, vnet("10.0.0.0/16", subnet("a", "10.0.0.0/24"))))
 	for _, c := range []struct {
@@ -247,7 +247,7 @@ func TestConcurrentSubnetsNeverOverlap(t *testing.T) {
 	}
 }
 
-func TestASubnetWithAClusterStays(t *testing.T) {
+func TestSubnetInUseCannotBeDeleted(t *testing.T) {
 	a := azure(t)
 	a.Machinery()
 	a.MustSucceed(a.Do(http.MethodPut, vnetID, vnet("10.0.0.0/16", subnet("nodes", "10.0.0.0/24"))))
@@ -281,7 +281,7 @@ func TestASubnetWithAClusterStays(t *testing.T) {
 	a.MustSucceed(a.Do(http.MethodDelete, vnetID, nil))
 }
 
-func TestEtagsAndTagsOfANetwork(t *testing.T) {
+func TestNetworkETagsAndTags(t *testing.T) {
 	a := azure(t)
 	a.MustSucceed(a.Do(http.MethodPut, vnetID, vnet("10.0.0.0/16")))
 	before := a.Do(http.MethodGet, vnetID, nil).JSON["etag"].(string)
@@ -300,7 +300,7 @@ func TestEtagsAndTagsOfANetwork(t *testing.T) {
 	}
 }
 
-func TestWhatSubnetsReferTo(t *testing.T) {
+func TestReferencedResourcesCannotBeDeleted(t *testing.T) {
 	a := azure(t)
 	const ns = group + "/providers/Microsoft.Network/"
 	a.MustSucceed(a.Do(http.MethodPut, ns+"publicIPAddresses/ip", map[string]any{"location": "eastus", "sku": map[string]any{"name": "Standard"}}))
@@ -336,7 +336,7 @@ func TestWhatSubnetsReferTo(t *testing.T) {
 	a.MustSucceed(a.Do(http.MethodDelete, group, nil))
 }
 
-func TestRulesOfASecurityGroup(t *testing.T) {
+func TestSecurityGroupRules(t *testing.T) {
 	a := azure(t)
 	nsg := group + "/providers/Microsoft.Network/networkSecurityGroups/n"
 	rule := func(priority int) map[string]any {

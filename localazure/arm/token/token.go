@@ -1,10 +1,9 @@
 // Package token is the local Azure's identity platform: service principals and
-// managed identities kept in etcd, the OAuth 2.0 token endpoints in both their
-// forms (Microsoft Entra ID and AD FS), and the check of bearer tokens.
+// managed identities in etcd, the OAuth 2.0 token endpoints of Microsoft Entra ID
+// and AD FS, and the validation of bearer tokens.
 //
-// Tokens are JWTs signed with a key of this instance (RS256). There is no way
-// in without one: a token with another signature, issuer, tenant or audience,
-// or one whose time is over, is refused.
+// Tokens are JWTs signed with a key of this instance (RS256). An expired token,
+// or one with another signature, issuer, tenant or audience, is refused.
 package token
 
 import (
@@ -34,7 +33,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// Identity is a principal that can have tokens, as it is kept.
+// Identity is a principal that can get tokens, as it is stored.
 type Identity struct {
 	ObjectID    string `json:"objectID"`
 	AppID       string `json:"appID"`
@@ -46,20 +45,20 @@ type Identity struct {
 	Secrets []string `json:"secrets,omitempty"`
 	// Certificates are PEM certificates whose keys may sign client assertions.
 	Certificates []string `json:"certificates,omitempty"`
-	// Resource is the ARM ID of the managed identity or cluster it belongs to.
+	// Resource is the ARM ID of the managed identity or cluster that it belongs to.
 	Resource string `json:"resource,omitempty"`
 }
 
 const appPrefix = "/nap/arm/apps/"
 
-// lifetime is how long a token is good for.
+// lifetime is how long a token is valid.
 const lifetime = time.Hour
 
-// Service issues and checks tokens.
+// Service issues and validates tokens.
 type Service struct {
 	KV       clientv3.KV
 	TenantID string
-	// BaseURL is the server's own, such as https://localhost:8443.
+	// BaseURL is the server's URL, such as https://localhost:8443.
 	BaseURL string
 	Now     func() time.Time
 	key     *rsa.PrivateKey
@@ -75,8 +74,8 @@ type verified struct {
 	expires   time.Time
 }
 
-// New makes a service that signs with the key in keyFile (PEM), which it makes,
-// with mode 0600, if it is not there.
+// New returns a service that signs with the key in keyFile (PEM). It creates the
+// file, with mode 0600, if it does not exist.
 func New(kv clientv3.KV, tenant, baseURL, keyFile string, now func() time.Time) (*Service, error) {
 	key, err := loadKey(keyFile)
 	if err != nil {
@@ -91,14 +90,14 @@ func loadKey(file string) (*rsa.PrivateKey, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
-			return nil, fmt.Errorf("making the token signing key: %w", err)
+			return nil, fmt.Errorf("generating the token signing key: %w", err)
 		}
 		der, err := x509.MarshalPKCS8PrivateKey(key)
 		if err != nil {
 			return nil, fmt.Errorf("encoding the token signing key: %w", err)
 		}
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			return nil, fmt.Errorf("making the folder of the token signing key: %w", err)
+			return nil, fmt.Errorf("creating the folder of the token signing key: %w", err)
 		}
 		tmp := file + ".new"
 		if err := os.WriteFile(tmp, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
@@ -114,24 +113,24 @@ func loadKey(file string) (*rsa.PrivateKey, error) {
 	}
 	block, _ := pem.Decode(b)
 	if block == nil {
-		return nil, fmt.Errorf("the token signing key %s is not PEM; remove it to have a new one made (all tokens become invalid)", file)
+		return nil, fmt.Errorf("token signing key %s is not PEM; remove the file to create a new key (all tokens become invalid)", file)
 	}
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("the token signing key %s: %w", file, err)
+		return nil, fmt.Errorf("parsing the token signing key %s: %w", file, err)
 	}
 	key, ok := k.(*rsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("the token signing key %s is not an RSA key", file)
+		return nil, fmt.Errorf("token signing key %s is not an RSA key", file)
 	}
 	return key, nil
 }
 
-// HashSecret makes what is kept of a secret.
+// HashSecret returns the salted hash of a secret, as Identity.Secrets has it.
 func HashSecret(secret string) string {
 	var salt [16]byte
 	if _, err := rand.Read(salt[:]); err != nil {
-		panic("no randomness: " + err.Error())
+		panic("reading random bytes: " + err.Error())
 	}
 	return hashWith(hex.EncodeToString(salt[:]), secret)
 }
@@ -142,7 +141,7 @@ func hashWith(salt, secret string) string {
 	return salt + ":" + hex.EncodeToString(h[:])
 }
 
-// PutOps are the writes of an identity, for a transaction.
+// PutOps returns the writes of an identity, for a transaction.
 func PutOps(id Identity) []clientv3.Op {
 	return []clientv3.Op{
 		rp.JSONOp(rp.PrincipalPrefix+strings.ToLower(id.ObjectID), id),
@@ -150,7 +149,7 @@ func PutOps(id Identity) []clientv3.Op {
 	}
 }
 
-// DeleteOps are the removals of an identity.
+// DeleteOps returns the deletions of an identity, for a transaction.
 func DeleteOps(objectID, appID string) []clientv3.Op {
 	return []clientv3.Op{
 		clientv3.OpDelete(rp.PrincipalPrefix + strings.ToLower(objectID)),
@@ -166,7 +165,7 @@ func (s *Service) Put(ctx context.Context, id Identity) error {
 	return nil
 }
 
-// ByObjectID finds an identity; nil when there is none.
+// ByObjectID returns the identity with an object ID, or nil.
 func ByObjectID(ctx context.Context, kv clientv3.KV, oid string) (*Identity, error) {
 	resp, err := kv.Get(ctx, rp.PrincipalPrefix+strings.ToLower(oid))
 	if err != nil {
@@ -182,7 +181,7 @@ func ByObjectID(ctx context.Context, kv clientv3.KV, oid string) (*Identity, err
 	return &id, nil
 }
 
-// ByAppID finds an identity by its client ID; nil when there is none.
+// ByAppID returns the identity with a client ID, or nil.
 func ByAppID(ctx context.Context, kv clientv3.KV, appID string) (*Identity, error) {
 	resp, err := kv.Get(ctx, appPrefix+strings.ToLower(appID))
 	if err != nil {
@@ -194,7 +193,7 @@ func ByAppID(ctx context.Context, kv clientv3.KV, appID string) (*Identity, erro
 	return ByObjectID(ctx, kv, string(resp.Kvs[0].Value))
 }
 
-// All lists the identities in the order of their object IDs.
+// All returns the identities, ordered by object ID.
 func All(ctx context.Context, kv clientv3.KV) ([]Identity, error) {
 	resp, err := kv.Get(ctx, rp.PrincipalPrefix, clientv3.WithPrefix())
 	if err != nil {
@@ -211,7 +210,7 @@ func All(ctx context.Context, kv clientv3.KV) ([]Identity, error) {
 	return out, nil
 }
 
-// Audience is what a token is for.
+// Audience is the service that a token is for.
 type Audience string
 
 // The audiences.
@@ -221,8 +220,8 @@ const (
 	Analytics Audience = "analytics"
 )
 
-// audienceOf tells what a resource URI, without trailing slash, stands for. The
-// server itself is both ARM and Graph, as az's registered clouds have it.
+// audiencesOf returns the services that a resource URI stands for. The server's
+// own URL stands for all of them, as in the clouds that az registers.
 func (s *Service) audiencesOf(resource string) []Audience {
 	r := strings.ToLower(strings.TrimRight(resource, "/"))
 	port := s.BaseURL[strings.LastIndexByte(s.BaseURL, ':'):]
@@ -249,13 +248,13 @@ type claims struct {
 	ACR   string `json:"appidacr"`
 }
 
-// Entra writes the one audience of a token as a string, and clients that read
-// the claims of their tokens, azurerm among them, take nothing else.
+// Entra ID writes the single audience of a token as a string. Clients that read
+// the claims of their tokens, such as azurerm, accept nothing else.
 func init() { jwt.MarshalSingleStringAsArray = false }
 
 func (s *Service) issuer() string { return s.BaseURL + "/" + s.TenantID + "/" }
 
-// Issue makes a token of an identity for a resource URI.
+// Issue returns a token of an identity for a resource URI.
 func (s *Service) Issue(id *Identity, resource string) (string, error) {
 	now := s.Now()
 	c := claims{
@@ -281,8 +280,8 @@ func (s *Service) unauthorized(code, format string, args ...any) *rp.Error {
 	return e
 }
 
-// Authenticate checks a request's bearer token for an audience and gives its
-// principal. Errors are 401s as ARM gives them.
+// Authenticate validates a request's bearer token for an audience and returns its
+// principal. Errors are ARM's 401s.
 func (s *Service) Authenticate(ctx context.Context, r *http.Request, want Audience) (rp.Principal, error) {
 	h := r.Header.Get("Authorization")
 	if h == "" {
@@ -313,17 +312,17 @@ func (s *Service) Authenticate(ctx context.Context, r *http.Request, want Audien
 	}
 	for _, a := range s.audiencesOf(v.audience) {
 		if a == want {
-			return s.stillThere(ctx, v.principal)
+			return s.mustExist(ctx, v.principal)
 		}
 	}
 	return rp.Principal{}, s.unauthorized("InvalidAuthenticationTokenAudience", "The access token has been obtained for wrong audience or resource '%s'. It should exactly match with one of the allowed audiences '%s/'.", v.audience, s.BaseURL)
 }
 
-// stillThere refuses the token of a principal that has been deleted meanwhile.
-func (s *Service) stillThere(ctx context.Context, p rp.Principal) (rp.Principal, error) {
+// mustExist refuses the token of a principal that has been deleted since.
+func (s *Service) mustExist(ctx context.Context, p rp.Principal) (rp.Principal, error) {
 	resp, err := s.KV.Get(ctx, rp.PrincipalPrefix+strings.ToLower(p.ObjectID))
 	if err != nil {
-		return p, fmt.Errorf("looking for the principal %s: %w", p.ObjectID, err)
+		return p, fmt.Errorf("reading the principal %s: %w", p.ObjectID, err)
 	}
 	if resp.Count == 0 {
 		return p, s.unauthorized("InvalidAuthenticationToken", "The principal '%s' of the access token does not exist any more.", p.ObjectID)
@@ -348,7 +347,7 @@ func (s *Service) verify(raw string) (verified, error) {
 	return verified{principal: rp.Principal{ObjectID: c.OID, AppID: c.AppID, TenantID: c.TID, Type: "ServicePrincipal"}, audience: c.Audience[0], expires: c.ExpiresAt.Time}, nil
 }
 
-// oauthError answers as Microsoft Entra ID does.
+// oauthError writes an error in the form of Microsoft Entra ID.
 func oauthError(w http.ResponseWriter, status, number int, code, format string, args ...any) {
 	trace := rp.NewGUID()
 	body := map[string]any{
@@ -371,7 +370,7 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	_, _ = w.Write(b)
 }
 
-// Handles tells whether a path is one of the identity platform's.
+// Handles reports whether a path belongs to the identity platform.
 func (s *Service) Handles(path string) bool {
 	p := strings.ToLower(path)
 	return strings.HasSuffix(p, "/.well-known/openid-configuration") || strings.HasSuffix(p, "/oauth2/v2.0/token") ||
@@ -379,7 +378,7 @@ func (s *Service) Handles(path string) bool {
 		p == "/common/discovery/instance"
 }
 
-// ServeHTTP answers the identity platform's requests.
+// ServeHTTP serves the identity platform's requests.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := strings.ToLower(r.URL.Path)
 	tenant, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
@@ -411,7 +410,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		writeJSON(w, 200, doc)
 	case strings.HasSuffix(p, "/keys"):
-		e := big3(s.key.E)
+		e := []byte{byte(s.key.E >> 16), byte(s.key.E >> 8), byte(s.key.E)}
 		writeJSON(w, 200, map[string]any{"keys": []any{map[string]any{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": s.kid,
 			"n": base64.RawURLEncoding.EncodeToString(s.key.N.Bytes()), "e": base64.RawURLEncoding.EncodeToString(e)}}})
 	case r.Method != http.MethodPost:
@@ -421,8 +420,6 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func big3(e int) []byte { return []byte{byte(e >> 16), byte(e >> 8), byte(e)} }
-
 func (s *Service) serveToken(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
 	if err := r.ParseForm(); err != nil {
@@ -431,7 +428,7 @@ func (s *Service) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	f := r.PostForm
 	if g := f.Get("grant_type"); g != "client_credentials" {
-		oauthError(w, 400, 70003, "unsupported_grant_type", "The app requested an unsupported grant type '%s'. This local Azure has client_credentials: sign in as a service principal.", g)
+		oauthError(w, 400, 70003, "unsupported_grant_type", "The app requested an unsupported grant type '%s'. This local Azure supports client_credentials only: sign in as a service principal.", g)
 		return
 	}
 	resource := f.Get("resource")
@@ -484,10 +481,10 @@ func checkSecret(id *Identity, secret string) bool {
 	return ok && secret != ""
 }
 
-// checkAssertion checks a client assertion (RFC 7523) against the certificates
-// of an identity.
+// checkAssertion validates a client assertion (RFC 7523) with the certificates of
+// an identity.
 func (s *Service) checkAssertion(id *Identity, assertion string) error {
-	last := errors.New("it has no certificates")
+	last := errors.New("the application has no certificates")
 	for _, c := range id.Certificates {
 		block, _ := pem.Decode([]byte(c))
 		if block == nil {
@@ -499,7 +496,7 @@ func (s *Service) checkAssertion(id *Identity, assertion string) error {
 			continue
 		}
 		if now := s.Now(); now.After(cert.NotAfter) {
-			last = errors.New("its certificate has expired")
+			last = errors.New("the certificate has expired")
 			continue
 		}
 		var rc jwt.RegisteredClaims
@@ -509,9 +506,9 @@ func (s *Service) checkAssertion(id *Identity, assertion string) error {
 		case err != nil:
 			last = err
 		case !strings.EqualFold(rc.Subject, id.AppID) || !strings.EqualFold(rc.Issuer, id.AppID):
-			last = errors.New("it speaks for another application")
+			last = errors.New("the assertion is for another application")
 		case len(rc.Audience) == 0 || !strings.HasPrefix(strings.ToLower(rc.Audience[0]), strings.ToLower(s.BaseURL)+"/"):
-			last = errors.New("it is for another token endpoint")
+			last = errors.New("the assertion is for another token endpoint")
 		default:
 			return nil
 		}

@@ -57,7 +57,7 @@ func TestDisableInOneCall(t *testing.T) {
 }
 
 // Aborting puts everything back, and so does giving up.
-func TestDisableIsUndone(t *testing.T) {
+func TestAbortedDisableIsUndone(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newCluster(a, "Auto")
@@ -129,7 +129,7 @@ func TestFreezeAndResume(t *testing.T) {
 // Whenever disabling is aborted, the mode, the NodePools and the fixed pools are
 // what they were: one that was made is gone, one that was scaled has its nodes,
 // and pods that had moved there are moved back first.
-func TestDisableIsUndoneAtEachStage(t *testing.T) {
+func TestAbortedDisableIsUndoneAtEachStage(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
 	block := blocks(m)
@@ -205,7 +205,7 @@ func TestDisableIsUndoneAtEachStage(t *testing.T) {
 }
 
 // A fixed pool that does not come up ends the attempt.
-func TestDisableWithAPoolThatDoesNotBoot(t *testing.T) {
+func TestDisableFailsIfItsPoolDoesNotBoot(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
 	newCluster(a, "Auto")

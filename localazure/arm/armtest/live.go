@@ -1,0 +1,261 @@
+package armtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/nap-aks/nap/localazure/arm/containerservice"
+)
+
+// Live is a cluster's own API as a test wants it to look.
+type Live struct {
+	mu    sync.Mutex
+	Nodes []string
+	Pools map[string]string
+	// Expander is what the autoscaler's priority expander is told.
+	Expander string
+	// Objects are whole NodePools; those whose CPU limit is not 0 count among
+	// Pools.
+	Objects []map[string]any
+	// made are the objects made through Create, by who made them.
+	made map[string][]map[string]any
+	// waits are the pods without a node, held those that must not be moved.
+	held     []string
+	claims   []string
+	waits    []string
+	cordoned map[string]string
+	// never are the budgets that never allow anything.
+	never []string
+	// refuse and notReady have Create and NotReady complain.
+	refuse, notReady string
+}
+
+// SetWaits changes the pods that have no node.
+func (l *Live) SetWaits(pods ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits = pods
+}
+
+// Refuse has Create fail with a reason, and NodePools be not ready for one.
+func (l *Live) Refuse(create, ready string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refuse, l.notReady = create, ready
+}
+
+// State says what was made and which nodes are cordoned, in words.
+func (l *Live) State() (made, cordoned []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, os := range l.made {
+		for _, o := range os {
+			name, _, _ := unstructured.NestedString(o, "metadata", "name")
+			made = append(made, fmt.Sprint(o["kind"], " ", name))
+		}
+	}
+	for n := range l.cordoned {
+		cordoned = append(cordoned, n)
+	}
+	slices.Sort(made)
+	slices.Sort(cordoned)
+	return made, cordoned
+}
+
+// Create implements containerservice.Live.
+func (l *Live) Create(_ context.Context, object map[string]any, by string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refuse != "" {
+		return fmt.Errorf("%s: %w", l.refuse, containerservice.ErrRefused)
+	}
+	if l.made == nil {
+		l.made = map[string][]map[string]any{}
+	}
+	name, _, _ := unstructured.NestedString(object, "metadata", "name")
+	for _, o := range l.made[by] {
+		if n, _, _ := unstructured.NestedString(o, "metadata", "name"); n == name && o["kind"] == object["kind"] {
+			return nil
+		}
+	}
+	l.made[by] = append(l.made[by], object)
+	return nil
+}
+
+// Unmake implements containerservice.Live.
+func (l *Live) Unmake(_ context.Context, by string) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.made, by)
+	return nil, nil
+}
+
+// NotReady implements containerservice.Live.
+func (l *Live) NotReady(_ context.Context, names []string) (map[string]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]string{}
+	for _, n := range names {
+		if l.notReady != "" {
+			out[n] = l.notReady
+		}
+	}
+	return out, nil
+}
+
+// Cordon implements containerservice.Live.
+func (l *Live) Cordon(_ context.Context, nodes []string, by string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cordoned == nil {
+		l.cordoned = map[string]string{}
+	}
+	for _, n := range nodes {
+		l.cordoned[n] = by
+	}
+	return nil
+}
+
+// Uncordon implements containerservice.Live.
+func (l *Live) Uncordon(_ context.Context, by string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n, who := range l.cordoned {
+		if who == by {
+			delete(l.cordoned, n)
+		}
+	}
+	return nil
+}
+
+// Waiting implements containerservice.Live.
+func (l *Live) Waiting(context.Context, time.Time) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.waits...), nil
+}
+
+// SetClaims changes the NodeClaims.
+func (l *Live) SetClaims(names ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.claims = names
+}
+
+// NodeClaims implements containerservice.Live.
+func (l *Live) NodeClaims(context.Context) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.claims...), nil
+}
+
+// Priorities implements containerservice.Live.
+func (l *Live) Priorities(context.Context) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Expander, nil
+}
+
+// SetHeld changes what is said of pods that must not be moved.
+func (l *Live) SetHeld(pods ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = pods
+}
+
+// SetNever changes which PodDisruptionBudgets never allow an eviction.
+func (l *Live) SetNever(budgets ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.never = budgets
+}
+
+// NeverBudgets implements containerservice.Live.
+func (l *Live) NeverBudgets(context.Context) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.never...), nil
+}
+
+// Held implements containerservice.Live.
+func (l *Live) Held(context.Context, []string) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.held...), nil
+}
+
+// Release implements containerservice.Live.
+func (l *Live) Release(_ context.Context, node string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.cordoned, node)
+	l.Nodes = slices.DeleteFunc(l.Nodes, func(n string) bool { return n == node })
+	return nil
+}
+
+// SetObjects changes the NodePools.
+func (l *Live) SetObjects(pools ...map[string]any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Objects = pools
+}
+
+// Object is a NodePool as JSON.
+func (l *Live) Object(i int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, err := json.Marshal(l.Objects[i])
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// EditNodePools implements containerservice.Live.
+func (l *Live) EditNodePools(_ context.Context, f func(map[string]any) (bool, error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, o := range l.Objects {
+		if _, err := f(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Set changes what is there.
+func (l *Live) Set(nodes []string, pools map[string]string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Nodes, l.Pools = nodes, pools
+}
+
+// ProvisionedNodes implements containerservice.Live.
+func (l *Live) ProvisionedNodes(context.Context) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.Nodes...), nil
+}
+
+// OpenNodePools implements containerservice.Live.
+func (l *Live) OpenNodePools(context.Context) (map[string]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]string{}
+	for k, v := range l.Pools {
+		out[k] = v
+	}
+	for _, o := range l.Objects {
+		name, _, _ := unstructured.NestedString(o, "metadata", "name")
+		if v, ok, _ := unstructured.NestedFieldCopy(o, "spec", "limits", "cpu"); !ok || fmt.Sprint(v) != "0" {
+			out[name] = fmt.Sprint(v)
+		}
+	}
+	return out, nil
+}
