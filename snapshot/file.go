@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -53,7 +54,7 @@ type file struct {
 	StatefulSets []*appsv1.StatefulSet           `json:"statefulSets,omitempty"`
 	RCs          []*corev1.ReplicationController `json:"replicationControllers,omitempty"`
 	Marked       []string                        `json:"marked,omitempty"`
-	Promised     map[string]string               `json:"promised,omitempty"`
+	Assumed      map[string]string               `json:"promised,omitempty"`
 	Quotas       []Quota                         `json:"quotas,omitempty"`
 	Types        [][]fileInstanceType            `json:"instanceTypes,omitempty"`
 	TypesOf      map[string]int                  `json:"instanceTypesOf,omitempty"`
@@ -114,10 +115,10 @@ func Write(w io.Writer, o *Objects) error {
 		Pods: slim(o.Pods), VirtualPods: slim(o.VirtualPods), Nodes: slim(o.Nodes), NodePools: slim(o.NodePools), NodeClaims: slim(o.NodeClaims),
 		DaemonSets: slim(o.DaemonSets), Namespaces: slim(o.Namespaces), PDBs: slim(o.PDBs), PVCs: slim(o.PVCs), PVs: slim(o.PVs),
 		Classes: slim(o.Classes), CSINodes: slim(o.CSINodes), Services: slim(o.Services), ReplicaSets: slim(o.ReplicaSets),
-		StatefulSets: slim(o.StatefulSets), RCs: slim(o.RCs), Marked: o.Marked, Promised: o.Promised, Quotas: o.Quotas, TypesOf: map[string]int{},
+		StatefulSets: slim(o.StatefulSets), RCs: slim(o.RCs), Marked: o.Marked, Assumed: o.Assumed, Quotas: o.Quotas, TypesOf: map[string]int{},
 	}
 	var lists [][]*cloudprovider.InstanceType
-	for _, pool := range sortedKeys(o.InstanceTypes) {
+	for _, pool := range slices.Sorted(maps.Keys(o.InstanceTypes)) {
 		list := o.InstanceTypes[pool]
 		at := slices.IndexFunc(lists, func(have []*cloudprovider.InstanceType) bool { return slices.Equal(have, list) })
 		if at < 0 {
@@ -161,7 +162,7 @@ func Read(r io.Reader) (*Objects, error) {
 	o := &Objects{
 		Now: f.Time, Settings: f.Settings, Pods: f.Pods, VirtualPods: f.VirtualPods, Nodes: f.Nodes, NodePools: f.NodePools, NodeClaims: f.NodeClaims,
 		DaemonSets: f.DaemonSets, Namespaces: f.Namespaces, PDBs: f.PDBs, PVCs: f.PVCs, PVs: f.PVs, Classes: f.Classes, CSINodes: f.CSINodes,
-		Services: f.Services, ReplicaSets: f.ReplicaSets, StatefulSets: f.StatefulSets, RCs: f.RCs, Marked: f.Marked, Promised: f.Promised, Quotas: f.Quotas,
+		Services: f.Services, ReplicaSets: f.ReplicaSets, StatefulSets: f.StatefulSets, RCs: f.RCs, Marked: f.Marked, Assumed: f.Assumed, Quotas: f.Quotas,
 		InstanceTypes: map[string][]*cloudprovider.InstanceType{},
 	}
 	lists := make([][]*cloudprovider.InstanceType, len(f.Types))
@@ -213,15 +214,6 @@ func fromFile(list []fileInstanceType) []*cloudprovider.InstanceType {
 func sorted(reqs scheduling.Requirements) []karpv1.NodeSelectorRequirementWithMinValues {
 	out := reqs.NodeSelectorRequirements()
 	slices.SortStableFunc(out, func(a, b karpv1.NodeSelectorRequirementWithMinValues) int { return compare(a.Key, b.Key) })
-	return out
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
 	return out
 }
 

@@ -144,12 +144,12 @@ func (c *Cache) addNodes(ctx context.Context, in *Input, leaving map[string]*pod
 		c.counted = nil
 	}
 	in.Nodes = c.refs
-	promised := c.promisedTo()
+	assumed := c.assumedByMachine()
 	in.Snapshot.Nodes = make([]engine.Node, len(c.sorted))
 	in.stamps = make([]int, len(c.sorted))
 	for i, m := range c.sorted {
 		if m.old || c.nodesOld || m.going {
-			c.translateNode(ctx, m, promised[m], leaving)
+			c.translateNode(ctx, m, assumed[m], leaving)
 			m.old = false
 			m.stamp++
 			c.counted = nil
@@ -180,12 +180,12 @@ func (c *Cache) addNodes(ctx context.Context, in *Input, leaving map[string]*pod
 	}
 }
 
-// promisedTo resolves the promises to machines; each list is sorted.
-func (c *Cache) promisedTo() map[*machine][]*podRecord {
+// assumedByMachine returns the assumed pods of each machine, sorted by key.
+func (c *Cache) assumedByMachine() map[*machine][]*podRecord {
 	out := map[*machine][]*podRecord{}
-	for _, k := range slices.Sorted(maps.Keys(c.promised)) {
+	for _, k := range slices.Sorted(maps.Keys(c.assumed.pods)) {
 		r, ok := c.pending[k]
-		m := c.find(c.promised[k])
+		m := c.find(c.assumed.pods[k].on)
 		if ok && m != nil && r.toPlace {
 			out[m] = append(out[m], r)
 		}
@@ -193,7 +193,7 @@ func (c *Cache) promisedTo() map[*machine][]*podRecord {
 	return out
 }
 
-func (c *Cache) translateNode(ctx context.Context, m *machine, promised []*podRecord, leaving map[string]*podRecord) {
+func (c *Cache) translateNode(ctx context.Context, m *machine, assumed []*podRecord, leaving map[string]*podRecord) {
 	s := m.state()
 	labels := s.Labels()
 	n := engine.Node{Name: m.name(), NodePool: labels[karpv1.NodePoolLabelKey], InstanceType: labels[corev1.LabelInstanceTypeStable], Initialized: s.Initialized()}
@@ -223,7 +223,7 @@ func (c *Cache) translateNode(ctx context.Context, m *machine, promised []*podRe
 		c.undecided(m, &n)
 	}
 	n.VolumeLimits = c.volumeLimits(ctx, m, it)
-	c.podsOn(m, &n, promised, leaving)
+	c.podsOn(m, &n, assumed, leaving)
 	m.out = n
 }
 
@@ -350,7 +350,7 @@ func (c *Cache) volumeLimits(ctx context.Context, m *machine, it *cloudprovider.
 
 // podsOn lists the pods that count on the node, and the DaemonSets that have
 // none there yet.
-func (c *Cache) podsOn(m *machine, n *engine.Node, promised []*podRecord, leaving map[string]*podRecord) {
+func (c *Cache) podsOn(m *machine, n *engine.Node, assumed []*podRecord, leaving map[string]*podRecord) {
 	var here []*podRecord
 	present := map[types.UID]bool{}
 	var going []engine.PodGroup
@@ -373,7 +373,7 @@ func (c *Cache) podsOn(m *machine, n *engine.Node, promised []*podRecord, leavin
 			}
 		}
 	}
-	n.Pods = append(c.groups(append(here, promised...)), going...)
+	n.Pods = append(c.groups(append(here, assumed...)), going...)
 	n.MissingDaemons = nil
 	for _, d := range c.daemonSets {
 		if !present[d.uid] {

@@ -43,9 +43,9 @@ type Objects struct {
 	// provider ID: their pods are to be placed and their room does not count.
 	Marked []string
 
-	// Promised are pending pods that an earlier decision has given a place: node
-	// or NodeClaim name by pod key. They count there and are not placed again.
-	Promised map[string]string
+	// Assumed are the pending pods that an earlier plan has placed: node or NodeClaim
+	// name by pod key. They count there and are not placed again.
+	Assumed map[string]string
 
 	// InstanceTypes are the instance types of each NodePool by its name, with
 	// overlays already applied.

@@ -132,7 +132,7 @@ func diff(t *testing.T, what, a, b string) {
 func TestFileRoundTripKeepsEveryDecision(t *testing.T) {
 	for seed := range uint64(60) {
 		o := clustergen.Generate(seed, clustergen.Options{})
-		o.Promised = map[string]string{}
+		o.Assumed = map[string]string{}
 		o.Quotas = quotas(int64(seed))
 		var b bytes.Buffer
 		if err := snapshot.Write(&b, o); err != nil {
@@ -670,7 +670,7 @@ func TestNodesInEachStageOfLife(t *testing.T) {
 		}),
 		pod("moves", bound("leaving")), pod("waits"), pod("promised"),
 	}
-	o.Promised = map[string]string{"default/promised": "c-undecided"}
+	o.Assumed = map[string]string{"default/promised": "c-undecided"}
 	in := build(t, o)
 	s := in.Snapshot
 
@@ -762,7 +762,7 @@ func TestWhatIsCreatedAndDeletedAtOnceLeavesNoTrace(t *testing.T) {
 		"the claim outlives the node":          func() { up(claim, node); down(node); plan(); down(claim) },
 		"a pod of a node never seen":           func() { up(bound); plan(); down(bound) },
 		"a deletion of what was never created": func() { down(claim, node, bound) },
-		"a promise to a claim that goes":       func() { up(claim); c.Promise("default/waiting", "short"); plan(); down(claim) },
+		"a promise to a claim that goes":       func() { up(claim); c.Assume("default/waiting", "short"); plan(); down(claim) },
 	} {
 		f()
 		if after := plan(); after != before {
