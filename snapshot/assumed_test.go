@@ -72,8 +72,8 @@ func TestAnExpiredPodIsRememberedUntilItHasAPlace(t *testing.T) {
 		}
 	}
 	expectPlaces(t, a, map[string]string{})
-	a.assume("p", "y", false)                                    // placed
-	a.forget("q")                                                // bound or gone
+	a.assume("p", "y", false)                                     // placed
+	a.forget("q")                                                 // bound or gone
 	a.keepExpired(func(key string) bool { return key != "none" }) // all are still to be placed
 	if !maps.Equal(a.expired, map[string]bool{"r": true}) {
 		t.Errorf("expired are %v, want r", a.expired)
