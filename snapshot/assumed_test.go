@@ -58,7 +58,7 @@ func TestAssumeReplacesThePlaceAndReportsBoth(t *testing.T) {
 	}
 }
 
-func TestAnExpiredPodIsRememberedUntilItHasAPlace(t *testing.T) {
+func TestExpiredPodIsRememberedUntilPlacedAgain(t *testing.T) {
 	a, _ := newAssumed()
 	if a.expire("never assumed") {
 		t.Error("a pod that was not assumed expired")
@@ -84,7 +84,7 @@ func TestAnExpiredPodIsRememberedUntilItHasAPlace(t *testing.T) {
 	}
 }
 
-func TestSuspensionIsUndoneForPodsThatAreStillWaiting(t *testing.T) {
+func TestResumeRestoresPodsThatAreStillPending(t *testing.T) {
 	a, changes := newAssumed()
 	start := time.Unix(100, 0)
 	a.assume("waits", "x", false)
@@ -121,7 +121,7 @@ func TestSuspensionIsUndoneForPodsThatAreStillWaiting(t *testing.T) {
 	expectPlaces(t, a, map[string]string{"fixed": "y", "waits": "z"})
 }
 
-func TestAPodIsOverdueOnceTheSchedulerLeavesItOnAReadyNode(t *testing.T) {
+func TestPodIsOverdueAfterTimeoutOnReadyNode(t *testing.T) {
 	const timeout, longest = 5 * time.Second, time.Minute
 	a, _ := newAssumed()
 	start := time.Unix(100, 0)

@@ -19,16 +19,16 @@ import (
 	"github.com/nap-aks/nap/internal/kubemem"
 )
 
-// ErrUnknownKind is wrapped by Upsert and Delete for an object of a kind that
-// no decision depends on.
+// ErrUnknownKind is wrapped by the errors of Upsert and Delete for an object of a
+// kind that no decision depends on.
 var ErrUnknownKind = errors.New("no decision depends on objects of this kind")
 
-// Cache follows a cluster and keeps it in the engine's terms. Give it every
-// object of the kinds that Objects lists, as they appear, change and go; ask it
-// for the engine's input when a decision is due. It is safe for concurrent use.
+// Cache keeps a cluster in the terms of the engine. Call Upsert and Delete for every
+// change of an object of the kinds that Objects lists, and Snapshot for the input of
+// the engine. A Cache is safe for concurrent use.
 //
-// Objects given to it must not be changed afterwards (informers' objects are
-// not).
+// Objects given to it must not be changed afterwards, which is also the rule for
+// objects of informers.
 type Cache struct {
 	mu       sync.Mutex
 	client   *kubemem.Client
@@ -37,8 +37,8 @@ type Cache struct {
 
 	pods     map[string]*podRecord
 	onNode   map[string]map[string]*podRecord // by node name
-	pending  map[string]*podRecord            // without a node
-	fresh    map[string]*podRecord            // without a shape
+	pending  map[string]*podRecord            // not bound
+	unshaped map[string]*podRecord            // without a shape
 	machines map[string]*machine              // by key, see machineKey
 	byNode   map[string]*machine              // by node name
 	byClaim  map[string]*machine              // by claim name
@@ -50,42 +50,42 @@ type Cache struct {
 	types    map[string][]*cloudprovider.InstanceType
 	quotas   []Quota
 
-	catalogues catalogues
-	daemonSets []daemon
-	daemonsOld bool // daemonSets has to be made again
-	nodesOld   bool // every node has to be translated again
-	shapesOld  bool // every pod has to be looked up again
-	keysSeen   int  // shapes.keysVersion that the nodes were translated with
-	classesMax int  // number of classes at which the unused ones are looked for
-	epoch      int  // moves when classes are numbered anew
-	poolsAt    int  // moves when pools, catalogues or daemons change
+	catalogues   catalogues
+	daemonSets   []daemon
+	daemonsStale bool // daemonSets has to be built again
+	nodesStale   bool // all nodes have to be translated again
+	shapesStale  bool // the shapes of all pods have to be looked up again
+	keysSeen     int  // shapes.keysVersion that the nodes were translated with
+	classesMax   int  // number of classes from which on unused ones are searched for
+	epoch        int  // incremented when classes get new numbers
+	poolsAt      int  // incremented when pools, catalogues or daemons change
 
-	sorted   []*machine // machines by name; nil when they have to be sorted again
-	refs     map[string]NodeRef
-	counted  map[string]engine.Resources // usage by pool; nil when it has to be summed again
-	poolsOld bool
-	poolsOut []engine.NodePool
-	catsOut  []engine.Catalogue
-	daemonID []engine.ClassID
+	sorted        []*machine // machines by name; nil if they have to be sorted again
+	refs          map[string]NodeRef
+	usage         map[string]engine.Resources // by pool; nil if it has to be summed again
+	poolsStale    bool
+	poolsOut      []engine.NodePool
+	cataloguesOut []engine.Catalogue
+	daemonClasses []engine.ClassID
 
 	warm warm
 }
 
-// NewCache returns an empty mirror.
+// NewCache returns an empty cache.
 func NewCache(s Settings) *Cache {
 	c := &Cache{
 		client: kubemem.New(), settings: s,
-		pods: map[string]*podRecord{}, onNode: map[string]map[string]*podRecord{}, pending: map[string]*podRecord{}, fresh: map[string]*podRecord{},
+		pods: map[string]*podRecord{}, onNode: map[string]map[string]*podRecord{}, pending: map[string]*podRecord{}, unshaped: map[string]*podRecord{},
 		machines: map[string]*machine{}, byNode: map[string]*machine{}, byClaim: map[string]*machine{},
 		pools: map[string]*karpv1.NodePool{}, daemons: map[types.NamespacedName]*appsv1.DaemonSet{},
 		marked: map[string]bool{}, types: map[string][]*cloudprovider.InstanceType{},
 	}
 	c.shapes = newShapes(c.client)
-	c.assumed = newAssumedPods(c.touchName)
+	c.assumed = newAssumedPods(c.invalidatePlace)
 	return c
 }
 
-// Upsert tells that an object is there or has changed.
+// Upsert adds an object or replaces its previous version.
 func (c *Cache) Upsert(obj client.Object) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,17 +102,17 @@ func (c *Cache) Upsert(obj client.Object) error {
 		c.upsertClaim(o)
 	case *karpv1.NodePool:
 		c.pools[o.Name] = o
-		c.nodesOld, c.poolsOld = true, true
+		c.nodesStale, c.poolsStale = true, true
 	case *appsv1.DaemonSet:
 		c.daemons[client.ObjectKeyFromObject(o)] = o
-		c.daemonsOld = true
+		c.daemonsStale = true
 	default:
-		c.touched(obj)
+		c.invalidate(obj)
 	}
 	return nil
 }
 
-// Delete tells that an object is gone.
+// Delete removes an object.
 func (c *Cache) Delete(obj client.Object) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,44 +130,44 @@ func (c *Cache) Delete(obj client.Object) error {
 	case *karpv1.NodePool:
 		delete(c.pools, o.Name)
 		delete(c.types, o.Name)
-		c.nodesOld, c.poolsOld = true, true
+		c.nodesStale, c.poolsStale = true, true
 	case *appsv1.DaemonSet:
 		delete(c.daemons, client.ObjectKeyFromObject(o))
-		c.daemonsOld = true
+		c.daemonsStale = true
 	default:
-		c.touched(obj)
+		c.invalidate(obj)
 	}
 	return nil
 }
 
 func (c *Cache) known(obj client.Object) bool { return (&Objects{}).Add(obj) }
 
-// touched marks what depends on an object that has no translation of its own.
-func (c *Cache) touched(obj client.Object) {
+// invalidate marks as stale what depends on an object that has no translation of its
+// own.
+func (c *Cache) invalidate(obj client.Object) {
 	switch o := obj.(type) {
 	case *corev1.Namespace, *corev1.PersistentVolumeClaim, *corev1.PersistentVolume, *storagev1.StorageClass:
-		c.shapesOld = true
+		c.shapesStale = true
 	case *storagev1.CSINode:
 		if m, ok := c.byNode[o.Name]; ok {
-			m.old = true
+			m.stale = true
 		}
 	case *policyv1.PodDisruptionBudget:
 	default: // owners and services, for default spread constraints
 		if len(c.settings.DefaultSpread) > 0 {
-			c.shapesOld = true
+			c.shapesStale = true
 		}
 	}
 }
 
-// SetInstanceTypes tells which instance types a NodePool has now. The list and
-// its elements must not be changed afterwards; the same elements again cost
-// nothing.
+// SetInstanceTypes replaces the instance types of a NodePool. The list and its
+// elements must not be changed afterwards. Setting the same elements again is cheap.
 func (c *Cache) SetInstanceTypes(pool string, list []*cloudprovider.InstanceType) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !slices.Equal(c.types[pool], list) {
 		c.types[pool] = list
-		c.nodesOld, c.poolsOld = true, true
+		c.nodesStale, c.poolsStale = true, true
 	}
 }
 
@@ -189,29 +189,32 @@ func (c *Cache) SetMarked(providerIDs []string) {
 	}
 	for id := range c.marked {
 		if !now[id] {
-			c.touchProvider(id)
+			c.invalidateProvider(id)
 		}
 	}
 	for id := range now {
 		if !c.marked[id] {
-			c.touchProvider(id)
+			c.invalidateProvider(id)
 		}
 	}
 	c.marked = now
 }
 
-func (c *Cache) touchProvider(id string) {
+// invalidateProvider marks the machine of a provider ID as stale.
+func (c *Cache) invalidateProvider(id string) {
 	if m, ok := c.machines[id]; ok {
-		m.old = true
+		m.stale = true
 	}
 }
 
-func (c *Cache) touchName(name string) {
+// invalidatePlace marks the machine of a node or NodeClaim as stale.
+func (c *Cache) invalidatePlace(name string) {
 	if m := c.find(name); m != nil {
-		m.old = true
+		m.stale = true
 	}
 }
 
+// find returns the machine of a node or NodeClaim, nil if there is none.
 func (c *Cache) find(name string) *machine {
 	if m, ok := c.byNode[name]; ok {
 		return m
@@ -219,8 +222,8 @@ func (c *Cache) find(name string) *machine {
 	return c.byClaim[name]
 }
 
-func (c *Cache) touchNode(name string) {
+func (c *Cache) invalidateNode(name string) {
 	if m, ok := c.byNode[name]; ok {
-		m.old = true
+		m.stale = true
 	}
 }

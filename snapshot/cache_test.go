@@ -16,10 +16,10 @@ import (
 	"github.com/nap-aks/nap/test/clustergen"
 )
 
-// TestEventsInAnyOrderGiveTheSameInput feeds the objects of a cluster in random
-// order, with detours (objects that come, change and go), and compares with the
-// same cluster built at once.
-func TestEventsInAnyOrderGiveTheSameInput(t *testing.T) {
+// TestEventOrderDoesNotChangeTheSnapshot adds the objects of a cluster in random order,
+// mixed with pods that are created and deleted, and compares the snapshot with that of
+// the same cluster built at once.
+func TestEventOrderDoesNotChangeTheSnapshot(t *testing.T) {
 	for seed := range uint64(60) {
 		o := clustergen.Generate(seed, clustergen.Options{})
 		want := canonical(t, build(t, o).Snapshot)
@@ -33,10 +33,10 @@ func TestEventsInAnyOrderGiveTheSameInput(t *testing.T) {
 		events = append(events, func() error { c.SetMarked(o.Marked); return nil })
 		other := clustergen.Generate(seed+1000, clustergen.Options{})
 		r.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
-		detours := other.Pods
+		extra := other.Pods
 		for i, e := range events {
-			if i < len(detours) { // a pod of another life under a name that may come up again
-				if err := c.Upsert(detours[i]); err != nil {
+			if i < len(extra) { // a pod of another cluster, whose name this one may use too
+				if err := c.Upsert(extra[i]); err != nil {
 					t.Fatal(err)
 				}
 				if i%5 == 0 {
@@ -44,7 +44,7 @@ func TestEventsInAnyOrderGiveTheSameInput(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if err := c.Delete(detours[i]); err != nil {
+				if err := c.Delete(extra[i]); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -52,7 +52,7 @@ func TestEventsInAnyOrderGiveTheSameInput(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// The detours may have removed pods of the same name.
+		// The deletions may have removed pods of the same name.
 		for _, p := range o.Pods {
 			if err := c.Upsert(p); err != nil {
 				t.Fatal(err)
@@ -63,7 +63,7 @@ func TestEventsInAnyOrderGiveTheSameInput(t *testing.T) {
 			t.Fatal(err)
 		}
 		diff(t, fmt.Sprintf("seed %d", seed), want, canonical(t, in.Snapshot))
-		// And again without a change.
+		// Once more, without a change.
 		in, err = c.Snapshot(o.Now)
 		if err != nil {
 			t.Fatal(err)
@@ -72,9 +72,9 @@ func TestEventsInAnyOrderGiveTheSameInput(t *testing.T) {
 	}
 }
 
-// karpenter#3176: objects that come and go within a moment, in any order, must
-// not hold anything up or leave anything behind.
-func TestWhatIsCreatedAndDeletedAtOnceLeavesNoTrace(t *testing.T) {
+// Objects that are created and deleted within a moment, in any order, must not block
+// anything or leave anything behind; see kubernetes-sigs/karpenter#3176.
+func TestShortLivedObjectsDoNotChangeThePlan(t *testing.T) {
 	o := base()
 	o.Pods = append(o.Pods, pod("waiting"))
 	c, err := snapshot.Load(o)
@@ -123,16 +123,16 @@ func TestWhatIsCreatedAndDeletedAtOnceLeavesNoTrace(t *testing.T) {
 		"the claim outlives the node":          func() { up(claim, node); down(node); plan(); down(claim) },
 		"a pod of a node never seen":           func() { up(bound); plan(); down(bound) },
 		"a deletion of what was never created": func() { down(claim, node, bound) },
-		"a promise to a claim that goes":       func() { up(claim); c.Assume("default/waiting", "short"); plan(); down(claim) },
+		"a pod assumed on a deleted claim":     func() { up(claim); c.Assume("default/waiting", "short"); plan(); down(claim) },
 	} {
 		f()
 		if after := plan(); after != before {
-			t.Errorf("%s: the plan is another one afterwards:\n%s", name, after)
+			t.Errorf("%s: the plan has changed:\n%s", name, after)
 		}
 	}
 }
 
-func TestAnUnchangedCacheGivesSnapshotsCheaply(t *testing.T) {
+func TestUnchangedNodesAreNotTranslatedAgain(t *testing.T) {
 	o := clustergen.Generate(7, clustergen.Options{Nodes: 5})
 	c, err := snapshot.Load(o)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/nap-aks/nap/test/clustergen"
 )
 
-func TestFileRoundTripKeepsEveryDecision(t *testing.T) {
+func TestFileRoundTripKeepsTheSnapshot(t *testing.T) {
 	for seed := range uint64(60) {
 		o := clustergen.Generate(seed, clustergen.Options{})
 		o.Assumed = map[string]string{}
@@ -28,12 +28,12 @@ func TestFileRoundTripKeepsEveryDecision(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(b.Bytes(), again.Bytes()) {
-			t.Fatalf("seed %d: writing what was read gives another file", seed)
+			t.Fatalf("seed %d: the file that was read and written again differs", seed)
 		}
 	}
 }
 
-func TestReadRefusesWhatItDoesNotKnow(t *testing.T) {
+func TestReadRefusesInvalidFiles(t *testing.T) {
 	for name, text := range map[string]string{
 		"not JSON": "hello", "another kind": `{"kind":"List","version":1}`, "a later version": `{"kind":"nap-snapshot","version":99}`,
 		"a list that is not there": `{"kind":"nap-snapshot","version":1,"instanceTypesOf":{"p":3}}`,

@@ -20,24 +20,24 @@ import (
 	"github.com/nap-aks/nap/test/clustergen"
 )
 
-// canonical rewrites a snapshot so that two that mean the same are equal:
-// classes in the order of their content, unused ones dropped.
+// canonical returns a text that is the same for equivalent snapshots: classes are
+// written in full instead of by number, and unused ones are dropped.
 func canonical(t *testing.T, s *engine.Snapshot) string {
 	t.Helper()
-	// Labels that only selectors of classes long gone have looked at do not matter.
-	looked := map[string]bool{}
-	look := func(sel *engine.Selector) {
+	// Labels that only selectors of unused classes refer to do not matter.
+	selected := map[string]bool{}
+	addKeys := func(sel *engine.Selector) {
 		for _, r := range sel.Requirements {
-			looked[r.Key] = true
+			selected[r.Key] = true
 		}
 	}
 	each := func(id engine.ClassID) {
 		c := s.Classes[id]
 		for _, x := range c.Spread {
-			look(x.Selector)
+			addKeys(x.Selector)
 		}
 		for _, x := range append(slices.Clone(c.PodAffinity), c.PodAntiAffinity...) {
-			look(x.Selector)
+			addKeys(x.Selector)
 		}
 	}
 	for _, g := range s.Pending {
@@ -53,7 +53,7 @@ func canonical(t *testing.T, s *engine.Snapshot) string {
 		c.Name = ""
 		labels := map[string]string{}
 		for k, v := range c.Labels {
-			if looked[k] {
+			if selected[k] {
 				labels[k] = v
 			}
 		}
@@ -214,7 +214,7 @@ func podsOf(n engine.Node) []string {
 	return out
 }
 
-// quotas are those of two families, of which some is used.
+// quotas returns the quotas of two families, partly used.
 func quotas(used int64) []snapshot.Quota {
 	return []snapshot.Quota{
 		{Name: "small", Title: "small sizes", Used: used, Limit: 48, CapacityTypes: []string{karpv1.CapacityTypeOnDemand}, Charges: map[string]int64{"m1-2-amd64": 1, "m2-4-amd64": 2, "m4-4-amd64": 4}},

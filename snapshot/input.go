@@ -18,30 +18,30 @@ import (
 	"github.com/nap-aks/nap/engine"
 )
 
-// Input is the engine's input and what is needed to act on its answer.
+// Input is the input of the engine with what is needed to execute its plan.
 type Input struct {
 	Snapshot *engine.Snapshot
-	// Options as Karpenter's settings ask; the caller adds budget and trace.
+	// Options are set from Karpenter's settings; the caller adds budget and trace.
 	Options engine.Options
-	// Pods are the pending pods by the key the plan names them with.
+	// Pods are the pending pods by the key that the plan uses.
 	Pods map[string]*corev1.Pod
-	// Invalid are pods that nothing can be planned for, and why: they are in no
-	// verdict of the plan.
+	// Invalid are the pods that cannot be planned for, with the reason. The plan has no
+	// verdict on them.
 	Invalid map[string]error
-	// Nodes are the nodes and claims by the name the plan uses. Read-only.
+	// Nodes are the nodes and NodeClaims by the name that the plan uses. Read-only.
 	Nodes map[string]NodeRef
 
-	stamps         []int // what state of each node is in Snapshot.Nodes
+	stamps         []int // version of each node of Snapshot.Nodes
 	epoch, poolsAt int
 }
 
-// NodeRef is what stands behind an engine node. One of the two can be nil.
+// NodeRef holds the objects of an engine node. One of the two can be nil.
 type NodeRef struct {
 	Node  *corev1.Node
 	Claim *karpv1.NodeClaim
 }
 
-// Build translates a cluster once, from lists.
+// Build translates a cluster, given as lists, once.
 func Build(o *Objects) (*Input, error) {
 	c, err := Load(o)
 	if err != nil {
@@ -50,7 +50,7 @@ func Build(o *Objects) (*Input, error) {
 	return c.Snapshot(o.Now)
 }
 
-// Load makes a Cache of a cluster given as lists.
+// Load returns a Cache of a cluster given as lists.
 func Load(o *Objects) (*Cache, error) {
 	c := NewCache(o.Settings)
 	var err error
@@ -93,8 +93,8 @@ func (c *Cache) Objects(now time.Time) *Objects {
 	return o
 }
 
-// Snapshot returns the engine's input for now. Parts of it are shared with later
-// snapshots: treat it as read-only.
+// Snapshot returns the input of the engine for the time now. Parts of it are shared
+// with later snapshots: treat it as read-only.
 func (c *Cache) Snapshot(now time.Time) (*Input, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,31 +107,31 @@ func (c *Cache) Snapshot(now time.Time) (*Input, error) {
 		Options:  c.settings.options(),
 		Pods:     map[string]*corev1.Pod{}, Invalid: map[string]error{}, Nodes: map[string]NodeRef{},
 	}
-	leaving, err := c.leaving(ctx, now)
+	moving, err := c.reschedulable(ctx, now)
 	if err != nil {
 		return nil, err
 	}
-	// Pending pods first: their shapes can bring new label keys.
-	waiting := c.waiting(ctx, leaving, in)
+	// Pending pods come first: their shapes can add label keys.
+	toPlace := c.podsToPlace(ctx, moving, in)
 	c.assumed.keepExpired(func(key string) bool { return in.Pods[key] != nil })
 	c.refreshDaemonClasses()
 	if c.keysSeen != c.shapes.keysVersion {
 		c.keysSeen = c.shapes.keysVersion
-		c.nodesOld = true
+		c.nodesStale = true
 	}
 	c.addPools(in.Snapshot)
-	c.addNodes(ctx, in, leaving)
+	c.addNodes(ctx, in, moving)
 	c.addQuotas(in.Snapshot)
-	in.Snapshot.Pending = c.groups(waiting)
-	in.Snapshot.Daemons = c.daemonID
+	in.Snapshot.Pending = c.groups(toPlace)
+	in.Snapshot.Daemons = c.daemonClasses
 	in.Snapshot.Classes = slices.Clip(c.shapes.classes)
 	in.epoch, in.poolsAt = c.epoch, c.poolsAt
 	c.collect(in.Snapshot)
 	return in, nil
 }
 
-// collect starts anew with the shapes when most classes are those of pods long
-// gone, so that a long life does not make the cache grow.
+// collect drops all shapes when most classes belong to pods that are gone, so that the
+// cache does not grow without limit.
 func (c *Cache) collect(s *engine.Snapshot) {
 	if len(s.Classes) < max(c.classesMax, 256) {
 		return
@@ -150,10 +150,11 @@ func (c *Cache) collect(s *engine.Snapshot) {
 		return
 	}
 	c.shapes = newShapes(c.client)
-	c.shapesOld, c.daemonsOld = true, true
+	c.shapesStale, c.daemonsStale = true, true
 	c.epoch++
 }
 
+// options returns the engine options that the settings ask for.
 func (s Settings) options() engine.Options {
 	var o engine.Options
 	if s.IgnorePreferences {
@@ -165,7 +166,7 @@ func (s Settings) options() engine.Options {
 	return o
 }
 
-// context carries the options that Karpenter's helpers read.
+// context returns a context with the options that Karpenter's helpers read.
 func (c *Cache) context() context.Context {
 	o := &options.Options{FeatureGates: options.DefaultFeatureGates()}
 	if len(c.settings.DefaultSpread) > 0 {
@@ -174,38 +175,39 @@ func (c *Cache) context() context.Context {
 	return log.IntoContext(options.ToContext(context.Background(), o), logging.NopLogger)
 }
 
-// refreshShapes sees to it that every pod has a shape, so that all label keys
-// that matter are known before classes are numbered.
+// refreshShapes gives every pod a shape, so that all label keys that matter are known
+// before classes are numbered.
 func (c *Cache) refreshShapes(ctx context.Context) {
-	if len(c.shapes.byKey) > 1024+4*len(c.pods) { // claims of pods long gone
-		c.shapesOld = true
+	if len(c.shapes.byKey) > 1024+4*len(c.pods) { // most shapes belong to pods that are gone
+		c.shapesStale = true
 	}
-	if c.shapesOld {
+	if c.shapesStale {
 		c.shapes.forget()
-		c.shapesOld = false
-		c.nodesOld = true
+		c.shapesStale = false
+		c.nodesStale = true
 		for k, r := range c.pods {
 			r.shape = nil
-			c.fresh[k] = r
+			c.unshaped[k] = r
 		}
 	}
-	if len(c.fresh) == 0 {
+	if len(c.unshaped) == 0 {
 		return
 	}
 	var inject *karpsched.DefaultTopologySpreadInjector
 	if len(c.settings.DefaultSpread) > 0 {
 		inject = karpsched.NewDefaultTopologySpreadInjector(c.client)
 	}
-	// In the order of the names, so that classes are numbered the same way
-	// whatever the order of the events was.
-	for _, k := range slices.Sorted(maps.Keys(c.fresh)) {
-		r := c.fresh[k]
+	// In the order of the names, so that the numbers of classes do not depend on the
+	// order of events.
+	for _, k := range slices.Sorted(maps.Keys(c.unshaped)) {
+		r := c.unshaped[k]
 		r.shape = c.shapes.of(ctx, withDefaults(ctx, inject, r.pod))
 		r.keysVersion = -1
 	}
-	clear(c.fresh)
+	clear(c.unshaped)
 }
 
+// withDefaults returns the pod with the default spread constraints, if it has none.
 func withDefaults(ctx context.Context, inject *karpsched.DefaultTopologySpreadInjector, p *corev1.Pod) *corev1.Pod {
 	if inject == nil || len(p.Spec.TopologySpreadConstraints) > 0 {
 		return p

@@ -14,7 +14,7 @@ import (
 	"github.com/nap-aks/nap/engine"
 )
 
-func TestNodesInEachStageOfLife(t *testing.T) {
+func TestTranslateNodesByLifecycleState(t *testing.T) {
 	o := base()
 	o.NodePools[0].Spec.Template.Spec.StartupTaints = []corev1.Taint{{Key: "boot", Effect: corev1.TaintEffectNoSchedule}}
 	o.DaemonSets = []*appsv1.DaemonSet{{ObjectMeta: metav1.ObjectMeta{Name: "agent", Namespace: "kube-system", UID: "agent"}, Spec: appsv1.DaemonSetSpec{Template: corev1.PodTemplateSpec{Spec: pod("x").Spec}}}}
@@ -50,9 +50,9 @@ func TestNodesInEachStageOfLife(t *testing.T) {
 		pod("agent-1", bound("ready"), func(p *corev1.Pod) {
 			p.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", APIVersion: "apps/v1", Name: "agent", UID: "agent", Controller: &yes}}
 		}),
-		pod("moves", bound("leaving")), pod("waits"), pod("promised"),
+		pod("moves", bound("leaving")), pod("waits"), pod("assumed"),
 	}
-	o.Assumed = map[string]string{"default/promised": "c-undecided"}
+	o.Assumed = map[string]string{"default/assumed": "c-undecided"}
 	in := build(t, o)
 	s := in.Snapshot
 
@@ -77,8 +77,8 @@ func TestNodesInEachStageOfLife(t *testing.T) {
 	if u.Labels[engine.LabelCapacityType] != "spot" || u.Labels[engine.LabelInstanceType] != "m4" || len(u.Undecided) != 1 || u.Undecided[0].Key != engine.LabelZone || len(u.Undecided[0].Values) != 2 {
 		t.Errorf("undecided: %+v", u)
 	}
-	if got := podsOf(u); !slices.Equal(got, []string{"default/promised"}) {
-		t.Errorf("promised pods: %v", got)
+	if got := podsOf(u); !slices.Equal(got, []string{"default/assumed"}) {
+		t.Errorf("assumed pods: %v", got)
 	}
 	var keys []string
 	for k := range in.Pods {

@@ -25,28 +25,28 @@ import (
 	"github.com/nap-aks/nap/engine"
 )
 
-// PodKey is how the engine's plans name a pod: namespace/name.
+// PodKey returns the name of a pod in plans: namespace/name.
 func PodKey(p *corev1.Pod) string { return p.Namespace + "/" + p.Name }
 
 // podRecord is a pod with its class.
 type podRecord struct {
-	key         string
-	pod         *corev1.Pod
-	shape       *shape
-	class       engine.ClassID
-	keysVersion int
-	created     int64 // Unix time
-	toPlace     bool  // Karpenter would provision for it
-	untried     bool  // no scheduler has looked at it yet
+	key           string
+	pod           *corev1.Pod
+	shape         *shape
+	class         engine.ClassID
+	keysVersion   int
+	created       int64 // Unix time
+	provisionable bool  // Karpenter would provision for it
+	untried       bool  // no scheduler has looked at it yet
 }
 
 func newPodRecord(key string, p *corev1.Pod) *podRecord {
-	return &podRecord{key: key, pod: p, created: p.CreationTimestamp.Unix(), toPlace: podutils.IsProvisionable(p), untried: Untried(p)}
+	return &podRecord{key: key, pod: p, created: p.CreationTimestamp.Unix(), provisionable: podutils.IsProvisionable(p), untried: Untried(p)}
 }
 
-// Untried tells whether a pod that may be scheduled has not been looked at by its
-// scheduler yet: nothing says whether there is a place for it. Pods of DaemonSets
-// and of nodes are never meant.
+// Untried reports whether a pod waits for the first attempt of its scheduler, so that
+// it is not known whether the pod fits anywhere. Pods of DaemonSets and static pods
+// are never reported.
 func Untried(p *corev1.Pod) bool {
 	if p.Spec.NodeName != "" || p.Status.NominatedNodeName != "" || len(p.Spec.SchedulingGates) > 0 || podutils.IsTerminal(p) || podutils.IsTerminating(p) ||
 		podutils.IsOwnedByDaemonSet(p) || podutils.IsOwnedByNode(p) {
@@ -55,8 +55,8 @@ func Untried(p *corev1.Pod) bool {
 	return !slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled })
 }
 
-// sibling is what pods share that a scheduler cannot tell apart: when it has found
-// no place for one, it finds none for the others either.
+// sibling identifies pods that a scheduler treats alike: if it finds no place for one
+// of them, it finds none for the others.
 type sibling struct {
 	owner     types.UID
 	shape     *shape
@@ -64,7 +64,7 @@ type sibling struct {
 	priority  int32
 }
 
-// siblingOf returns false for a pod that nothing controls.
+// siblingOf returns the sibling key of a pod, false for a pod without a controller.
 func siblingOf(r *podRecord) (sibling, bool) {
 	o := metav1.GetControllerOfNoCopy(r.pod)
 	if o == nil {
@@ -77,15 +77,15 @@ func siblingOf(r *podRecord) (sibling, bool) {
 	return s, true
 }
 
-// siblingsOfRefused are pods that no scheduler has looked at, while it has found no
-// place for others like them. A large scale-up is thus planned for as a whole: the
-// scheduler takes its time to look at each of its pods.
+// siblingsOfRefused returns the untried pods with a sibling that the scheduler has
+// refused. They make a large scale-up one plan although the scheduler takes some time
+// to try all its pods.
 func (c *Cache) siblingsOfRefused() map[string]bool {
 	refused := map[sibling]bool{}
 	some := false
 	for _, r := range c.pending {
 		some = some || r.untried
-		if r.toPlace {
+		if r.provisionable {
 			if s, ok := siblingOf(r); ok {
 				refused[s] = true
 			}
@@ -109,13 +109,13 @@ func (c *Cache) upsertPod(p *corev1.Pod) {
 	key := PodKey(p)
 	if old, ok := c.pods[key]; ok {
 		if old.pod.Spec.NodeName == p.Spec.NodeName && old.shape != nil && samePod(old.pod, p) {
-			old.pod = p // nothing that a decision sees has changed
+			old.pod = p // no decision depends on what has changed
 			return
 		}
 		c.detach(old)
 	}
 	r := newPodRecord(key, p)
-	c.pods[key], c.fresh[key] = r, r
+	c.pods[key], c.unshaped[key] = r, r
 	if p.Spec.NodeName == "" {
 		c.pending[key] = r
 		if podutils.IsTerminal(p) {
@@ -130,14 +130,14 @@ func (c *Cache) upsertPod(p *corev1.Pod) {
 		c.onNode[p.Spec.NodeName] = on
 	}
 	on[key] = r
-	c.touchNode(p.Spec.NodeName)
+	c.invalidateNode(p.Spec.NodeName)
 	if podutils.IsOwnedByDaemonSet(p) {
-		c.daemonsOld = true
+		c.daemonsStale = true
 	}
 }
 
-// samePod tells whether nothing has changed that depends on the pod itself: its
-// place, shape, labels, owners, phase and marks.
+// samePod reports whether two versions of a pod, on the same node, are equal in
+// everything that decisions depend on: shape, labels, owners, phase and annotations.
 func samePod(a, b *corev1.Pod) bool {
 	return a.UID == b.UID && podutils.IsTerminal(a) == podutils.IsTerminal(b) && podutils.IsTerminating(a) == podutils.IsTerminating(b) &&
 		podutils.IsProvisionable(a) == podutils.IsProvisionable(b) && Untried(a) == Untried(b) &&
@@ -146,18 +146,19 @@ func samePod(a, b *corev1.Pod) bool {
 		reflect.DeepEqual(a.OwnerReferences, b.OwnerReferences)
 }
 
+// detach removes a pod from the indexes.
 func (c *Cache) detach(r *podRecord) {
 	delete(c.pods, r.key)
 	delete(c.pending, r.key)
-	delete(c.fresh, r.key)
+	delete(c.unshaped, r.key)
 	if n := r.pod.Spec.NodeName; n != "" {
 		delete(c.onNode[n], r.key)
 		if len(c.onNode[n]) == 0 {
 			delete(c.onNode, n)
 		}
-		c.touchNode(n)
+		c.invalidateNode(n)
 		if podutils.IsOwnedByDaemonSet(r.pod) {
-			c.daemonsOld = true
+			c.daemonsStale = true
 		}
 	}
 }
@@ -169,7 +170,7 @@ func (c *Cache) removePod(key string) {
 	c.assumed.forget(key)
 }
 
-// ownerName names the workload of a pod for people.
+// ownerName returns the name of the workload of a pod, for people.
 func ownerName(p *corev1.Pod) string {
 	o := metav1.GetControllerOfNoCopy(p)
 	if o == nil {
@@ -184,24 +185,24 @@ func ownerName(p *corev1.Pod) string {
 	return name
 }
 
-// leaving returns the pods that have to be placed because their node is being
-// deleted, by key.
-func (c *Cache) leaving(ctx context.Context, now time.Time) (map[string]*podRecord, error) {
+// reschedulable returns the pods, by key, that have to be placed because their node is
+// being deleted.
+func (c *Cache) reschedulable(ctx context.Context, now time.Time) (map[string]*podRecord, error) {
 	out := map[string]*podRecord{}
 	var limits pdb.Limits
 	clk := clocktesting.NewFakeClock(now)
 	recorder := events.NewRecorder(discard{})
 	for _, m := range c.machines {
-		if m.old {
-			m.going = m.deleting(c.marked)
+		if m.stale {
+			m.terminating = m.deleting(c.marked)
 		}
-		if m.node == nil || !m.going || len(c.onNode[m.node.Name]) == 0 {
+		if m.node == nil || !m.terminating || len(c.onNode[m.node.Name]) == 0 {
 			continue
 		}
 		if limits == nil {
 			var err error
 			if limits, err = pdb.NewLimits(ctx, c.client); err != nil {
-				return nil, fmt.Errorf("reading the disruption budgets: %w", err)
+				return nil, fmt.Errorf("reading PodDisruptionBudgets: %w", err)
 			}
 		}
 		for k, r := range c.onNode[m.node.Name] {
@@ -213,14 +214,15 @@ func (c *Cache) leaving(ctx context.Context, now time.Time) (map[string]*podReco
 	return out, nil
 }
 
-// waiting returns the pods to place, and fills in.Pods and in.Invalid.
-func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *Input) []*podRecord {
-	in.Pods = make(map[string]*corev1.Pod, len(c.pending)+len(leaving))
-	out := make([]*podRecord, 0, len(c.pending)+len(leaving))
+// podsToPlace returns the pods that the plan has to place, and fills in.Pods and
+// in.Invalid.
+func (c *Cache) podsToPlace(ctx context.Context, moving map[string]*podRecord, in *Input) []*podRecord {
+	in.Pods = make(map[string]*corev1.Pod, len(c.pending)+len(moving))
+	out := make([]*podRecord, 0, len(c.pending)+len(moving))
 	validator := provisioning.NewProvisioner(c.client, events.NewRecorder(discard{}), nil, nil, clocktesting.NewFakeClock(in.Snapshot.Time), nil, nil)
 	siblings := c.siblingsOfRefused()
 	for k, r := range c.pending {
-		if !r.toPlace && !siblings[k] {
+		if !r.provisionable && !siblings[k] {
 			continue
 		}
 		if as, ok := c.assumed.pods[k]; ok {
@@ -242,7 +244,7 @@ func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *
 		out = append(out, r)
 		in.Pods[k] = r.pod
 	}
-	for k, r := range leaving {
+	for k, r := range moving {
 		if r.shape.err != nil {
 			in.Invalid[k] = r.shape.err
 			continue
@@ -262,8 +264,8 @@ func (c *Cache) waiting(ctx context.Context, leaving map[string]*podRecord, in *
 	return out
 }
 
-// groups puts pods into groups by class: older pods first within a group, which
-// is the order in which they get what is scarce.
+// groups sorts pods into groups by class. Within a group older pods come first and so
+// get scarce capacity first.
 func (c *Cache) groups(list []*podRecord) []engine.PodGroup {
 	byName := func(a, b *podRecord) int { return strings.Compare(a.key, b.key) }
 	var unnumbered []*podRecord
@@ -272,7 +274,7 @@ func (c *Cache) groups(list []*podRecord) []engine.PodGroup {
 			unnumbered = append(unnumbered, r)
 		}
 	}
-	slices.SortFunc(unnumbered, byName) // numbering in the order of the names
+	slices.SortFunc(unnumbered, byName) // number the classes in the order of the names
 	for _, r := range unnumbered {
 		c.classOf(r)
 	}
@@ -286,7 +288,7 @@ func (c *Cache) groups(list []*podRecord) []engine.PodGroup {
 		return byName(a, b)
 	})
 	var out []engine.PodGroup
-	keys := make([]string, len(list)) // of all groups
+	keys := make([]string, len(list)) // shared by all groups
 	for start := 0; start < len(list); {
 		end := start
 		for ; end < len(list) && list[end].class == list[start].class; end++ {
@@ -298,6 +300,7 @@ func (c *Cache) groups(list []*podRecord) []engine.PodGroup {
 	return out
 }
 
+// classOf returns the number of the class of a pod.
 func (c *Cache) classOf(r *podRecord) engine.ClassID {
 	if r.keysVersion != c.shapes.keysVersion {
 		r.class = c.shapes.class(r.shape, r.pod.Labels, ownerName(r.pod))
@@ -306,6 +309,7 @@ func (c *Cache) classOf(r *podRecord) engine.ClassID {
 	return r.class
 }
 
+// discard is an event recorder that drops all events.
 type discard struct{}
 
 func (discard) Event(runtime.Object, string, string, string) {}

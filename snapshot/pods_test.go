@@ -18,7 +18,7 @@ import (
 	"github.com/nap-aks/nap/engine"
 )
 
-func TestWhatAPodAsksIsTranslated(t *testing.T) {
+func TestTranslatePods(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	honor := corev1.NodeInclusionPolicyHonor
 	three := int32(3)
@@ -134,24 +134,24 @@ func TestWhatAPodAsksIsTranslated(t *testing.T) {
 	}
 }
 
-func TestPodsOfOneShapeAreOneClass(t *testing.T) {
+func TestPodsOfOneShapeShareAClass(t *testing.T) {
 	o := base()
 	for i := range 100 {
 		o.Pods = append(o.Pods, pod(fmt.Sprintf("p-%d", i), func(p *corev1.Pod) { p.Labels["index"] = fmt.Sprint(i); p.Labels["app"] = fmt.Sprint("app-", i%2) }))
 	}
 	if n := len(build(t, o).Snapshot.Pending); n != 1 {
-		t.Errorf("%d classes although no selector looks at labels", n)
+		t.Errorf("%d classes, want 1: no selector uses the labels", n)
 	}
-	o.Pods = append(o.Pods, pod("looks", func(p *corev1.Pod) {
+	o.Pods = append(o.Pods, pod("selects", func(p *corev1.Pod) {
 		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
 			{TopologyKey: "rack", LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "app-1"}}}}}}
 	}))
 	if n := len(build(t, o).Snapshot.Pending); n != 3 {
-		t.Errorf("%d classes, want 3: the one that looks, and the two that it tells apart", n)
+		t.Errorf("%d classes, want 3: that of the pod with a selector, and the two that the selector tells apart", n)
 	}
 }
 
-func TestPodsOfAStatefulSetAreOneClassThoughEachHasAClaim(t *testing.T) {
+func TestStatefulSetPodsWithOwnClaimsShareAClass(t *testing.T) {
 	o := base()
 	wait := storagev1.VolumeBindingWaitForFirstConsumer
 	o.Classes = append(o.Classes, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "sc"}, Provisioner: "driver", VolumeBindingMode: &wait})
@@ -171,7 +171,7 @@ func TestPodsOfAStatefulSetAreOneClassThoughEachHasAClaim(t *testing.T) {
 	}
 }
 
-func TestPodsThatCannotBePlannedSayWhy(t *testing.T) {
+func TestInvalidPodsHaveAReason(t *testing.T) {
 	o := base()
 	o.Pods = []*corev1.Pod{
 		pod("no-claim", func(p *corev1.Pod) {
@@ -193,7 +193,7 @@ func TestPodsThatCannotBePlannedSayWhy(t *testing.T) {
 	}
 }
 
-func TestPodsLikeARefusedOneAreWaitingToo(t *testing.T) {
+func TestUntriedSiblingsOfRefusedPodsArePending(t *testing.T) {
 	owned := func(by string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {
 			yes := true
@@ -225,6 +225,6 @@ func TestPodsLikeARefusedOneAreWaitingToo(t *testing.T) {
 	}
 	slices.Sort(got)
 	if want := []string{"default/alike", "default/refused"}; !slices.Equal(got, want) {
-		t.Errorf("waiting are %v, want %v", got, want)
+		t.Errorf("pending are %v, want %v", got, want)
 	}
 }

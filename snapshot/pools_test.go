@@ -14,7 +14,7 @@ import (
 	"github.com/nap-aks/nap/test/clustergen"
 )
 
-func TestPoolsSayWhyTheyCannotCreateMachines(t *testing.T) {
+func TestBlockedNodePoolsHaveAReason(t *testing.T) {
 	o := base()
 	static := clustergen.NodePool("static")
 	static.Spec.Replicas = ptr(int64(3))
@@ -43,31 +43,31 @@ func TestPoolsSayWhyTheyCannotCreateMachines(t *testing.T) {
 		}
 	}
 	if p := s.Pools[0]; p.Name != "heavy" || p.Blocked != "" || p.Limits["cpu"] != 10000 || p.Limits["nodes"] != 3 || p.Requirements[0].MinValues != 2 {
-		t.Errorf("heavy: %+v", p)
+		t.Errorf("first NodePool is %+v, want heavy", p)
 	}
 	if len(s.Catalogues) != 2 {
-		t.Errorf("%d catalogues, want the shared and the empty one", len(s.Catalogues))
+		t.Errorf("%d catalogues, want 2: the shared one and the empty one", len(s.Catalogues))
 	}
 }
 
-func TestCataloguesKeepOfferings(t *testing.T) {
+func TestCataloguesHaveTheOfferings(t *testing.T) {
 	o := base()
 	s := build(t, o).Snapshot
 	it := s.Catalogues[0].InstanceTypes[0]
 	if it.Name != "m4" || len(it.Offerings) != 6 || it.Capacity["cpu"] != 4000 || it.Allocatable["cpu"] != 3860 || it.VolumeLimits[clustergen.Driver] != 5 {
-		t.Errorf("%+v", it)
+		t.Errorf("instance type is %+v", it)
 	}
 	for _, r := range it.Requirements {
 		if r.Key == engine.LabelZone || r.Key == engine.LabelCapacityType {
-			t.Errorf("%s belongs to offerings", r.Key)
+			t.Errorf("%s is a requirement of the type, want it in offerings only", r.Key)
 		}
 	}
 	if of := it.Offerings[1]; of.Zone != "zone-1" || of.CapacityType != "spot" || of.PriceUSDPerHour != 0.05 || !of.Available {
-		t.Errorf("%+v", of)
+		t.Errorf("offering is %+v", of)
 	}
 }
 
-func TestQuotasAreChargedWithMachinesInFlight(t *testing.T) {
+func TestQuotasCountNodeClaimsWithoutMachine(t *testing.T) {
 	o := base()
 	o.InstanceTypes["default"] = append(o.InstanceTypes["default"], clustergen.InstanceType("m8", 8, 32, 0, "amd64", clustergen.Zones, 0.4, 0))
 	o.Quotas = []snapshot.Quota{
@@ -85,7 +85,7 @@ func TestQuotasAreChargedWithMachinesInFlight(t *testing.T) {
 	}
 	o.NodeClaims = []*karpv1.NodeClaim{
 		claim("decided", "on-demand", "", "m8"),          // 8 of d
-		claim("either", "on-demand", "", "m8", "m4"),     // the cheaper comes first: 4 of d
+		claim("either", "on-demand", "", "m8", "m4"),     // the cheaper one is tried first: 4 of d
 		claim("spot", "spot", "", "m4"),                  // 4 of spot
 		claim("launched", "on-demand", "test://x", "m8"), // the cloud counts it
 	}
@@ -95,7 +95,7 @@ func TestQuotasAreChargedWithMachinesInFlight(t *testing.T) {
 		left = append(left, q.Remaining)
 	}
 	if want := []int64{30 - 10 - 8 - 4, 9 - 1 - 4}; !slices.Equal(left, want) {
-		t.Errorf("%v is left of the quotas, want %v", left, want)
+		t.Errorf("quotas have %v remaining, want %v", left, want)
 	}
 	for _, it := range s.Catalogues[0].InstanceTypes {
 		for _, of := range it.Offerings {

@@ -15,9 +15,9 @@ import (
 	"github.com/nap-aks/nap/test/clustergen"
 )
 
-// TestWarmPlansAreThoseOfAColdStart changes a cluster step by step and compares
-// the plan from the compiled cluster with one compiled anew.
-func TestWarmPlansAreThoseOfAColdStart(t *testing.T) {
+// TestWarmPlanEqualsColdPlan changes a cluster step by step and compares the plan from
+// the updated compiled cluster with that from a new one.
+func TestWarmPlanEqualsColdPlan(t *testing.T) {
 	for seed := range uint64(60) {
 		o := clustergen.Generate(seed, clustergen.Options{})
 		r := rand.New(rand.NewPCG(seed, 3))
@@ -48,16 +48,16 @@ func TestWarmPlansAreThoseOfAColdStart(t *testing.T) {
 	}
 }
 
-// change lets something happen in the cluster.
+// change makes a random change to the cluster.
 func change(r *rand.Rand, c *snapshot.Cache, o *snapshot.Objects, plan *engine.Plan) error {
 	pods := map[string]*corev1.Pod{}
 	for _, p := range o.Pods {
 		pods[snapshot.PodKey(p)] = p
 	}
 	switch r.IntN(8) {
-	case 6, 7: // the second time only an amount changes
+	case 6, 7: // the second call changes an amount only
 		c.SetQuotas(quotas(int64(r.IntN(40))))
-	case 0: // what was placed on nodes is bound
+	case 0: // the scheduler binds the pods placed on nodes
 		for _, pl := range plan.Placements {
 			for _, g := range pl.Pods {
 				for _, k := range g.Pods {
