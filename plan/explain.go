@@ -87,7 +87,7 @@ func (e *Explanation) notPending(o *snapshot.Objects) error {
 			return nil
 		case key == e.Pod:
 			e.Outcome, e.Reason = "Waiting", "the kube-scheduler has not found it unschedulable, so there is nothing to provision for it"
-			if at := o.Promised[key]; at != "" {
+			if at := o.Assumed[key]; at != "" {
 				e.Node, e.Reason = at, "an earlier plan has given it a place there"
 			}
 			return nil

@@ -1,8 +1,10 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,14 +23,14 @@ type daemon struct {
 	pod   *corev1.Pod
 }
 
-// refreshDaemons makes the pods of the DaemonSets again when a DaemonSet or a
-// pod of one has changed.
+// refreshDaemons builds the pods of the DaemonSets again if a DaemonSet or a pod of one
+// has changed.
 func (c *Cache) refreshDaemons(ctx context.Context) {
-	if !c.daemonsOld {
+	if !c.daemonsStale {
 		return
 	}
-	c.daemonsOld = false
-	c.nodesOld = true
+	c.daemonsStale = false
+	c.nodesStale = true
 	newest := map[types.UID]*corev1.Pod{}
 	for _, r := range c.pods {
 		o := metav1.GetControllerOfNoCopy(r.pod)
@@ -44,10 +46,7 @@ func (c *Cache) refreshDaemons(ctx context.Context) {
 		keys = append(keys, k)
 	}
 	slices.SortFunc(keys, func(a, b types.NamespacedName) int {
-		if a.Namespace != b.Namespace {
-			return compare(a.Namespace, b.Namespace)
-		}
-		return compare(a.Name, b.Name)
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})
 	c.daemonSets = c.daemonSets[:0]
 	for _, k := range keys {
@@ -57,16 +56,8 @@ func (c *Cache) refreshDaemons(ctx context.Context) {
 	}
 }
 
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
+// newer reports whether pod a was created after pod b; of the same age, the first by
+// name counts as newer.
 func newer(a, b *corev1.Pod) bool {
 	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
 		return b.CreationTimestamp.Before(&a.CreationTimestamp)
@@ -74,7 +65,8 @@ func newer(a, b *corev1.Pod) bool {
 	return a.Name < b.Name
 }
 
-// refreshDaemonClasses numbers the daemons' classes once all label keys are known.
+// refreshDaemonClasses numbers the classes of daemons. Call it when all label keys are
+// known.
 func (c *Cache) refreshDaemonClasses() {
 	ids := make([]engine.ClassID, 0, len(c.daemonSets))
 	for i := range c.daemonSets {
@@ -82,16 +74,16 @@ func (c *Cache) refreshDaemonClasses() {
 		d.class = c.shapes.class(d.shape, d.pod.Labels, d.pod.Name)
 		ids = append(ids, d.class)
 	}
-	if !slices.Equal(ids, c.daemonID) {
-		c.daemonID = ids
-		c.nodesOld = true
+	if !slices.Equal(ids, c.daemonClasses) {
+		c.daemonClasses = ids
+		c.nodesStale = true
 		c.poolsAt++
 	}
 }
 
-// daemonPod is the pod that a DaemonSet would put on a new node: like its newest
-// pod, which shows what admission made of the template, or else by the template.
-// Only what decides whether and how it takes room is kept.
+// daemonPod returns the pod that a DaemonSet would create on a new node. It is a copy of
+// the newest pod of the set, which shows the effect of admission, or else it follows
+// the template. Only fields that decide where it runs and what it uses are kept.
 func daemonPod(d *appsv1.DaemonSet, live *corev1.Pod) *corev1.Pod {
 	p := live.DeepCopy()
 	if p == nil {
@@ -100,8 +92,8 @@ func daemonPod(d *appsv1.DaemonSet, live *corev1.Pod) *corev1.Pod {
 	p.Name, p.Namespace, p.Labels = d.Name, d.Namespace, d.Spec.Template.Labels
 	p.Spec.NodeName = ""
 	p.Status = corev1.PodStatus{}
-	// The controller pins a daemon pod to its node by affinity; what decides is
-	// the template's.
+	// The DaemonSet controller pins a pod to its node by node affinity: use that of the
+	// template.
 	var required *corev1.NodeSelector
 	if a := d.Spec.Template.Spec.Affinity; a != nil && a.NodeAffinity != nil {
 		required = a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
@@ -112,7 +104,7 @@ func daemonPod(d *appsv1.DaemonSet, live *corev1.Pod) *corev1.Pod {
 	}
 	p.Spec.TopologySpreadConstraints = nil
 	p.Spec.Volumes = nil
-	// A daemon goes where it is only preferred not to go.
+	// PreferNoSchedule does not keep a daemon pod off a node.
 	p.Spec.Tolerations = append(slices.Clone(p.Spec.Tolerations), corev1.Toleration{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectPreferNoSchedule})
 	return p
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -22,14 +23,14 @@ import (
 	"sigs.k8s.io/karpenter/pkg/scheduling"
 )
 
-// FileVersion is the version of the snapshot file format that this package
-// writes. It reads this and earlier versions. Version 2 brought quotas.
+// FileVersion is the version of the snapshot file format that this package writes. It
+// reads this version and earlier ones. Version 2 added quotas.
 const FileVersion = 2
 
 const fileKind = "nap-snapshot"
 
-// file is the snapshot file: JSON, compressed with gzip when written. Instance
-// type lists that several NodePools share are written once.
+// file is the content of a snapshot file: JSON, compressed with gzip when written. A
+// list of instance types that several NodePools share is written once.
 type file struct {
 	Kind     string    `json:"kind"`
 	Version  int       `json:"version"`
@@ -53,14 +54,14 @@ type file struct {
 	StatefulSets []*appsv1.StatefulSet           `json:"statefulSets,omitempty"`
 	RCs          []*corev1.ReplicationController `json:"replicationControllers,omitempty"`
 	Marked       []string                        `json:"marked,omitempty"`
-	Promised     map[string]string               `json:"promised,omitempty"`
+	Assumed      map[string]string               `json:"promised,omitempty"`
 	Quotas       []Quota                         `json:"quotas,omitempty"`
 	Types        [][]fileInstanceType            `json:"instanceTypes,omitempty"`
 	TypesOf      map[string]int                  `json:"instanceTypesOf,omitempty"`
 }
 
-// fileInstanceType is a cloudprovider.InstanceType, whose requirements have no
-// JSON form of their own.
+// fileInstanceType is a cloudprovider.InstanceType in JSON, which Karpenter does not
+// define for requirements.
 type fileInstanceType struct {
 	Name         string                                        `json:"name"`
 	Requirements []karpv1.NodeSelectorRequirementWithMinValues `json:"requirements"`
@@ -79,9 +80,9 @@ type fileOffering struct {
 	Overhead     *cloudprovider.InstanceTypeOverhead           `json:"overhead,omitempty"`
 }
 
-// WriteFile writes the cluster to a file, for replay with ReadFile. What no
-// decision depends on is left out: commands, environments, images, annotations
-// and status texts.
+// WriteFile writes the cluster to a file that ReadFile reads. Fields that no decision
+// depends on are left out: commands, environments, images, annotations and status
+// texts.
 func WriteFile(path string, o *Objects) error {
 	var b bytes.Buffer
 	if err := Write(&b, o); err != nil {
@@ -93,7 +94,7 @@ func WriteFile(path string, o *Objects) error {
 	return nil
 }
 
-// ReadFile reads a file that WriteFile wrote; uncompressed JSON is taken, too.
+// ReadFile reads a file that WriteFile wrote. It also accepts uncompressed JSON.
 func ReadFile(path string) (*Objects, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -114,10 +115,10 @@ func Write(w io.Writer, o *Objects) error {
 		Pods: slim(o.Pods), VirtualPods: slim(o.VirtualPods), Nodes: slim(o.Nodes), NodePools: slim(o.NodePools), NodeClaims: slim(o.NodeClaims),
 		DaemonSets: slim(o.DaemonSets), Namespaces: slim(o.Namespaces), PDBs: slim(o.PDBs), PVCs: slim(o.PVCs), PVs: slim(o.PVs),
 		Classes: slim(o.Classes), CSINodes: slim(o.CSINodes), Services: slim(o.Services), ReplicaSets: slim(o.ReplicaSets),
-		StatefulSets: slim(o.StatefulSets), RCs: slim(o.RCs), Marked: o.Marked, Promised: o.Promised, Quotas: o.Quotas, TypesOf: map[string]int{},
+		StatefulSets: slim(o.StatefulSets), RCs: slim(o.RCs), Marked: o.Marked, Assumed: o.Assumed, Quotas: o.Quotas, TypesOf: map[string]int{},
 	}
 	var lists [][]*cloudprovider.InstanceType
-	for _, pool := range sortedKeys(o.InstanceTypes) {
+	for _, pool := range slices.Sorted(maps.Keys(o.InstanceTypes)) {
 		list := o.InstanceTypes[pool]
 		at := slices.IndexFunc(lists, func(have []*cloudprovider.InstanceType) bool { return slices.Equal(have, list) })
 		if at < 0 {
@@ -144,7 +145,7 @@ func Read(r io.Reader) (*Objects, error) {
 	if magic, _ := br.Peek(2); len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
 		zr, err := gzip.NewReader(br)
 		if err != nil {
-			return nil, fmt.Errorf("uncompressing: %w", err)
+			return nil, fmt.Errorf("decompressing: %w", err)
 		}
 		in = zr
 	}
@@ -156,12 +157,12 @@ func Read(r io.Reader) (*Objects, error) {
 	case f.Kind != fileKind:
 		return nil, fmt.Errorf("not a snapshot file: its kind is %q, not %q", f.Kind, fileKind)
 	case f.Version > FileVersion:
-		return nil, fmt.Errorf("it has format version %d and this nap reads up to %d: use a newer nap", f.Version, FileVersion)
+		return nil, fmt.Errorf("format version %d is newer than %d, the newest that this nap reads: use a newer nap", f.Version, FileVersion)
 	}
 	o := &Objects{
 		Now: f.Time, Settings: f.Settings, Pods: f.Pods, VirtualPods: f.VirtualPods, Nodes: f.Nodes, NodePools: f.NodePools, NodeClaims: f.NodeClaims,
 		DaemonSets: f.DaemonSets, Namespaces: f.Namespaces, PDBs: f.PDBs, PVCs: f.PVCs, PVs: f.PVs, Classes: f.Classes, CSINodes: f.CSINodes,
-		Services: f.Services, ReplicaSets: f.ReplicaSets, StatefulSets: f.StatefulSets, RCs: f.RCs, Marked: f.Marked, Promised: f.Promised, Quotas: f.Quotas,
+		Services: f.Services, ReplicaSets: f.ReplicaSets, StatefulSets: f.StatefulSets, RCs: f.RCs, Marked: f.Marked, Assumed: f.Assumed, Quotas: f.Quotas,
 		InstanceTypes: map[string][]*cloudprovider.InstanceType{},
 	}
 	lists := make([][]*cloudprovider.InstanceType, len(f.Types))
@@ -212,20 +213,11 @@ func fromFile(list []fileInstanceType) []*cloudprovider.InstanceType {
 
 func sorted(reqs scheduling.Requirements) []karpv1.NodeSelectorRequirementWithMinValues {
 	out := reqs.NodeSelectorRequirements()
-	slices.SortStableFunc(out, func(a, b karpv1.NodeSelectorRequirementWithMinValues) int { return compare(a.Key, b.Key) })
+	slices.SortStableFunc(out, func(a, b karpv1.NodeSelectorRequirementWithMinValues) int { return strings.Compare(a.Key, b.Key) })
 	return out
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
-
-// slim copies objects without what no decision depends on.
+// slim returns copies of objects without the fields that no decision depends on.
 func slim[T client.Object](list []T) []T {
 	out := make([]T, 0, len(list))
 	for _, o := range list {

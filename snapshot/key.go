@@ -9,11 +9,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The functions of this file write the fields of a pod that its class depends
-// on into a byte string, so that two pods with the same string have the same
-// shape. Every list is preceded by its length and every string by its, so that
-// no two different pods write the same bytes. It is the hot part of following
-// a large cluster: it allocates nothing but the buffer.
+// The functions of this file encode the fields of a pod that its class depends on, so
+// that pods with the same encoding have the same shape. Lists and strings are preceded
+// by their length, so that pods that differ have different encodings. This code runs
+// for every change of a pod in a large cluster: it allocates nothing but the buffer.
 
 func appendString(b []byte, s string) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s)))
@@ -185,7 +184,7 @@ func appendTerms(b []byte, required []corev1.PodAffinityTerm, preferred []corev1
 	return b
 }
 
-// appendShape writes what the class of the pod depends on, labels left out.
+// appendShape encodes all fields that the class of the pod depends on, labels excluded.
 func appendShape(b []byte, p *corev1.Pod) []byte {
 	spec := &p.Spec
 	b = appendString(b, p.Namespace)
@@ -241,9 +240,9 @@ func appendPolicy(b []byte, p *corev1.NodeInclusionPolicy) []byte {
 	return appendString(append(b, 1), string(*p))
 }
 
-// appendVolumes writes the claims, and the pod's name if there are any: claims
-// resolve to objects by it. Pods whose claims come to the same end in one class
-// all the same.
+// appendVolumes encodes the volume claims, and the pod's name if there are any, because
+// names of claims can depend on it. Pods whose claims have the same translation still
+// share a class.
 func appendVolumes(b []byte, p *corev1.Pod) []byte {
 	n := 0
 	for i := range p.Spec.Volumes {
@@ -267,8 +266,7 @@ func appendVolumes(b []byte, p *corev1.Pod) []byte {
 	return b
 }
 
-// appendResizes writes what an in-place resize of the pod changes about its
-// requests.
+// appendResizes encodes the effect of an in-place resize on the pod's requests.
 func appendResizes(b []byte, p *corev1.Pod) []byte {
 	lists := [2][]corev1.ContainerStatus{p.Status.ContainerStatuses, p.Status.InitContainerStatuses}
 	n := 0

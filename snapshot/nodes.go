@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/awslabs/operatorpkg/status"
 	corev1 "k8s.io/api/core/v1"
@@ -21,21 +22,22 @@ import (
 	"github.com/nap-aks/nap/engine"
 )
 
-// machine joins a node and its claim, by provider ID.
+// machine is a node and its NodeClaim, joined by provider ID.
 type machine struct {
 	key   string
 	node  *corev1.Node
 	claim *karpv1.NodeClaim
 
-	old   bool        // out has to be made again
-	stamp int         // moves when out is made again
+	stale bool        // out has to be built again
+	stamp int         // incremented when out is built again
 	out   engine.Node // the translation
 	usage engine.Resources
-	going bool // it is being deleted
+	// terminating is whether the machine is being deleted.
+	terminating bool
 }
 
-// machineKey is the provider ID, or a key of its own for a claim that has no
-// machine yet and a node that has no ID.
+// machineKey returns the provider ID, or a key made from kind and name for an object
+// without one.
 func machineKey(providerID, kind, name string) string {
 	if providerID != "" {
 		return providerID
@@ -43,14 +45,16 @@ func machineKey(providerID, kind, name string) string {
 	return kind + "/" + name
 }
 
+// machine returns the machine of a key, created if it does not exist, and marks it as
+// stale.
 func (c *Cache) machine(key string) *machine {
 	m, ok := c.machines[key]
 	if !ok {
 		m = &machine{key: key}
 		c.machines[key] = m
 	}
-	m.old = true
-	c.sorted = nil // names and what stands behind them may change
+	m.stale = true
+	c.sorted = nil // names and objects may change
 	return m
 }
 
@@ -81,7 +85,7 @@ func (c *Cache) removeNode(name string) {
 	}
 	delete(c.byNode, name)
 	c.sorted = nil
-	m.node, m.old = nil, true
+	m.node, m.stale = nil, true
 	if m.claim == nil {
 		delete(c.machines, m.key)
 	}
@@ -94,14 +98,14 @@ func (c *Cache) removeClaim(name string) {
 	}
 	delete(c.byClaim, name)
 	c.sorted = nil
-	m.claim, m.old = nil, true
+	m.claim, m.stale = nil, true
 	if m.node == nil {
 		delete(c.machines, m.key)
 	}
 }
 
-// state is Karpenter's view of the machine. The claim is a copy of its own,
-// because asking for its conditions writes the missing ones into it.
+// state returns Karpenter's view of the machine, with a copy of the NodeClaim:
+// Karpenter adds missing conditions to a claim when it reads them.
 func (m *machine) state() *state.StateNode {
 	s := &state.StateNode{Node: m.node}
 	if m.claim != nil {
@@ -111,7 +115,7 @@ func (m *machine) state() *state.StateNode {
 	return s
 }
 
-// deleting tells whether the machine is going away, as Karpenter sees it.
+// deleting reports whether the machine is being deleted, by Karpenter's definition.
 func (m *machine) deleting(marked map[string]bool) bool {
 	if marked[m.key] {
 		return true
@@ -129,45 +133,45 @@ func (m *machine) name() string {
 	return m.claim.Name
 }
 
-// addNodes puts the nodes into the snapshot, translating those that changed.
-func (c *Cache) addNodes(ctx context.Context, in *Input, leaving map[string]*podRecord) {
+// addNodes adds the nodes to the snapshot and translates those that changed.
+func (c *Cache) addNodes(ctx context.Context, in *Input, moving map[string]*podRecord) {
 	if c.sorted == nil {
 		c.sorted = make([]*machine, 0, len(c.machines))
 		for _, m := range c.machines {
 			c.sorted = append(c.sorted, m)
 		}
-		slices.SortFunc(c.sorted, func(a, b *machine) int { return compare(a.name(), b.name()) })
+		slices.SortFunc(c.sorted, func(a, b *machine) int { return strings.Compare(a.name(), b.name()) })
 		c.refs = make(map[string]NodeRef, len(c.sorted))
 		for _, m := range c.sorted {
 			c.refs[m.name()] = NodeRef{Node: m.node, Claim: m.claim}
 		}
-		c.counted = nil
+		c.usage = nil
 	}
 	in.Nodes = c.refs
-	promised := c.promisedTo()
+	assumed := c.assumedByMachine()
 	in.Snapshot.Nodes = make([]engine.Node, len(c.sorted))
 	in.stamps = make([]int, len(c.sorted))
 	for i, m := range c.sorted {
-		if m.old || c.nodesOld || m.going {
-			c.translateNode(ctx, m, promised[m], leaving)
-			m.old = false
+		if m.stale || c.nodesStale || m.terminating {
+			c.translateNode(ctx, m, assumed[m], moving)
+			m.stale = false
 			m.stamp++
-			c.counted = nil
+			c.usage = nil
 		}
 		in.Snapshot.Nodes[i] = m.out
 		in.stamps[i] = m.stamp
 	}
-	c.nodesOld = false
-	if c.counted == nil {
-		c.counted = map[string]engine.Resources{}
+	c.nodesStale = false
+	if c.usage == nil {
+		c.usage = map[string]engine.Resources{}
 		for _, m := range c.sorted {
-			if m.out.NodePool == "" || m.going {
+			if m.out.NodePool == "" || m.terminating {
 				continue
 			}
-			u, ok := c.counted[m.out.NodePool]
+			u, ok := c.usage[m.out.NodePool]
 			if !ok {
 				u = engine.Resources{}
-				c.counted[m.out.NodePool] = u
+				c.usage[m.out.NodePool] = u
 			}
 			for k, v := range m.usage {
 				u[k] += v
@@ -176,29 +180,29 @@ func (c *Cache) addNodes(ctx context.Context, in *Input, leaving map[string]*pod
 	}
 	for i := range in.Snapshot.Pools {
 		p := &in.Snapshot.Pools[i]
-		p.Usage = c.counted[p.Name]
+		p.Usage = c.usage[p.Name]
 	}
 }
 
-// promisedTo resolves the promises to machines; each list is sorted.
-func (c *Cache) promisedTo() map[*machine][]*podRecord {
+// assumedByMachine returns the assumed pods of each machine, sorted by key.
+func (c *Cache) assumedByMachine() map[*machine][]*podRecord {
 	out := map[*machine][]*podRecord{}
-	for _, k := range slices.Sorted(maps.Keys(c.promised)) {
+	for _, k := range slices.Sorted(maps.Keys(c.assumed.pods)) {
 		r, ok := c.pending[k]
-		m := c.find(c.promised[k])
-		if ok && m != nil && r.toPlace {
+		m := c.find(c.assumed.pods[k].on)
+		if ok && m != nil && r.provisionable {
 			out[m] = append(out[m], r)
 		}
 	}
 	return out
 }
 
-func (c *Cache) translateNode(ctx context.Context, m *machine, promised []*podRecord, leaving map[string]*podRecord) {
+func (c *Cache) translateNode(ctx context.Context, m *machine, assumed []*podRecord, moving map[string]*podRecord) {
 	s := m.state()
 	labels := s.Labels()
 	n := engine.Node{Name: m.name(), NodePool: labels[karpv1.NodePoolLabelKey], InstanceType: labels[corev1.LabelInstanceTypeStable], Initialized: s.Initialized()}
 	n.Labels = normalizedLabels(labels)
-	if m.claim == nil { // not ours, even if it carries the label of a pool
+	if m.claim == nil { // not provisioned, even with the label of a NodePool
 		n.NodePool = ""
 	}
 	for _, t := range s.Taints() {
@@ -210,7 +214,7 @@ func (c *Cache) translateNode(ctx context.Context, m *machine, promised []*podRe
 	n.Allocatable = amounts(s.Allocatable(), false)
 	m.usage = amounts(s.Capacity(), false)
 	m.usage[engine.ResourceNodes] = 1
-	if m.going {
+	if m.terminating {
 		n.Closed = "it is being deleted"
 	}
 	it := c.instanceType(n.NodePool, n.InstanceType)
@@ -223,16 +227,14 @@ func (c *Cache) translateNode(ctx context.Context, m *machine, promised []*podRe
 		c.undecided(m, &n)
 	}
 	n.VolumeLimits = c.volumeLimits(ctx, m, it)
-	c.podsOn(m, &n, promised, leaving)
+	c.podsOn(m, &n, assumed, moving)
 	m.out = n
 }
 
 func normalizedLabels(labels map[string]string) map[string]string {
 	out := make(map[string]string, len(labels))
-	for k, v := range labels {
-		out[k] = v
-	}
-	for from, to := range karpv1.NormalizedLabels { // the older name counts where the newer is missing
+	maps.Copy(out, labels)
+	for from, to := range karpv1.NormalizedLabels { // the older name counts if the newer is missing
 		if v, ok := labels[from]; ok {
 			if _, have := labels[to]; !have {
 				_, values := normalize(to, []string{v})
@@ -252,9 +254,9 @@ func (c *Cache) instanceType(pool, name string) *cloudprovider.InstanceType {
 	return nil
 }
 
-// undecided describes a claim whose machine has not been chosen yet: every type
-// that its requirements leave holds its pods, so the least of each resource is
-// what can be counted on, and the most is what it may take of the limits.
+// undecided describes a NodeClaim whose instance type has not been chosen yet. All
+// types that its requirements allow hold its pods. So the least of each resource is
+// what the claim certainly offers, and the most is what it may use of the limits.
 func (c *Cache) undecided(m *machine, n *engine.Node) {
 	reqs := scheduling.NewNodeSelectorRequirementsWithMinValues(m.claim.Spec.Requirements...)
 	reqs.Add(scheduling.NewLabelRequirements(m.claim.Labels).Values()...)
@@ -305,7 +307,7 @@ func (c *Cache) undecided(m *machine, n *engine.Node) {
 			most[k] = max(most[k], v)
 		}
 	}
-	if least == nil { // nothing fits any more: what it was created for is all it holds
+	if least == nil { // no type is compatible any more: assume what the claim requests
 		least = amounts(m.claim.Spec.Resources.Requests, false)
 		most = maps.Clone(least)
 	}
@@ -324,8 +326,8 @@ func (c *Cache) undecided(m *machine, n *engine.Node) {
 	}
 }
 
-// volumeLimits are what the drivers on the node report, and for those that have
-// not reported yet what the instance type is known for.
+// volumeLimits returns the limits that the drivers on the node report, and for drivers
+// that have not reported yet those of the instance type.
 func (c *Cache) volumeLimits(ctx context.Context, m *machine, it *cloudprovider.InstanceType) map[string]int {
 	out := map[string]int{}
 	if it != nil {
@@ -335,7 +337,7 @@ func (c *Cache) volumeLimits(ctx context.Context, m *machine, it *cloudprovider.
 		var cn storagev1.CSINode
 		if err := c.client.Get(ctx, client.ObjectKey{Name: m.node.Name}, &cn); err == nil {
 			for _, d := range cn.Spec.Drivers {
-				delete(out, d.Name) // it is there and has the last word
+				delete(out, d.Name) // the driver overrides the instance type
 				if d.Allocatable != nil && d.Allocatable.Count != nil {
 					out[d.Name] = int(*d.Allocatable.Count)
 				}
@@ -348,12 +350,12 @@ func (c *Cache) volumeLimits(ctx context.Context, m *machine, it *cloudprovider.
 	return out
 }
 
-// podsOn lists the pods that count on the node, and the DaemonSets that have
-// none there yet.
-func (c *Cache) podsOn(m *machine, n *engine.Node, promised []*podRecord, leaving map[string]*podRecord) {
+// podsOn sets the pods that count on the node, and the DaemonSets that have no pod
+// there yet.
+func (c *Cache) podsOn(m *machine, n *engine.Node, assumed []*podRecord, moving map[string]*podRecord) {
 	var here []*podRecord
 	present := map[types.UID]bool{}
-	var going []engine.PodGroup
+	var terminating []engine.PodGroup
 	if m.node != nil {
 		for _, k := range slices.Sorted(maps.Keys(c.onNode[m.node.Name])) {
 			r := c.onNode[m.node.Name][k]
@@ -364,16 +366,16 @@ func (c *Cache) podsOn(m *machine, n *engine.Node, promised []*podRecord, leavin
 				present[o.UID] = true
 			}
 			switch {
-			case leaving[k] != nil: // to be placed elsewhere
+			case moving[k] != nil: // to be placed elsewhere
 			case podutils.IsTerminating(r.pod):
-				// It still takes its room, but is no longer counted by others.
-				going = append(going, engine.PodGroup{Class: c.goingClass(r), Pods: []string{k}})
+				// It still uses its resources, but selectors of other pods ignore it.
+				terminating = append(terminating, engine.PodGroup{Class: c.terminatingClass(r), Pods: []string{k}})
 			default:
 				here = append(here, r)
 			}
 		}
 	}
-	n.Pods = append(c.groups(append(here, promised...)), going...)
+	n.Pods = append(c.groups(append(here, assumed...)), terminating...)
 	n.MissingDaemons = nil
 	for _, d := range c.daemonSets {
 		if !present[d.uid] {
@@ -382,6 +384,7 @@ func (c *Cache) podsOn(m *machine, n *engine.Node, promised []*podRecord, leavin
 	}
 }
 
-func (c *Cache) goingClass(r *podRecord) engine.ClassID {
+// terminatingClass returns the class of a pod that is terminating. It has no labels.
+func (c *Cache) terminatingClass(r *podRecord) engine.ClassID {
 	return c.shapes.class(r.shape, nil, fmt.Sprintf("%s (terminating)", ownerName(r.pod)))
 }

@@ -1,7 +1,9 @@
 package snapshot
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,12 +15,11 @@ import (
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 )
 
-// Objects is a cluster as Kubernetes and Karpenter describe it: everything that
-// a scheduling decision depends on, and nothing else. It is what a snapshot
-// file holds and what Karpenter's own scheduler is run on for comparison.
+// Objects is a cluster as lists of Kubernetes and Karpenter objects: everything that a
+// scheduling decision depends on, and nothing else. A snapshot file holds it, and
+// Karpenter's scheduler runs on it for comparison.
 type Objects struct {
-	// Now is the time at which the cluster looked like this. Nothing in a
-	// decision asks a clock.
+	// Now is the time of the snapshot. Decisions do not read a clock.
 	Now time.Time
 
 	Pods         []*corev1.Pod // all pods of the cluster, pending and bound
@@ -39,26 +40,24 @@ type Objects struct {
 
 	// VirtualPods are the placeholder pods of CapacityBuffers.
 	VirtualPods []*corev1.Pod
-	// Marked names the nodes that a running disruption is about to delete, by
-	// provider ID: their pods are to be placed and their room does not count.
+	// Marked are the provider IDs of the nodes that a running disruption is about to
+	// delete: their pods have to be placed, and their capacity does not count.
 	Marked []string
 
-	// Promised are pending pods that an earlier decision has given a place: node
-	// or NodeClaim name by pod key. They count there and are not placed again.
-	Promised map[string]string
+	// Assumed are the pending pods that an earlier plan has placed: node or NodeClaim
+	// name by pod key. They count there and are not placed again.
+	Assumed map[string]string
 
-	// InstanceTypes are the instance types of each NodePool by its name, with
-	// overlays already applied.
+	// InstanceTypes are the instance types by NodePool name, with NodeOverlays applied.
 	InstanceTypes map[string][]*cloudprovider.InstanceType
 
-	// Quotas are what the cloud lets all machines take together, with what is
-	// used of them at Now.
+	// Quotas are the quotas of the cloud and their use at Now.
 	Quotas []Quota
 
 	Settings Settings
 }
 
-// Settings are the options of Karpenter that change decisions.
+// Settings are the options of Karpenter that affect decisions.
 type Settings struct {
 	IgnorePreferences   bool                              `json:"ignorePreferences,omitempty"`
 	MinValuesBestEffort bool                              `json:"minValuesBestEffort,omitempty"`
@@ -66,7 +65,7 @@ type Settings struct {
 	DefaultSpread       []corev1.TopologySpreadConstraint `json:"defaultSpread,omitempty"`
 }
 
-// Each calls f with every Kubernetes object.
+// Each calls f for every Kubernetes object.
 func (o *Objects) Each(f func(client.Object)) {
 	each(o.Pods, f)
 	each(o.Nodes, f)
@@ -91,8 +90,8 @@ func each[T client.Object](list []T, f func(client.Object)) {
 	}
 }
 
-// Add puts an object into the list of its kind. It reports false for a kind
-// that no decision depends on.
+// Add adds an object to the list of its kind. It returns false for a kind that no
+// decision depends on.
 func (o *Objects) Add(obj client.Object) bool {
 	switch t := obj.(type) {
 	case *corev1.Pod:
@@ -131,7 +130,7 @@ func (o *Objects) Add(obj client.Object) bool {
 	return true
 }
 
-// sort puts every list into the order of the names.
+// sort sorts every list by name.
 func (o *Objects) sort() {
 	byName(o.Pods)
 	byName(o.Nodes)
@@ -153,9 +152,6 @@ func (o *Objects) sort() {
 
 func byName[T client.Object](list []T) {
 	slices.SortStableFunc(list, func(a, b T) int {
-		if a.GetNamespace() != b.GetNamespace() {
-			return compare(a.GetNamespace(), b.GetNamespace())
-		}
-		return compare(a.GetName(), b.GetName())
+		return cmp.Or(strings.Compare(a.GetNamespace(), b.GetNamespace()), strings.Compare(a.GetName(), b.GetName()))
 	})
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/nap-aks/nap/engine"
 )
 
-// catalogues keeps the translated lists of instance types.
+// catalogues caches the translations of lists of instance types.
 type catalogues struct {
 	lists []translatedList
 }
@@ -25,8 +25,8 @@ type translatedList struct {
 	to   engine.Catalogue
 }
 
-// of returns the translation of a list, made anew only if its elements are not
-// those of a list seen before.
+// of returns the translation of a list. It translates only lists with elements that it
+// has not seen before.
 func (c *catalogues) of(list []*cloudprovider.InstanceType, quotas []Quota) engine.Catalogue {
 	for _, t := range c.lists {
 		if slices.Equal(t.from, list) {
@@ -42,7 +42,7 @@ func (c *catalogues) of(list []*cloudprovider.InstanceType, quotas []Quota) engi
 	return t.to
 }
 
-// keep forgets the lists that no pool has any more.
+// keep drops the lists that are not in use by any NodePool.
 func (c *catalogues) keep(used map[string][]*cloudprovider.InstanceType) {
 	c.lists = slices.DeleteFunc(c.lists, func(t translatedList) bool {
 		for _, list := range used {
@@ -54,15 +54,15 @@ func (c *catalogues) keep(used map[string][]*cloudprovider.InstanceType) {
 	})
 }
 
-// addPools puts the NodePools and their catalogues into the snapshot.
+// addPools adds the NodePools and their catalogues to the snapshot.
 func (c *Cache) addPools(s *engine.Snapshot) {
-	if c.poolsOld || c.poolsOut == nil {
-		c.poolsOld = false
+	if c.poolsStale || c.poolsOut == nil {
+		c.poolsStale = false
 		c.poolsAt++
 		c.translatePools()
 	}
 	s.Pools = slices.Clone(c.poolsOut)
-	s.Catalogues = c.catsOut
+	s.Catalogues = c.cataloguesOut
 }
 
 func (c *Cache) translatePools() {
@@ -72,7 +72,7 @@ func (c *Cache) translatePools() {
 	}
 	nodepoolutils.OrderByWeight(pools)
 	c.catalogues.keep(c.types)
-	c.poolsOut, c.catsOut = make([]engine.NodePool, 0, len(pools)), nil
+	c.poolsOut, c.cataloguesOut = make([]engine.NodePool, 0, len(pools)), nil
 	var lists [][]*cloudprovider.InstanceType
 	for _, np := range pools {
 		p := nodePool(np)
@@ -84,7 +84,7 @@ func (c *Cache) translatePools() {
 		if p.Catalogue < 0 {
 			p.Catalogue = len(lists)
 			lists = append(lists, list)
-			c.catsOut = append(c.catsOut, c.catalogues.of(list, c.quotas))
+			c.cataloguesOut = append(c.cataloguesOut, c.catalogues.of(list, c.quotas))
 		}
 		c.poolsOut = append(c.poolsOut, p)
 	}
@@ -104,7 +104,7 @@ func nodePool(np *karpv1.NodePool) engine.NodePool {
 	if t.Spec.NodeClassRef != nil {
 		p.Labels[karpv1.NodeClassLabelKey(t.Spec.NodeClassRef.GroupKind())] = t.Spec.NodeClassRef.Name
 	}
-	// Karpenter puts these on every node that has come up: daemons that select
+	// Karpenter adds these labels to every initialized node, so daemons that select
 	// them will run there.
 	p.Labels[karpv1.NodeRegisteredLabelKey] = "true"
 	p.Labels[karpv1.NodeInitializedLabelKey] = "true"
@@ -155,8 +155,8 @@ func instanceType(it *cloudprovider.InstanceType, quotas []Quota, of []int) engi
 			overridden[o] = g.Allocatable
 		}
 	}
-	// A label that each offering settles is the offering's, not the type's.
-	settled := map[string]int{}
+	// A label with a value in each offering belongs to the offerings, not to the type.
+	perOffering := map[string]int{}
 	for _, o := range it.Offerings {
 		e := engine.Offering{Zone: o.Zone(), CapacityType: o.CapacityType(), PriceUSDPerHour: o.Price, Available: o.Available}
 		if o.CapacityType() == karpv1.CapacityTypeReserved {
@@ -171,7 +171,7 @@ func instanceType(it *cloudprovider.InstanceType, quotas []Quota, of []int) engi
 				e.Labels = map[string]string{}
 			}
 			e.Labels[key] = r.Values()[0]
-			settled[key]++
+			perOffering[key]++
 		}
 		if alloc, ok := overridden[o]; ok {
 			e.Allocatable = amounts(alloc, false)
@@ -193,16 +193,16 @@ func instanceType(it *cloudprovider.InstanceType, quotas []Quota, of []int) engi
 	})
 	reqs := scheduling.NewRequirements()
 	for key, r := range it.Requirements {
-		if key == corev1.LabelTopologyZone || key == karpv1.CapacityTypeLabelKey || settled[key] == len(it.Offerings) && len(it.Offerings) > 0 {
+		if key == corev1.LabelTopologyZone || key == karpv1.CapacityTypeLabelKey || perOffering[key] == len(it.Offerings) && len(it.Offerings) > 0 {
 			continue
 		}
 		reqs[key] = r
 	}
 	out.Requirements = fromKarpenter(reqs)
-	// Karpenter lets a pod ask any value of a well-known label that neither the
-	// type nor the pool says anything about.
+	// Karpenter lets a pod ask for any value of a well-known label that neither the type
+	// nor the NodePool defines.
 	for _, key := range slices.Sorted(maps.Keys(karpv1.WellKnownLabels)) {
-		if _, ok := it.Requirements[key]; !ok && settled[key] == 0 && key != cloudprovider.ReservationIDLabel && key != corev1.LabelTopologyZone && key != karpv1.CapacityTypeLabelKey {
+		if _, ok := it.Requirements[key]; !ok && perOffering[key] == 0 && key != cloudprovider.ReservationIDLabel && key != corev1.LabelTopologyZone && key != karpv1.CapacityTypeLabelKey {
 			out.Requirements = append(out.Requirements, engine.Requirement{Key: key, Operator: engine.Exists})
 		}
 	}

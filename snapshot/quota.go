@@ -13,26 +13,26 @@ import (
 	"github.com/nap-aks/nap/engine"
 )
 
-// Quota is what a cloud lets all machines of a subscription take together: the
-// vCPUs of a family, say.
+// Quota is a limit of the cloud on all machines of a subscription together, such as
+// the vCPUs of a family.
 type Quota struct {
-	// Name identifies it, Title is what people call it, Advice says what can be
-	// done when it is used up.
+	// Name identifies the quota, Title is its name for people, Advice says what to do
+	// when it is used up.
 	Name   string `json:"name"`
 	Title  string `json:"title,omitempty"`
 	Advice string `json:"advice,omitempty"`
-	// Used counts every machine that exists, in this cluster or elsewhere.
-	// NodeClaims without a machine are counted by this package.
+	// Used counts all machines that exist, in this cluster or elsewhere. This package
+	// adds the NodeClaims without a machine.
 	Used  int64 `json:"used"`
 	Limit int64 `json:"limit"`
-	// CapacityTypes are those whose machines count; none means all.
+	// CapacityTypes are the capacity types whose machines count; none means all.
 	CapacityTypes []string `json:"capacityTypes,omitempty"`
-	// Charges is what one machine takes, by name of the instance type; a type
-	// that is not listed takes nothing. The map must not be changed once given.
+	// Charges is what one machine uses, by instance type; a type not listed uses
+	// nothing. The map must not be changed after it is given to a Cache.
 	Charges map[string]int64 `json:"charges"`
 }
 
-// charge is what a machine takes of the quota.
+// charge returns what a machine uses of the quota.
 func (q *Quota) charge(instanceType, capacityType string) int64 {
 	if len(q.CapacityTypes) > 0 && !slices.Contains(q.CapacityTypes, capacityType) {
 		return 0
@@ -40,18 +40,19 @@ func (q *Quota) charge(instanceType, capacityType string) int64 {
 	return q.Charges[instanceType]
 }
 
-// SetQuotas tells which quotas there are and how much of them is used. Where only
-// amounts differ from the last time it costs next to nothing.
+// SetQuotas replaces the quotas and their use. It is cheap if only amounts differ from
+// the last call.
 func (c *Cache) SetQuotas(list []Quota) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !slices.EqualFunc(c.quotas, list, sameCharges) {
 		c.catalogues.lists = nil
-		c.poolsOld = true
+		c.poolsStale = true
 	}
 	c.quotas = slices.Clone(list)
 }
 
+// sameCharges reports whether two quotas differ in amounts only.
 func sameCharges(a, b Quota) bool {
 	if a.Name != b.Name || !slices.Equal(a.CapacityTypes, b.CapacityTypes) {
 		return false
@@ -59,7 +60,8 @@ func sameCharges(a, b Quota) bool {
 	return reflect.ValueOf(a.Charges).Pointer() == reflect.ValueOf(b.Charges).Pointer() || maps.Equal(a.Charges, b.Charges)
 }
 
-// quotasOfType are the quotas that each instance type counts against, by index.
+// quotasOfType returns the indexes of the quotas that each instance type counts
+// against.
 func quotasOfType(quotas []Quota) map[string][]int {
 	out := map[string][]int{}
 	for i := range quotas {
@@ -72,8 +74,8 @@ func quotasOfType(quotas []Quota) map[string][]int {
 	return out
 }
 
-// quotaCharges is what a machine of an instance type and capacity type takes of
-// the quotas that the type counts against.
+// quotaCharges returns what a machine of an instance type and capacity type uses of
+// the quotas with the given indexes.
 func quotaCharges(quotas []Quota, of []int, instanceType, capacityType string) []engine.QuotaCharge {
 	var out []engine.QuotaCharge
 	for _, i := range of {
@@ -84,7 +86,7 @@ func quotaCharges(quotas []Quota, of []int, instanceType, capacityType string) [
 	return out
 }
 
-// addQuotas puts what is left of the quotas into the snapshot.
+// addQuotas adds the quotas to the snapshot, with what remains of them.
 func (c *Cache) addQuotas(s *engine.Snapshot) {
 	if len(c.quotas) == 0 {
 		return
@@ -95,20 +97,20 @@ func (c *Cache) addQuotas(s *engine.Snapshot) {
 		s.Quotas[i] = engine.Quota{Name: q.Name, Title: q.Title, Advice: q.Advice, Limit: q.Limit, Remaining: q.Limit - q.Used}
 	}
 	for _, m := range c.sorted {
-		if m.going || m.claim == nil || m.node != nil || m.claim.Status.ProviderID != "" {
+		if m.terminating || m.claim == nil || m.node != nil || m.claim.Status.ProviderID != "" {
 			continue
 		}
-		instanceType, capacityType := c.likely(m.claim)
+		instanceType, capacityType := c.likelyType(m.claim)
 		for i := range c.quotas {
 			s.Quotas[i].Remaining -= c.quotas[i].charge(instanceType, capacityType)
 		}
 	}
 }
 
-// likely is the instance type and capacity type that a claim without a machine
-// will most probably become: what it says, else the cheapest it allows, which is
-// tried first.
-func (c *Cache) likely(claim *karpv1.NodeClaim) (instanceType, capacityType string) {
+// likelyType returns the instance type and capacity type that a NodeClaim without a
+// machine will probably get: those of its labels, or else the cheapest it allows, which
+// is tried first.
+func (c *Cache) likelyType(claim *karpv1.NodeClaim) (instanceType, capacityType string) {
 	instanceType, capacityType = claim.Labels[corev1.LabelInstanceTypeStable], claim.Labels[karpv1.CapacityTypeLabelKey]
 	if instanceType != "" && capacityType != "" {
 		return instanceType, capacityType

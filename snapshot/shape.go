@@ -23,26 +23,27 @@ import (
 	"github.com/nap-aks/nap/internal/kubemem"
 )
 
-// shape is what scheduling sees of a pod besides its labels. Pods with equal
-// keys share one.
+// shape is what scheduling depends on in a pod, labels excluded. Pods with equal keys
+// share a shape.
 type shape struct {
 	class engine.PodClass // Labels and Name not set
-	err   error           // the pod cannot be considered: volumes that do not resolve, say
-	// Whether Karpenter accepts a pod of this shape, claims aside, and why not.
+	err   error           // why the pod cannot be planned for: unresolved volumes, for example
+	// validated is whether Karpenter has validated a pod of this shape without volume
+	// claims; invalid is the result.
 	validated bool
 	invalid   error
-	// ids are the classes of this shape by the rendered labels.
+	// ids are the classes of this shape by encoded labels.
 	ids map[string]engine.ClassID
 }
 
-// shapes interns the shapes of pods.
+// shapes interns the shapes of pods and numbers their classes.
 type shapes struct {
 	client  *kubemem.Client
 	volumes *karpsched.VolumeTopology
-	byKey   map[string]*shape // by what the shape was read from
-	byClass map[string]*shape // by what it came to
+	byKey   map[string]*shape // by the fields of the pod, see appendShape
+	byClass map[string]*shape // by the translation
 	buf     []byte
-	// keys are the label keys that some selector looks at.
+	// keys are the label keys that selectors use.
 	keys        map[string]bool
 	sortedKeys  []string
 	keysVersion int
@@ -53,9 +54,9 @@ func newShapes(c *kubemem.Client) *shapes {
 	return &shapes{client: c, volumes: karpsched.NewVolumeTopology(c), byKey: map[string]*shape{}, byClass: map[string]*shape{}, keys: map[string]bool{}}
 }
 
-// of returns the shape of a pod, translating it if it is the first of its kind.
-// The key covers every field that the translation reads, except the objects the
-// pod refers to (claims, namespaces): the caller calls forget when those change.
+// of returns the shape of a pod and translates it if it is new. The key covers every
+// field that the translation reads, but not the objects that the pod refers to (volume
+// claims, namespaces): call forget when those change.
 func (s *shapes) of(ctx context.Context, p *corev1.Pod) *shape {
 	s.buf = appendShape(s.buf[:0], p)
 	if found, ok := s.byKey[string(s.buf)]; ok {
@@ -64,8 +65,8 @@ func (s *shapes) of(ctx context.Context, p *corev1.Pod) *shape {
 	sh := &shape{ids: map[string]engine.ClassID{}}
 	key := string(s.buf)
 	sh.class, sh.err = s.translate(ctx, p)
-	// Different pods can come to the same: a pending and a running pod of one
-	// Deployment, the pods of a StatefulSet with a claim each.
+	// Different keys can have the same translation: a pending and a running pod of one
+	// Deployment, or the pods of a StatefulSet with a volume claim each.
 	content, err := json.Marshal(sh.class)
 	if err == nil && sh.err == nil {
 		if same, ok := s.byClass[string(content)]; ok {
@@ -76,18 +77,19 @@ func (s *shapes) of(ctx context.Context, p *corev1.Pod) *shape {
 	}
 	s.byKey[key] = sh
 	for _, c := range sh.class.Spread {
-		s.look(c.Selector)
+		s.addKeys(c.Selector)
 	}
 	for _, t := range sh.class.PodAffinity {
-		s.look(t.Selector)
+		s.addKeys(t.Selector)
 	}
 	for _, t := range sh.class.PodAntiAffinity {
-		s.look(t.Selector)
+		s.addKeys(t.Selector)
 	}
 	return sh
 }
 
-func (s *shapes) look(sel *engine.Selector) {
+// addKeys adds the label keys of a selector.
+func (s *shapes) addKeys(sel *engine.Selector) {
 	if sel == nil {
 		return
 	}
@@ -100,12 +102,12 @@ func (s *shapes) look(sel *engine.Selector) {
 	}
 }
 
-// forget drops the shapes, so that the next look-up of each pod translates it
-// anew. Classes that come out the same keep their number.
+// forget drops the keys of shapes, so that pods are translated again. A class with the
+// same translation keeps its number.
 func (s *shapes) forget() { s.byKey = map[string]*shape{} }
 
-// class returns the number of the class of a pod of this shape with these
-// labels. name is for people and is that of the first pod of the class.
+// class returns the number of the class of a pod with this shape and these labels. A
+// new class gets the name, which is for people.
 func (s *shapes) class(sh *shape, podLabels map[string]string, name string) engine.ClassID {
 	s.buf = s.buf[:0]
 	for _, k := range s.sortedKeys {
@@ -132,7 +134,7 @@ func (s *shapes) class(sh *shape, podLabels map[string]string, name string) engi
 	return id
 }
 
-// translate makes the class of a pod, without labels.
+// translate returns the class of a pod, without labels.
 func (s *shapes) translate(ctx context.Context, p *corev1.Pod) (engine.PodClass, error) {
 	c := engine.PodClass{Namespace: p.Namespace, Requests: requests(p)}
 	if p.Spec.Priority != nil {
@@ -168,14 +170,14 @@ func (s *shapes) translate(ctx context.Context, p *corev1.Pod) (engine.PodClass,
 	return c, s.podVolumes(ctx, p, &c)
 }
 
-// podVolumes adds what the pod's volumes ask of a node.
+// podVolumes adds the requirements of the pod's volumes to its class.
 func (s *shapes) podVolumes(ctx context.Context, p *corev1.Pod, c *engine.PodClass) error {
 	if !hasClaims(p) {
 		return nil
 	}
 	used, err := scheduling.GetVolumes(ctx, s.client, p)
 	if err != nil {
-		return fmt.Errorf("reading the volumes of the pod: %w", err)
+		return fmt.Errorf("resolving the volumes of the pod: %w", err)
 	}
 	own := ownClaims(p)
 	for _, driver := range slices.Sorted(maps.Keys(used)) {
@@ -192,7 +194,7 @@ func (s *shapes) podVolumes(ctx context.Context, p *corev1.Pod, c *engine.PodCla
 	}
 	alternatives, err := s.volumes.GetRequirements(ctx, p)
 	if err != nil {
-		return fmt.Errorf("reading where the volumes of the pod can be: %w", err)
+		return fmt.Errorf("resolving the topology of the pod's volumes: %w", err)
 	}
 	if len(alternatives) > 0 {
 		vt := engine.VolumeTopology{}
@@ -204,6 +206,7 @@ func (s *shapes) podVolumes(ctx context.Context, p *corev1.Pod, c *engine.PodCla
 	return nil
 }
 
+// hasClaims reports whether a pod has volume claims.
 func hasClaims(p *corev1.Pod) bool {
 	for i := range p.Spec.Volumes {
 		if v := &p.Spec.Volumes[i]; v.PersistentVolumeClaim != nil || v.Ephemeral != nil {
@@ -213,9 +216,9 @@ func hasClaims(p *corev1.Pod) bool {
 	return false
 }
 
-// ownClaims names the claims that belong to this pod alone: those of ephemeral
-// volumes and those of a StatefulSet's templates, which are named after the pod.
-// Any other claim may be mounted by other pods as well.
+// ownClaims returns the volume claims that belong to this pod alone: those of ephemeral
+// volumes, and those of a StatefulSet's templates, whose names end in that of the pod.
+// Other pods may mount any other claim.
 func ownClaims(p *corev1.Pod) map[string]bool {
 	out := map[string]bool{}
 	for i := range p.Spec.Volumes {
@@ -236,8 +239,8 @@ func requests(p *corev1.Pod) engine.Resources {
 	return amounts(list, true)
 }
 
-// amounts turns quantities into the engine's integers. Requests round up, what
-// is on offer rounds down; zero requests are dropped.
+// amounts converts quantities to the engine's integers. Requests are rounded up and
+// capacities are rounded down; zero requests are dropped.
 func amounts(list corev1.ResourceList, roundUp bool) engine.Resources {
 	out := make(engine.Resources, len(list))
 	for name, q := range list {
@@ -270,8 +273,8 @@ func requirement(key string, op corev1.NodeSelectorOperator, values []string) en
 	return engine.Requirement{Key: key, Operator: engine.Operator(op), Values: values}
 }
 
-// normalize maps the older names of a label, and of its values, to those that
-// Karpenter and the provider use.
+// normalize replaces older names of a label, and of its values, by those that Karpenter
+// and the provider use.
 func normalize(key string, values []string) (string, []string) {
 	if n, ok := karpv1.NormalizedLabels[key]; ok {
 		key = n
@@ -288,7 +291,7 @@ func normalize(key string, values []string) (string, []string) {
 	return key, values
 }
 
-// fromKarpenter turns Karpenter's requirements into the engine's, by key.
+// fromKarpenter converts Karpenter's requirements to the engine's, sorted by key.
 func fromKarpenter(reqs scheduling.Requirements) []engine.Requirement {
 	var out []engine.Requirement
 	for _, r := range reqs.NodeSelectorRequirements() {
@@ -302,7 +305,7 @@ func fromKarpenter(reqs scheduling.Requirements) []engine.Requirement {
 	return out
 }
 
-// impossible is a requirement that no node meets.
+// impossible returns a requirement that no node meets.
 func impossible() engine.Requirement {
 	return engine.Requirement{Key: corev1.LabelHostname, Operator: engine.In}
 }
@@ -317,8 +320,8 @@ func nodeAffinity(c *engine.PodClass, a *corev1.NodeAffinity) {
 				c.NodeAffinity = append(c.NodeAffinity, term)
 			}
 		}
-		// A term without expressions matches no node, as in the kube-scheduler;
-		// one with matchFields only is that of a bound daemon pod and is met.
+		// As in the kube-scheduler, a term without expressions matches no node. A term
+		// with matchFields only comes from a bound daemon pod and is met.
 		if len(c.NodeAffinity) == 0 && len(req.NodeSelectorTerms) > 0 && !onlyFields(req) {
 			c.NodeAffinity = [][]engine.Requirement{{impossible()}}
 		}
@@ -369,14 +372,14 @@ func hostPorts(p *corev1.Pod) []engine.HostPort {
 	return out
 }
 
-// selector turns a label selector into the engine's; nil stays nil and selects
-// nothing.
+// selector converts a label selector to the engine's. Nil, which selects nothing, stays
+// nil.
 func selector(s *metav1.LabelSelector) (*engine.Selector, error) {
 	if s == nil {
 		return nil, nil
 	}
 	if _, err := metav1.LabelSelectorAsSelector(s); err != nil {
-		return nil, fmt.Errorf("reading a label selector of the pod: %w", err)
+		return nil, fmt.Errorf("parsing a label selector of the pod: %w", err)
 	}
 	out := &engine.Selector{}
 	for _, k := range slices.Sorted(maps.Keys(s.MatchLabels)) {
@@ -419,8 +422,8 @@ func spread(p *corev1.Pod) ([]engine.SpreadConstraint, error) {
 	return out, nil
 }
 
-// addOnce adds a requirement unless it is there: newer API servers write
-// matchLabelKeys into the selector themselves.
+// addOnce adds a requirement unless the selector has it: newer API servers merge
+// matchLabelKeys into the selector.
 func addOnce(s *engine.Selector, r engine.Requirement) {
 	for _, have := range s.Requirements {
 		if have.Key == r.Key && have.Operator == r.Operator && slices.Equal(have.Values, r.Values) {
@@ -498,7 +501,7 @@ func (s *shapes) term(ctx context.Context, p *corev1.Pod, t *corev1.PodAffinityT
 func (s *shapes) namespaces(ctx context.Context, sel *metav1.LabelSelector) ([]string, error) {
 	parsed, err := metav1.LabelSelectorAsSelector(sel)
 	if err != nil {
-		return nil, fmt.Errorf("reading a namespace selector of the pod: %w", err)
+		return nil, fmt.Errorf("parsing a namespace selector of the pod: %w", err)
 	}
 	var list corev1.NamespaceList
 	if err := s.client.List(ctx, &list); err != nil {

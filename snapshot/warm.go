@@ -9,23 +9,23 @@ import (
 	"github.com/nap-aks/nap/engine"
 )
 
-// warm is the engine's compiled form of the cluster, brought up to date with
-// what changed instead of being compiled for each pass.
+// warm is the compiled cluster of the engine. It is updated with what has changed
+// instead of being compiled for each pass.
 type warm struct {
 	mu      sync.Mutex
 	cluster *engine.Cluster
 	epoch   int
 	poolsAt int
 	classes int
-	nodes   map[string]int // stamp by name
+	nodes   map[string]int // stamp by node name
 	usage   []engine.Resources
 	quotas  []engine.Quota
 }
 
-// Place asks the engine for a plan of an input of this cache, as engine.Place
-// does with in.Snapshot, and gives the same plan. It keeps the compiled cluster
-// between calls: the time is in proportion to the nodes that changed and the
-// pods to place. Inputs must come in the order in which Snapshot gave them.
+// Place returns the plan that engine.Place makes for in.Snapshot. It keeps the compiled
+// cluster between calls, so its time grows with the nodes that changed and the pods to
+// place, not with the cluster. Pass inputs in the order in which Snapshot returned
+// them.
 func (c *Cache) Place(in *Input, o engine.Options) (*engine.Plan, error) {
 	w := &c.warm
 	w.mu.Lock()
@@ -36,11 +36,12 @@ func (c *Cache) Place(in *Input, o engine.Options) (*engine.Plan, error) {
 	}
 	plan, err := w.cluster.Place(in.Snapshot.Pending, o)
 	if err != nil {
-		w.cluster = nil // whatever is wrong, do not build on it
+		w.cluster = nil // its state is unknown: compile again
 	}
 	return plan, err
 }
 
+// sync brings the compiled cluster up to date with the input.
 func (w *warm) sync(in *Input) error {
 	s := in.Snapshot
 	if w.cluster == nil || w.epoch != in.epoch || w.classes > len(s.Classes) {
@@ -49,7 +50,7 @@ func (w *warm) sync(in *Input) error {
 	for id := w.classes; id < len(s.Classes); id++ {
 		got, err := w.cluster.Class(s.Classes[id])
 		if err != nil {
-			return fmt.Errorf("class %d (%s): %w", id, s.Classes[id].Name, err)
+			return fmt.Errorf("adding class %d (%s): %w", id, s.Classes[id].Name, err)
 		}
 		if got != engine.ClassID(id) {
 			return w.compile(in)
@@ -58,21 +59,21 @@ func (w *warm) sync(in *Input) error {
 	w.classes = len(s.Classes)
 	if w.poolsAt != in.poolsAt {
 		if err := w.cluster.SetCatalogue(s.Pools, s.Catalogues, s.Quotas, s.Daemons); err != nil {
-			return fmt.Errorf("taking over NodePools and instance types: %w", err)
+			return fmt.Errorf("updating NodePools and instance types: %w", err)
 		}
 		w.poolsAt = in.poolsAt
 	} else {
 		for i := range s.Pools {
 			if !maps.Equal(w.usage[i], s.Pools[i].Usage) {
 				if err := w.cluster.SetUsage(s.Pools[i].Name, s.Pools[i].Usage); err != nil {
-					return fmt.Errorf("taking over the use of NodePool %s: %w", s.Pools[i].Name, err)
+					return fmt.Errorf("updating the usage of NodePool %s: %w", s.Pools[i].Name, err)
 				}
 			}
 		}
 	}
 	if !slices.Equal(w.quotas, s.Quotas) {
 		if err := w.cluster.SetQuotas(s.Quotas); err != nil {
-			return fmt.Errorf("taking over quotas: %w", err)
+			return fmt.Errorf("updating quotas: %w", err)
 		}
 	}
 	w.usages(s)
@@ -82,7 +83,7 @@ func (w *warm) sync(in *Input) error {
 			continue
 		}
 		if err := w.cluster.SetNode(*n); err != nil {
-			return fmt.Errorf("taking over node %s: %w", n.Name, err)
+			return fmt.Errorf("updating node %s: %w", n.Name, err)
 		}
 		w.nodes[n.Name] = in.stamps[i]
 	}
@@ -97,6 +98,7 @@ func (w *warm) sync(in *Input) error {
 	return nil
 }
 
+// compile compiles the cluster of the input.
 func (w *warm) compile(in *Input) error {
 	s := in.Snapshot
 	var err error
@@ -112,6 +114,7 @@ func (w *warm) compile(in *Input) error {
 	return nil
 }
 
+// usages records the usage and quotas that the compiled cluster has.
 func (w *warm) usages(s *engine.Snapshot) {
 	w.usage, w.quotas = w.usage[:0], s.Quotas
 	for i := range s.Pools {

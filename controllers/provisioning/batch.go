@@ -7,12 +7,12 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// batch gathers triggers that come shortly after each other into one pass.
+// batch merges triggers that follow each other closely into one pass.
 type batch struct {
 	clock     clock.Clock
 	idle, max time.Duration
-	triggers  chan struct{} // a pass is asked for
-	more      chan struct{} // a pass that is asked for will have more to do
+	triggers  chan struct{} // a pass is needed
+	more      chan struct{} // more work for that pass is coming
 }
 
 func newBatch(c clock.Clock, idle, longest time.Duration) *batch {
@@ -20,25 +20,24 @@ func newBatch(c clock.Clock, idle, longest time.Duration) *batch {
 }
 
 // trigger asks for a pass. It never blocks.
-func (b *batch) trigger() { put(b.triggers) }
+func (b *batch) trigger() { notify(b.triggers) }
 
-// extend says that a pass, if one is asked for, had better wait for what else
-// comes. It never blocks.
-func (b *batch) extend() { put(b.more) }
+// extend makes a triggered pass wait for further events. It never blocks.
+func (b *batch) extend() { notify(b.more) }
 
-func put(c chan struct{}) {
+// notify fills a channel of capacity one. It never blocks.
+func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
 	}
 }
 
-// wait returns true when a pass is due: after the first trigger, once nothing more
-// came for the idle time, at the latest after the longest time; or when nothing was
-// triggered for so long (a pass that looks after what no event tells). It
-// returns false when the context ends.
-func (b *batch) wait(ctx context.Context, nothing time.Duration) bool {
-	quiet := b.clock.NewTimer(nothing)
+// wait returns true when a pass is due: after a trigger, once nothing extended the
+// batch for the idle time, at the latest after the maximum time; or without a
+// trigger after the interval. It returns false when the context ends.
+func (b *batch) wait(ctx context.Context, interval time.Duration) bool {
+	quiet := b.clock.NewTimer(interval)
 	defer quiet.Stop()
 	select {
 	case <-ctx.Done():
@@ -48,7 +47,7 @@ func (b *batch) wait(ctx context.Context, nothing time.Duration) bool {
 	case <-b.triggers:
 	}
 	select {
-	case <-b.more: // of before
+	case <-b.more: // from before the trigger
 	default:
 	}
 	longest := b.clock.NewTimer(b.max)
@@ -63,7 +62,7 @@ func (b *batch) wait(ctx context.Context, nothing time.Duration) bool {
 			return true
 		case <-idle.C():
 			return true
-		case <-b.triggers: // the pass to come sees to it
+		case <-b.triggers: // included in this pass
 		case <-b.more:
 			idle.Stop()
 			idle = b.clock.NewTimer(b.idle)

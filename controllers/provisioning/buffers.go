@@ -27,11 +27,11 @@ func (p *Provisioner) TriggerReconcile() {
 	p.batch.extend()
 }
 
-// bufferState is where a plan puts a buffer's placeholders.
+// bufferState counts the placeholders of a buffer by where a plan puts them: on
+// existing machines, on new ones or nowhere.
 type bufferState struct{ existing, bought, refused int }
 
-// bufferStates sums up a plan by buffer; those of which it says nothing are
-// missing.
+// bufferStates returns the state of each buffer that has placeholders in the plan.
 func bufferStates(in *snapshot.Input, plan *engine.Plan) map[types.NamespacedName]*bufferState {
 	out := map[types.NamespacedName]*bufferState{}
 	for _, v := range plan.Verdicts {
@@ -61,8 +61,8 @@ func bufferStates(in *snapshot.Input, plan *engine.Plan) map[types.NamespacedNam
 	return out
 }
 
-// bufferedNodes counts the placeholders that a plan puts on each machine that
-// is there, by provider ID.
+// bufferedNodes returns the number of placeholders that a plan puts on each existing
+// machine, by provider ID.
 func bufferedNodes(in *snapshot.Input, plan *engine.Plan) map[string]int {
 	out := map[string]int{}
 	for _, placed := range plan.Placements {
@@ -81,11 +81,10 @@ func bufferedNodes(in *snapshot.Input, plan *engine.Plan) map[string]int {
 	return out
 }
 
-// keepBuffers tells what a pass means for CapacityBuffers: the machines that
-// hold their placeholders are not empty, and each buffer's Provisioning
-// condition says whether its room is there. A nil plan is that of a pass that
-// had nothing to place.
-func (p *Provisioner) keepBuffers(ctx context.Context, in *snapshot.Input, plan *engine.Plan) error {
+// updateBuffers publishes the results of a pass for CapacityBuffers: machines with
+// placeholders are not empty, and the Provisioning condition of each buffer says
+// whether its capacity exists. A nil plan is that of a pass without pending pods.
+func (p *Provisioner) updateBuffers(ctx context.Context, in *snapshot.Input, plan *engine.Plan) error {
 	if !p.features.CapacityBuffer {
 		return nil
 	}
@@ -118,8 +117,8 @@ func (p *Provisioner) keepBuffers(ctx context.Context, in *snapshot.Input, plan 
 	return errors.Join(errs...)
 }
 
-// provisioningOf is a buffer's Provisioning condition; false when the pass does
-// not know enough to say.
+// provisioningOf returns the Provisioning condition of a buffer; false if the pass
+// does not show it.
 func provisioningOf(buffer *autoscalingv1beta1.CapacityBuffer, s *bufferState) (metav1.Condition, bool) {
 	c := metav1.Condition{Type: autoscalingv1beta1.ProvisioningCondition, Status: metav1.ConditionFalse, ObservedGeneration: buffer.Generation}
 	want := 0
@@ -128,17 +127,17 @@ func provisioningOf(buffer *autoscalingv1beta1.CapacityBuffer, s *bufferState) (
 	}
 	switch {
 	case !apimeta.IsStatusConditionTrue(buffer.Status.Conditions, autoscalingv1beta1.ReadyForProvisioningCondition):
-		c.Reason, c.Message = capacitybuffer.ReasonNotReadyForProvisioning, "its pods are not known, see ReadyForProvisioning"
+		c.Reason, c.Message = capacitybuffer.ReasonNotReadyForProvisioning, "the pods of the buffer are not known, see ReadyForProvisioning"
 	case want == 0:
-		c.Reason, c.Message = capacitybuffer.ReasonBufferEmpty, "it asks for no replicas"
+		c.Reason, c.Message = capacitybuffer.ReasonBufferEmpty, "the buffer has no replicas"
 	case s == nil:
 		return c, false
 	case s.bought+s.refused > 0:
 		c.Reason = capacitybuffer.ReasonRequiresNewCapacity
-		c.Message = fmt.Sprintf("of %d replicas %d fit on machines there are, %d wait for new ones, %d can be had nowhere", want, s.existing, s.bought, s.refused)
+		c.Message = fmt.Sprintf("of %d replicas %d fit on existing machines, %d wait for new machines, %d fit nowhere", want, s.existing, s.bought, s.refused)
 	case s.existing == want:
 		c.Status, c.Reason = metav1.ConditionTrue, capacitybuffer.ReasonFitsExistingCapacity
-		c.Message = fmt.Sprintf("there is room for all %d replicas", want)
+		c.Message = fmt.Sprintf("all %d replicas fit on existing machines", want)
 	default:
 		return c, false
 	}

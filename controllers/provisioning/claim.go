@@ -15,8 +15,8 @@ import (
 	"github.com/nap-aks/nap/engine"
 )
 
-// claimFor writes a planned machine as a NodeClaim: the pool's template,
-// narrowed to what the pods need and to the offerings that hold them all.
+// claimFor returns the NodeClaim of a planned machine: the template of its NodePool,
+// restricted to what the pods need and to the offerings that hold them all.
 func claimFor(pool *karpv1.NodePool, types map[string]*cloudprovider.InstanceType, m *engine.Machine) (*karpv1.NodeClaim, error) {
 	template := karpsched.NewNodeClaimTemplate(pool)
 	template.Requirements.Add(requirements(m.Requirements).Values()...)
@@ -41,7 +41,7 @@ func claimFor(pool *karpv1.NodePool, types map[string]*cloudprovider.InstanceTyp
 		}
 	}
 	if len(template.InstanceTypeOptions) == 0 {
-		return nil, fmt.Errorf("none of the plan's %d offerings is of an instance type that the pool has now", len(m.Offerings))
+		return nil, fmt.Errorf("the NodePool no longer has any instance type of the plan's %d offerings", len(m.Offerings))
 	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		template.Requirements.Add(scheduling.NewRequirement(key, corev1.NodeSelectorOpIn, slices.Sorted(maps.Keys(values[key]))...))
@@ -62,7 +62,7 @@ func minValuesRelaxed(claim *karpv1.NodeClaim) string {
 	return "false"
 }
 
-// requirements are the engine's in Karpenter's terms.
+// requirements converts requirements of the engine to Karpenter's.
 func requirements(list []engine.Requirement) scheduling.Requirements {
 	out := scheduling.NewRequirements()
 	for _, r := range list {
@@ -76,8 +76,8 @@ func requirements(list []engine.Requirement) scheduling.Requirements {
 	return out
 }
 
-// resourceList writes amounts (cpu in millicores, the rest in units) as
-// Kubernetes does. The number of pods is part of what a machine must hold.
+// resourceList converts amounts of the engine (cpu in millicores, the rest in units)
+// to quantities, and adds the number of pods unless the amounts have one.
 func resourceList(r engine.Resources, pods int) corev1.ResourceList {
 	out := corev1.ResourceList{}
 	for name, amount := range r {

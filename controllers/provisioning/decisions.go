@@ -18,17 +18,18 @@ const (
 	decisionSuffix = ".snapshot.gz"
 )
 
-// record writes what a pass is about to decide on, so that the decision can be
-// replayed with nap plan; only the newest are kept. A pass does not fail for it.
+// record writes the snapshot of a pass, so that its decision can be replayed with nap
+// plan. It keeps the newest snapshots only. An error is logged and does not stop the
+// pass.
 func (p *Provisioner) record(ctx context.Context, o *snapshot.Objects) {
 	if err := p.writeDecision(o); err != nil {
-		log.FromContext(ctx).Error(err, "recording a decision")
+		log.FromContext(ctx).Error(err, "recording decision failed")
 	}
 }
 
 func (p *Provisioner) writeDecision(o *snapshot.Objects) error {
 	if err := os.MkdirAll(p.Decisions, 0o700); err != nil {
-		return fmt.Errorf("making the folder of decisions: %w", err)
+		return fmt.Errorf("creating the folder of decisions: %w", err)
 	}
 	name := o.Now.UTC().Format("20060102T150405.000") + decisionSuffix
 	if err := snapshot.WriteFile(filepath.Join(p.Decisions, name), o); err != nil {

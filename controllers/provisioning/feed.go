@@ -23,8 +23,8 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// kinds are what the mirror of the cluster is fed with. Owners and services
-// matter only for default spread constraints.
+// kinds returns the kinds of objects that the snapshot cache watches. Owners and
+// services matter only for default spread constraints.
 func kinds(defaultSpread bool) []client.Object {
 	list := []client.Object{
 		&corev1.Pod{}, &corev1.Node{}, &karpv1.NodePool{}, &karpv1.NodeClaim{}, &appsv1.DaemonSet{}, &corev1.Namespace{},
@@ -36,25 +36,25 @@ func kinds(defaultSpread bool) []client.Object {
 	return list
 }
 
-// feed folds the informers' events into the mirror and wakes the provisioner
-// for those that can change a decision. It returns when all that existed at the
-// start has been folded in.
+// feed passes the informers' events to the snapshot cache and triggers passes for
+// those that can change a decision. It returns when the cache has all objects that
+// existed at the start.
 func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error {
 	logger := log.FromContext(ctx)
-	note := func(err error) {
+	check := func(err error) {
 		if err != nil && !errors.Is(err, snapshot.ErrUnknownKind) {
-			logger.Error(err, "following the cluster")
+			logger.Error(err, "updating snapshot cache failed")
 		}
 	}
 	upsert := func(old, o client.Object) {
 		ours := false
 		if pod, ok := o.(*corev1.Pod); ok {
-			p.noteArrival(pod)
+			p.noteBound(pod)
 			if p.Nominate {
-				o, ours = p.nominations.seen(pod, p.Clock.Now())
+				o, ours = p.nominations.observe(pod, p.Clock.Now())
 			}
 		}
-		note(p.mirror.Upsert(o))
+		check(p.cache.Upsert(o))
 		if !ours {
 			p.wake(old, o)
 		}
@@ -76,9 +76,9 @@ func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error
 				obj = gone.Obj
 			}
 			if o, ok := obj.(client.Object); ok {
-				note(p.mirror.Delete(o))
+				check(p.cache.Delete(o))
 				if pod, ok := o.(*corev1.Pod); ok {
-					p.nominations.gone(snapshot.PodKey(pod))
+					p.nominations.forget(snapshot.PodKey(pod))
 				}
 			}
 		},
@@ -87,11 +87,11 @@ func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error
 	for _, kind := range kinds(p.defaultSpread) {
 		informer, err := informers.GetInformer(ctx, kind)
 		if err != nil {
-			return fmt.Errorf("watching %T: %w", kind, err)
+			return fmt.Errorf("getting the informer of %T: %w", kind, err)
 		}
 		registration, err := informer.AddEventHandler(handler)
 		if err != nil {
-			return fmt.Errorf("following %T: %w", kind, err)
+			return fmt.Errorf("watching %T: %w", kind, err)
 		}
 		synced = append(synced, registration.HasSynced)
 	}
@@ -101,52 +101,49 @@ func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error
 	return nil
 }
 
-// noteArrival remembers when the scheduler last bound a pod that was promised a
-// place. The mirror has yet to be told of the pod.
-func (p *Provisioner) noteArrival(pod *corev1.Pod) {
-	if pod.Spec.NodeName != "" && p.mirror.Promised(snapshot.PodKey(pod)) {
-		p.mu.Lock()
-		p.arrived = p.Clock.Now()
-		p.mu.Unlock()
+// noteBound notes the time at which the scheduler bound an assumed pod. Call it
+// before the cache has the bound pod.
+func (p *Provisioner) noteBound(pod *corev1.Pod) {
+	if pod.Spec.NodeName != "" {
+		p.cache.NoteBound(snapshot.PodKey(pod), p.Clock.Now())
 	}
 }
 
-// wake starts a pass for what may need one: a pod that cannot be scheduled, a
-// node that is being emptied, a NodePool that may now do what it could not. The
-// object was old before; nil if it is new.
+// wake triggers a pass for an event that may need one: a pod that cannot be
+// scheduled, a node that is being drained, a NodePool that may offer other machines.
+// old is the object before the event, nil if it is new.
 func (p *Provisioner) wake(old, o client.Object) {
 	switch o := o.(type) {
 	case *corev1.Pod:
 		before, _ := old.(*corev1.Pod)
 		p.wakeForPod(before, o)
 	case *corev1.Node:
-		p.nominations.signal() // pods may be waiting to be told of it
+		p.nominations.signal() // assumed pods may wait for it
 		before, _ := old.(*corev1.Node)
-		if beingEmptied(o) && (before == nil || !beingEmptied(before)) {
+		if disrupted(o) && (before == nil || !disrupted(before)) {
 			p.batch.trigger()
 			p.batch.extend()
 		}
 	case *karpv1.NodePool:
 		before, _ := old.(*karpv1.NodePool)
-		if before == nil || offersOther(before, o) {
+		if before == nil || offersChanged(before, o) {
 			p.batch.trigger()
 			p.batch.extend()
 		}
 	}
 }
 
-// offersOther tells whether a NodePool may offer other than it did. How much of it
-// is in use, which its status counts with every machine, is not asked.
-func offersOther(a, b *karpv1.NodePool) bool {
+// offersChanged reports whether a NodePool may offer other machines than before. It
+// ignores the resources in use, which the status counts with every machine.
+func offersChanged(a, b *karpv1.NodePool) bool {
 	return a.UID != b.UID || a.Generation != b.Generation || a.DeletionTimestamp.IsZero() != b.DeletionTimestamp.IsZero() ||
 		!equality.Semantic.DeepEqual(a.Spec, b.Spec) || !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations) ||
 		!equality.Semantic.DeepEqual(a.Status.Conditions, b.Status.Conditions)
 }
 
-// wakeForPod starts a pass for a pod that cannot be scheduled and has no place
-// promised. Only news make that pass wait for more of them: a pod that appears, or
-// the first one of a workload that the scheduler refuses; all the others of that
-// workload are planned for together with it anyway.
+// wakeForPod triggers a pass for a pod that cannot be scheduled and is not assumed. A
+// new pod extends the batch, and so does the first refused pod of a workload. The
+// others of that workload do not: they are planned for together with the first.
 func (p *Provisioner) wakeForPod(old, pod *corev1.Pod) {
 	switch {
 	case snapshot.Untried(pod):
@@ -157,7 +154,7 @@ func (p *Provisioner) wakeForPod(old, pod *corev1.Pod) {
 		if p.cluster != nil {
 			p.cluster.AckPods(pod)
 		}
-		if p.mirror.Promised(snapshot.PodKey(pod)) {
+		if _, assumed := p.cache.AssumedOn(snapshot.PodKey(pod)); assumed {
 			return
 		}
 		p.batch.trigger()
@@ -167,8 +164,8 @@ func (p *Provisioner) wakeForPod(old, pod *corev1.Pod) {
 	}
 }
 
-// firstRefused tells whether a pod is the first of its workload that the scheduler
-// refuses since the last pass.
+// firstRefused reports whether a pod is the first of its workload that the scheduler
+// has refused since the last pass. A pod without a controller always is.
 func (p *Provisioner) firstRefused(pod *corev1.Pod) bool {
 	owner := metav1.GetControllerOfNoCopy(pod)
 	if owner == nil {
@@ -183,6 +180,7 @@ func (p *Provisioner) firstRefused(pod *corev1.Pod) bool {
 	return true
 }
 
-func beingEmptied(n *corev1.Node) bool {
+// disrupted reports whether a node has the taint of a running disruption.
+func disrupted(n *corev1.Node) bool {
 	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.MatchTaint(&karpv1.DisruptedNoScheduleTaint) })
 }

@@ -5,8 +5,8 @@ import (
 	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
-// Karpenter's own metrics are kept under their names; these say what Karpenter
-// has no name for.
+// Karpenter's metrics keep their names; these measure what Karpenter has no metric
+// for.
 var (
 	verdicts = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: "nap", Subsystem: "provisioner", Name: "verdicts",
@@ -14,17 +14,17 @@ var (
 	}, []string{"outcome", "code"})
 	deferredTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "nap", Subsystem: "provisioner", Name: "deferred_pods_total",
-		Help: "Pods handed to Karpenter's scheduler because the engine does not compile a feature they need.",
+		Help: "Pods handed to Karpenter's scheduler because the engine does not support a feature that they need.",
 	}, []string{"feature"})
 	passSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: "nap", Subsystem: "provisioner", Name: "pass_seconds",
 		Help:    "Duration of the parts of a provisioning pass.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
 	}, []string{"part"})
-	promisesBroken = prometheus.NewCounterVec(prometheus.CounterOpts{
+	expiredTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "nap", Subsystem: "provisioner", Name: "promises_broken_total",
-		Help: "Places promised to pods and taken back.",
+		Help: "Assumed pods whose place was taken back before they were bound.",
 	}, []string{"why"})
 )
 
-func init() { crmetrics.Registry.MustRegister(verdicts, deferredTotal, passSeconds, promisesBroken) }
+func init() { crmetrics.Registry.MustRegister(verdicts, deferredTotal, passSeconds, expiredTotal) }

@@ -17,55 +17,62 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// From Kubernetes 1.35 on, the scheduler heeds a nominated node that others
-// write into a pod's status: it tries that node first and keeps its room from
-// other pods. So the plan is told to it, pod by pod, as soon as the node is
-// there; without that it spreads pods as it likes, and some find their room
-// taken.
+// From Kubernetes 1.35 on, the scheduler honours a nominated node that another
+// component writes into a pod's status: it tries that node first and keeps the
+// capacity from other pods. The provisioner therefore nominates, for each assumed
+// pod, the node that the pod is assumed on, as soon as the node exists. Without
+// nominations the scheduler places pods as it likes, and some find the capacity
+// planned for them taken.
 
 // NominationVersion is the first minor version of Kubernetes 1 whose scheduler
-// heeds nominations.
+// honours nominations by other components.
 const NominationVersion = 35
 
 const (
-	// foreignWait is how long a nomination that is not of this process may
-	// stand: one of before a restart, or a preemption that came to nothing.
-	foreignWait = 2 * time.Minute
-	// patchers is how many pods are written at once.
-	patchers = 16
-	// gather is how long nominations are gathered before they are written.
-	gather = 20 * time.Millisecond
+	// foreignTimeout is how long a nomination by another process may last. It is that
+	// of an earlier provisioner process, or of a preemption that led to nothing.
+	foreignTimeout = 2 * time.Minute
+	// concurrentPatches is how many pods are patched at the same time.
+	concurrentPatches = 16
+	// nominationDelay is how long nominations are collected before they are written.
+	nominationDelay = 20 * time.Millisecond
 )
 
-// nominations remembers which pods were nominated for which node.
+// nominations tracks which pods have to be nominated, and which nominations are in
+// the API. Where a pod is to go is not stored here; see snapshot.Cache.AssumedOn.
 type nominations struct {
-	mu      sync.Mutex
-	written *sync.Cond           // some of the nominations being written are
-	writing map[string]int       // node to how many of its nominations are being written
-	wanted  map[string]string    // pod key to node or claim, not written yet
-	ours    map[string]string    // pod key to node, written by us
-	shown   map[string]bool      // pods whose nomination by us the watch has told of
-	again   map[string]bool      // pods nominated a second time for the same node
-	foreign map[string]time.Time // pod key to when a nomination of others was first seen
-	wake    chan struct{}
+	mu        sync.Mutex
+	written   *sync.Cond           // signalled when writing shrinks
+	writing   map[string]int       // node to the number of its nominations in flight
+	wanted    map[string]bool      // pods to nominate, by key
+	nominated map[string]string    // pod key to the node that this process nominated
+	observed  map[string]bool      // pods whose nomination by this process the watch has reported
+	retried   map[string]bool      // pods nominated a second time for the same node
+	foreign   map[string]time.Time // pod key to when a nomination by another process was first seen
+	wake      chan struct{}
 }
 
 func newNominations() *nominations {
-	n := &nominations{writing: map[string]int{}, wanted: map[string]string{}, ours: map[string]string{}, shown: map[string]bool{}, again: map[string]bool{}, foreign: map[string]time.Time{}, wake: make(chan struct{}, 1)}
+	n := &nominations{
+		writing: map[string]int{}, wanted: map[string]bool{}, nominated: map[string]string{}, observed: map[string]bool{},
+		retried: map[string]bool{}, foreign: map[string]time.Time{}, wake: make(chan struct{}, 1),
+	}
 	n.written = sync.NewCond(&n.mu)
 	return n
 }
 
-// take returns the wanted nominations whose node is there, by pod. From now on
-// they are being written; done has to be called for each.
-func (n *nominations) take(nodeOf map[string]string) map[string]string {
+// take returns the node of each wanted pod whose place is a node that exists. nodeOf
+// maps places (names of nodes and NodeClaims) to nodes; assumedOn returns the place
+// of a pod. The nominations count as in flight until done is called for each.
+func (n *nominations) take(nodeOf map[string]string, assumedOn func(podKey string) (string, bool)) map[string]string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	due := map[string]string{}
-	for key, to := range n.wanted {
-		if node := nodeOf[to]; node != "" {
+	for key := range n.wanted {
+		on, _ := assumedOn(key)
+		if node := nodeOf[on]; node != "" {
 			due[key] = node
-			n.ours[key] = node // before the watch can tell of it
+			n.nominated[key] = node // before the watch can report it
 			n.writing[node]++
 			delete(n.wanted, key)
 		}
@@ -73,6 +80,7 @@ func (n *nominations) take(nodeOf map[string]string) map[string]string {
 	return due
 }
 
+// done ends a nomination in flight.
 func (n *nominations) done(node string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -82,7 +90,7 @@ func (n *nominations) done(node string) {
 	n.written.Broadcast()
 }
 
-// wait returns when no nomination for a node is being written.
+// wait returns when no nomination for the node is in flight.
 func (n *nominations) wait(node string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -91,52 +99,49 @@ func (n *nominations) wait(node string) {
 	}
 }
 
-func (n *nominations) signal() {
-	select {
-	case n.wake <- struct{}{}:
-	default:
-	}
-}
+// signal wakes the nominator. It never blocks.
+func (n *nominations) signal() { notify(n.wake) }
 
-// want asks for a nomination, as soon as the node is there.
-func (n *nominations) want(key, to string) {
+// want asks for the nomination of a pod that has just been assumed.
+func (n *nominations) want(key string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.wanted[key] = to
-	delete(n.again, key)
-	delete(n.shown, key)
+	n.wanted[key] = true
+	delete(n.retried, key)
+	delete(n.observed, key)
 }
 
-// seen is told of every pod. It returns the pod as the mirror is to see it: one
-// that we nominated ourselves is still ours to place. It also tells whether this
-// is such a pod: nothing has to be decided for it.
-func (n *nominations) seen(pod *corev1.Pod, now time.Time) (*corev1.Pod, bool) {
+// observe handles a watch event of a pod. It returns the pod for the snapshot cache,
+// without a nomination that this process wrote: such a pod still has to be planned
+// for. It also reports whether the event is about such a nomination only, so that no
+// pass is needed.
+func (n *nominations) observe(pod *corev1.Pod, now time.Time) (*corev1.Pod, bool) {
 	key := snapshot.PodKey(pod)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if pod.Spec.NodeName != "" {
-		n.forget(key)
+		n.forgetLocked(key)
 		return pod, false
 	}
 	switch node := pod.Status.NominatedNodeName; {
-	case node == "" && n.ours[key] != "":
-		// The scheduler gave the nomination up. It may have looked too early, the
-		// node still having a taint: the pod's place is the same. But when it does so
-		// twice, others are in the way, and each of the pods that are nominated for a
-		// full node keeps out all the others: this one goes without.
-		if !n.shown[key] || !n.again[key] {
-			n.again[key] = n.again[key] || n.shown[key]
-			n.wanted[key] = n.ours[key]
-			delete(n.shown, key)
+	case node == "" && n.nominated[key] != "":
+		// The scheduler cleared the nomination. It may have tried the node too early,
+		// while that still had a taint, so nominate once more. If the scheduler clears
+		// it again, other pods have the capacity, and every pod nominated for a full
+		// node keeps out all others: leave this one without a nomination.
+		if !n.observed[key] || !n.retried[key] {
+			n.retried[key] = n.retried[key] || n.observed[key]
+			n.wanted[key] = true
+			delete(n.observed, key)
 			n.signal()
 			return pod, true
 		}
-		delete(n.ours, key)
-		delete(n.shown, key)
+		delete(n.nominated, key)
+		delete(n.observed, key)
 	case node == "":
 		delete(n.foreign, key)
-	case n.ours[key] == node:
-		n.shown[key] = true
+	case n.nominated[key] == node:
+		n.observed[key] = true
 		copied := *pod
 		copied.Status.NominatedNodeName = ""
 		return &copied, true
@@ -146,38 +151,41 @@ func (n *nominations) seen(pod *corev1.Pod, now time.Time) (*corev1.Pod, bool) {
 	return pod, false
 }
 
-func (n *nominations) gone(key string) {
+// forget drops everything about a pod.
+func (n *nominations) forget(key string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.forget(key)
+	n.forgetLocked(key)
 }
 
-func (n *nominations) forget(key string) {
+func (n *nominations) forgetLocked(key string) {
 	delete(n.wanted, key)
-	delete(n.ours, key)
-	delete(n.again, key)
-	delete(n.shown, key)
+	delete(n.nominated, key)
+	delete(n.retried, key)
+	delete(n.observed, key)
 	delete(n.foreign, key)
 }
 
-// takeBack drops a nomination and tells whether it has to be cleared.
-func (n *nominations) takeBack(key string) bool {
+// withdraw forgets a pod and reports whether its nomination has to be cleared in the
+// API.
+func (n *nominations) withdraw(key string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	_, written := n.ours[key]
-	n.forget(key)
-	return written
+	_, nominated := n.nominated[key]
+	n.forgetLocked(key)
+	return nominated
 }
 
-// stale are the pods whose nomination by others stands for too long.
+// stale returns the pods whose nomination by another process has lasted too long. It
+// returns a pod once per timeout.
 func (n *nominations) stale(now time.Time) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []string
 	for key, since := range n.foreign {
-		if now.Sub(since) > foreignWait {
+		if now.Sub(since) > foreignTimeout {
 			out = append(out, key)
-			n.foreign[key] = now // once is enough for now
+			n.foreign[key] = now
 		}
 	}
 	return out
@@ -194,40 +202,40 @@ func (p *Provisioner) nominator(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(gather):
+		case <-time.After(nominationDelay):
 		}
 		if err := p.nominate(ctx); err != nil && ctx.Err() == nil {
-			log.FromContext(ctx).Error(err, "nominating nodes")
+			log.FromContext(ctx).Error(err, "nominating nodes failed")
 		}
 	}
 }
 
-// Hook holds back the registration of a node until the pods that it was bought
-// for are nominated for it: until then a taint keeps all pods away, so nobody
-// takes their room.
+// Hook returns the hook that delays the registration of a node until the pods
+// assumed on it are nominated. Until then the node has a taint that keeps all pods
+// away, so no other pod takes their capacity.
 func (p *Provisioner) Hook() cloudprovider.NodeLifecycleHook { return hook{p} }
 
 type hook struct{ p *Provisioner }
 
-// Name is the hook's name in logs.
+// Name returns the name of the hook for logs.
 func (hook) Name() string { return "nomination" }
 
-// Registered writes what is due for the claim's node, and for no other: one
-// machine does not wait for the pods of another. A node whose pods cannot be
-// nominated goes on without.
+// Registered writes the nominations for the node of the claim, and only those: one
+// node does not wait for the pods of another. An error does not stop the
+// registration.
 func (h hook) Registered(ctx context.Context, claim *karpv1.NodeClaim) (cloudprovider.NodeLifecycleHookResult, error) {
 	if !h.p.Nominate {
 		return cloudprovider.NodeLifecycleHookResult{}, nil
 	}
 	if err := h.p.nominateFor(ctx, claim); err != nil {
-		log.FromContext(ctx).Error(err, "nominating a new node", "NodeClaim", claim.Name)
+		log.FromContext(ctx).Error(err, "nominating new node failed", "nodeClaim", claim.Name)
 	}
 	return cloudprovider.NodeLifecycleHookResult{}, nil
 }
 
-// nominateFor writes the nominations for the node of a claim. It returns when
-// all of them are written, whoever writes them. A claim that was launched a moment
-// ago has its provider ID only here: it is written to the API server later.
+// nominateFor writes the nominations for the node of a claim, and waits for those
+// that the nominator is writing. Pass the claim that the lifecycle controller works
+// on: a claim just launched has its provider ID there before the API server has it.
 func (p *Provisioner) nominateFor(ctx context.Context, claim *karpv1.NodeClaim) error {
 	if claim.Status.ProviderID == "" {
 		return nil
@@ -239,7 +247,7 @@ func (p *Provisioner) nominateFor(ctx context.Context, claim *karpv1.NodeClaim) 
 	for i := range nodes.Items {
 		node := &nodes.Items[i]
 		if node.Spec.ProviderID == claim.Status.ProviderID && node.DeletionTimestamp.IsZero() {
-			p.writeNominations(ctx, p.nominations.take(map[string]string{claim.Name: node.Name, node.Name: node.Name}))
+			p.writeNominations(ctx, p.nominations.take(map[string]string{claim.Name: node.Name, node.Name: node.Name}, p.cache.AssumedOn))
 			p.nominations.wait(node.Name)
 			return nil
 		}
@@ -247,7 +255,7 @@ func (p *Provisioner) nominateFor(ctx context.Context, claim *karpv1.NodeClaim) 
 	return nil
 }
 
-// nominate writes the nominations whose nodes are there.
+// nominate writes the nominations whose nodes exist.
 func (p *Provisioner) nominate(ctx context.Context) error {
 	n := p.nominations
 	n.mu.Lock()
@@ -260,13 +268,13 @@ func (p *Provisioner) nominate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.writeNominations(ctx, n.take(nodeOf))
+	p.writeNominations(ctx, n.take(nodeOf, p.cache.AssumedOn))
 	return nil
 }
 
-// nodesByName maps names of nodes, and of claims that have one, to nodes. Nodes
-// that are not registered are left out: their hook nominates for them at the
-// moment they open, and before, the scheduler would only give nominations up.
+// nodesByName maps the names of nodes, and of the NodeClaims that have one, to node
+// names. Unregistered nodes are left out: the hook nominates for them when they
+// register, and the scheduler would clear earlier nominations.
 func (p *Provisioner) nodesByName(ctx context.Context) (map[string]string, error) {
 	nodes, claims := &corev1.NodeList{}, &karpv1.NodeClaimList{}
 	if err := p.Kube.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
@@ -292,7 +300,7 @@ func (p *Provisioner) nodesByName(ctx context.Context) (map[string]string, error
 	return out, nil
 }
 
-// writeNominations writes what was taken.
+// writeNominations writes the nominations that take returned.
 func (p *Provisioner) writeNominations(ctx context.Context, due map[string]string) {
 	p.patchEach(ctx, due, p.nominations.done)
 }
@@ -301,24 +309,24 @@ func unregistered(node *corev1.Node) bool {
 	return slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.MatchTaint(&karpv1.UnregisteredNoExecuteTaint) })
 }
 
-// patchAll writes nominated nodes, "" to clear, several at once. A pod that is
-// gone or bound meanwhile needs none; other failures leave the pod to the
-// scheduler's own choice.
+// patchAll writes the nominated node of each pod, "" to clear it. A pod that cannot
+// be patched is left to the scheduler.
 func (p *Provisioner) patchAll(ctx context.Context, nodes map[string]string) {
 	p.patchEach(ctx, nodes, func(string) {})
 }
 
+// patchEach patches concurrently and calls done after each patch.
 func (p *Provisioner) patchEach(ctx context.Context, nodes map[string]string, done func(node string)) {
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, patchers)
+	slots := make(chan struct{}, concurrentPatches)
 	for key, node := range nodes {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
 			defer done(node)
 			if err := p.patchNomination(ctx, key, node); err != nil {
-				p.nominations.gone(key)
-				log.FromContext(ctx).V(1).Info("could not nominate a node", "pod", key, "node", node, "error", err.Error())
+				p.nominations.forget(key)
+				log.FromContext(ctx).V(1).Info("nominating node failed", "pod", key, "node", node, "error", err.Error())
 			}
 		})
 	}

@@ -193,7 +193,7 @@ func (w *world) apply(objects ...client.Object) {
 				w.t.Fatal(err)
 			}
 		}
-		if err := w.p.mirror.Upsert(o); err != nil {
+		if err := w.p.cache.Upsert(o); err != nil {
 			w.t.Fatal(err)
 		}
 		switch o := o.(type) {
@@ -298,7 +298,7 @@ func TestAPromiseOutlivesThePass(t *testing.T) {
 	if err := w.kube.Delete(w.ctx, &victim); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.p.mirror.Delete(&victim); err != nil {
+	if err := w.p.cache.Delete(&victim); err != nil {
 		t.Fatal(err)
 	}
 	w.cluster.DeleteNodeClaim(victim.Name)
@@ -324,15 +324,15 @@ func TestAPromiseIsTakenBackWhenItsRoomIsGone(t *testing.T) {
 	node.Status.Capacity = node.Status.Allocatable
 	w.apply(claim, node) // it turned out too small for the pod
 	w.pass()
-	w.clock.Step(roomWait / 2)
+	w.clock.Step(crowdedTimeout / 2)
 	w.pass()
 	if n := len(w.claims()); n != 1 {
 		t.Fatalf("%d NodeClaims while the promise stands, want 1", n)
 	}
-	w.clock.Step(roomWait)
+	w.clock.Step(crowdedTimeout)
 	w.pass()
 	if n := len(w.claims()); n != 2 {
-		t.Errorf("%d NodeClaims although the node had no room for %s, want a second one", n, roomWait)
+		t.Errorf("%d NodeClaims although the node had no room for %s, want a second one", n, crowdedTimeout)
 	}
 }
 
@@ -362,7 +362,7 @@ func TestAClaimWhoseCreationWasNotAnsweredIsNotBoughtTwice(t *testing.T) {
 	if len(claims) != 1 {
 		t.Fatalf("%d NodeClaims for one pod, want the one that was made", len(claims))
 	}
-	if to := w.p.mirror.Promises()["shop/a"]; to != claims[0].Name {
+	if to := w.p.cache.AssumedPods()["shop/a"]; to != claims[0].Name {
 		t.Errorf("the pod is promised to %q, want %s", to, claims[0].Name)
 	}
 }
@@ -525,8 +525,8 @@ func TestTheSchedulerIsToldWherePodsAreToGo(t *testing.T) {
 		if err := w.kube.Status().Update(w.ctx, cleared); err != nil || cleared.Status.NominatedNodeName != "" {
 			t.Fatalf("clearing the nomination: %v", err)
 		}
-		w.p.nominations.seen(pod, w.clock.Now())
-		w.p.nominations.seen(cleared, w.clock.Now())
+		w.p.nominations.observe(pod, w.clock.Now())
+		w.p.nominations.observe(cleared, w.clock.Now())
 	}
 	giveUp(got)
 	if got = nominated(); got.Status.NominatedNodeName != "n" {
@@ -534,26 +534,26 @@ func TestTheSchedulerIsToldWherePodsAreToGo(t *testing.T) {
 	}
 	// When it does so again, the pod goes without, and keeps its place.
 	giveUp(got)
-	if err := w.p.nominate(w.ctx); err != nil || len(w.p.nominations.ours) != 0 {
-		t.Errorf("nominated once more after the scheduler gave it up twice: %v, %v", w.p.nominations.ours, err)
+	if err := w.p.nominate(w.ctx); err != nil || len(w.p.nominations.nominated) != 0 {
+		t.Errorf("nominated once more after the scheduler gave it up twice: %v, %v", w.p.nominations.nominated, err)
 	}
 	if got := w.nominated("a"); got != "" {
 		t.Errorf("nominated %q once more after the scheduler gave it up twice", got)
 	}
-	if !w.p.mirror.Promised("shop/a") {
+	if !w.assumed("shop/a") {
 		t.Error("the place is lost with the nomination")
 	}
-	w.p.nominations.want("shop/a", "n")
+	w.assume("a", "n")
 	if got = nominated(); got.Status.NominatedNodeName != "n" {
 		t.Errorf("nominated %q for a new promise, want n", got.Status.NominatedNodeName)
 	}
 	// Our own nomination does not make the pod somebody else's: its place stays
 	// taken, and no second machine is bought.
-	seen, ours := w.p.nominations.seen(got, w.clock.Now())
+	seen, ours := w.p.nominations.observe(got, w.clock.Now())
 	if !ours {
 		t.Error("our own nomination is taken for one of others")
 	}
-	if err := w.p.mirror.Upsert(seen); err != nil {
+	if err := w.p.cache.Upsert(seen); err != nil {
 		t.Fatal(err)
 	}
 	w.apply(pod("b", "1100m"))
@@ -562,14 +562,14 @@ func TestTheSchedulerIsToldWherePodsAreToGo(t *testing.T) {
 		t.Errorf("%d NodeClaims, want another for b, because a's place is taken", n)
 	}
 	// When the scheduler does not follow, the nomination is cleared.
-	w.clock.Step(bindWaitNominated)
+	w.clock.Step(bindTimeoutNominated)
 	w.pass()
-	w.clock.Step(bindWaitNominated)
+	w.clock.Step(bindTimeoutNominated)
 	w.pass()
 	if err := w.kube.Get(w.ctx, client.ObjectKey{Namespace: "shop", Name: "a"}, got); err != nil {
 		t.Fatal(err)
 	}
-	if _, standing := w.p.nominations.ours["shop/a"]; standing || got.Status.NominatedNodeName != "" {
+	if _, standing := w.p.nominations.nominated["shop/a"]; standing || got.Status.NominatedNodeName != "" {
 		t.Errorf("nomination %q still stands", got.Status.NominatedNodeName)
 	}
 }
@@ -579,25 +579,25 @@ func TestNominationsOfOthersDoNotStandForEver(t *testing.T) {
 	w.p.Nominate = true
 	left := pod("left", "900m", func(p *corev1.Pod) { p.Status.NominatedNodeName = "gone" })
 	w.apply(left)
-	seen, ours := w.p.nominations.seen(left, w.clock.Now())
+	seen, ours := w.p.nominations.observe(left, w.clock.Now())
 	if ours {
 		t.Error("a nomination of others is taken for our own")
 	}
-	if err := w.p.mirror.Upsert(seen); err != nil {
+	if err := w.p.cache.Upsert(seen); err != nil {
 		t.Fatal(err)
 	}
 	w.pass()
 	if n := len(w.claims()); n != 0 {
 		t.Fatalf("%d NodeClaims for a pod that another has a place for", n)
 	}
-	w.clock.Step(foreignWait + time.Second)
+	w.clock.Step(foreignTimeout + time.Second)
 	w.pass()
 	got := &corev1.Pod{}
 	if err := w.kube.Get(w.ctx, client.ObjectKeyFromObject(left), got); err != nil {
 		t.Fatal(err)
 	}
 	if got.Status.NominatedNodeName != "" {
-		t.Errorf("nomination %q stands after %s", got.Status.NominatedNodeName, foreignWait)
+		t.Errorf("nomination %q stands after %s", got.Status.NominatedNodeName, foreignTimeout)
 	}
 }
 

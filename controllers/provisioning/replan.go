@@ -9,63 +9,49 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// decide makes the plan of a pass. When a machine would be bought for a pod that
-// has lost its promised place to another pod, the room that the other left behind
-// is somewhere on the machines of the same scale-up, maybe in pieces. So all pods
-// that still wait for a promised place are planned for once more together with it,
-// as if nothing had been promised, and if less has to be bought for all of them
-// that way, their promises are changed.
+// decide makes the plan of a pass. A pod whose place expired lost it to another pod,
+// which in turn left capacity on another machine of the same scale-up, maybe in
+// pieces. So when the plan buys for such a pod, decide plans a second time for all
+// assumed pods together with it. It returns the second plan if that costs less.
 func (p *Provisioner) decide(ctx context.Context, in *snapshot.Input, o engine.Options) (*snapshot.Input, *engine.Plan, error) {
 	plan, err := p.plan(in, o)
 	if err != nil {
 		return nil, nil, err
 	}
-	for key := range p.displaced {
-		if in.Pods[key] == nil {
-			delete(p.displaced, key) // bound or gone
-		}
-	}
-	if !p.buysForDisplaced(plan) {
+	if !buysFor(plan, p.cache.ExpiredPods()) {
 		return in, plan, nil
 	}
-	released := map[string]string{}
-	for key, to := range p.mirror.Promises() {
-		if pr, ok := p.since[key]; ok && pr.to == to && !pr.others {
-			released[key] = to
-			p.mirror.Release(key)
-		}
-	}
-	if len(released) == 0 {
+	suspended := p.cache.SuspendAssumed()
+	if suspended == 0 {
 		return in, plan, nil
 	}
-	all, err := p.mirror.Snapshot(in.Snapshot.Time)
+	all, err := p.cache.Snapshot(in.Snapshot.Time)
 	if err == nil {
 		var whole *engine.Plan
 		if whole, err = p.plan(all, o); err == nil && lessToBuy(whole, plan) {
-			log.FromContext(ctx).Info("changed promises instead of buying", "pods", len(all.Pods), "promised", len(released),
-				"machines", len(whole.Machines), "instead", len(plan.Machines))
-			promisesBroken.WithLabelValues("Replanned").Add(float64(len(released)))
+			p.cache.ForgetSuspended()
+			log.FromContext(ctx).Info("moved assumed pods to save machines", "pods", len(all.Pods), "assumedPods", suspended,
+				"machines", len(whole.Machines), "machinesOtherwise", len(plan.Machines))
+			expiredTotal.WithLabelValues("Replanned").Add(float64(suspended))
 			return all, whole, nil
 		}
 	}
 	if err != nil {
-		log.FromContext(ctx).Error(err, "planning once more for all pods that wait for a promised place")
+		log.FromContext(ctx).Error(err, "planning again for assumed pods failed")
 	}
-	for key, to := range released {
-		p.mirror.Promise(key, to)
-	}
+	p.cache.ResumeAssumed()
 	return in, plan, nil
 }
 
-// buysForDisplaced tells whether a plan buys for a pod whose place was taken.
-func (p *Provisioner) buysForDisplaced(plan *engine.Plan) bool {
-	if len(p.displaced) == 0 {
+// buysFor reports whether a plan buys a machine for any of the pods.
+func buysFor(plan *engine.Plan, pods map[string]bool) bool {
+	if len(pods) == 0 {
 		return false
 	}
 	for i := range plan.Machines {
 		for _, g := range plan.Machines[i].Pods {
 			for _, key := range g.Pods {
-				if p.displaced[key] {
+				if pods[key] {
 					return true
 				}
 			}
@@ -74,12 +60,12 @@ func (p *Provisioner) buysForDisplaced(plan *engine.Plan) bool {
 	return false
 }
 
-// lessToBuy tells whether a plan leaves no more pods without a place than
-// another and pays less.
+// lessToBuy reports whether plan a refuses no more pods than plan b and costs less.
 func lessToBuy(a, b *engine.Plan) bool {
 	return refused(a) <= refused(b) && a.CostUSDPerHour < b.CostUSDPerHour-1e-9
 }
 
+// refused returns the number of refused pods.
 func refused(plan *engine.Plan) int {
 	n := 0
 	for i := range plan.Verdicts {

@@ -32,10 +32,25 @@ func (w *world) machineOf(name, cpu string) {
 	w.apply(claim, node)
 }
 
-// promised lets a pod wait for a node on which it has been promised a place.
-func (w *world) promised(name, cpu, node string) {
+// applyAssumed applies a pending pod and assumes it on a node.
+func (w *world) applyAssumed(name, cpu, node string) {
+	w.t.Helper()
 	w.apply(pod(name, cpu))
-	w.p.promiseOne(pod(name, cpu), node, w.clock.Now())
+	w.assume(name, node)
+}
+
+// assume assumes a pending pod on a node.
+func (w *world) assume(name, node string) {
+	w.t.Helper()
+	w.p.assumePod(pod(name, "1"), node, w.p.cache.Assume)
+	if !w.assumed("shop/" + name) {
+		w.t.Fatalf("pod %s is not assumed: it is not pending", name)
+	}
+}
+
+func (w *world) assumed(key string) bool {
+	_, ok := w.p.cache.AssumedOn(key)
+	return ok
 }
 
 // bind lets the scheduler put a pod on a node.
@@ -52,11 +67,11 @@ func twoMachines(t *testing.T) *world {
 	w := newWorld(t)
 	w.machineOf("x", "3800m")
 	w.machineOf("y", "3800m")
-	w.promised("a", "1800m", "x")
-	w.promised("c", "800m", "x")
-	w.promised("d", "800m", "x")
-	w.promised("b", "1800m", "y")
-	w.promised("e", "1500m", "y")
+	w.applyAssumed("a", "1800m", "x")
+	w.applyAssumed("c", "800m", "x")
+	w.applyAssumed("d", "800m", "x")
+	w.applyAssumed("b", "1800m", "y")
+	w.applyAssumed("e", "1500m", "y")
 	w.pass() // sees the nodes ready
 	w.bind("d", "800m", "y")
 	w.bind("e", "1500m", "y")
@@ -66,14 +81,14 @@ func twoMachines(t *testing.T) *world {
 func TestPromisesAreChangedBeforeAMachineIsBought(t *testing.T) {
 	w := twoMachines(t)
 	for range 3 {
-		w.clock.Step(roomWait)
+		w.clock.Step(crowdedTimeout)
 		w.pass()
 	}
 	// 1.2 is left on x and 1.5 on y: b has room if c, which waits for x, goes to y.
 	if n := len(w.claims()); n != 2 {
 		t.Errorf("%d NodeClaims, want the two: a and b have room on x, c on y", n)
 	}
-	got := w.p.mirror.Promises()
+	got := w.p.cache.AssumedPods()
 	for _, want := range []struct{ pod, node string }{{"a", "x"}, {"b", "x"}, {"c", "y"}} {
 		if to := got["shop/"+want.pod]; to != want.node {
 			t.Errorf("pod %s is promised a place on %q, want %s", want.pod, to, want.node)
@@ -84,12 +99,12 @@ func TestPromisesAreChangedBeforeAMachineIsBought(t *testing.T) {
 func TestAMachineIsBoughtWhenNoPromiseHelps(t *testing.T) {
 	w := twoMachines(t)
 	w.bind("c", "800m", "x") // it has come: nothing can be moved to y
-	w.clock.Step(roomWait)
+	w.clock.Step(crowdedTimeout)
 	w.pass()
 	if n := len(w.claims()); n != 3 {
 		t.Errorf("%d NodeClaims, want a third for b", n)
 	}
-	if to := w.p.mirror.Promises()["shop/a"]; to != "x" {
+	if to := w.p.cache.AssumedPods()["shop/a"]; to != "x" {
 		t.Errorf("pod a is promised a place on %q, want x as before", to)
 	}
 	for i := range 4 {
@@ -106,7 +121,7 @@ func TestAScaleUpThatTheSchedulerMixesUpIsNotBoughtTwice(t *testing.T) {
 	for i := range 8 {
 		w.machineOf(fmt.Sprintf("m%d", i), "3800m")
 		for j, cpu := range []string{"1200m", "900m", "900m", "700m"} {
-			w.promised(fmt.Sprintf("p%d-%d", i, j), cpu, fmt.Sprintf("m%d", i))
+			w.applyAssumed(fmt.Sprintf("p%d-%d", i, j), cpu, fmt.Sprintf("m%d", i))
 		}
 	}
 	w.pass()
@@ -115,13 +130,13 @@ func TestAScaleUpThatTheSchedulerMixesUpIsNotBoughtTwice(t *testing.T) {
 		w.bind(fmt.Sprintf("p%d-0", i), "1200m", fmt.Sprintf("m%d", i+1))
 	}
 	for range 4 {
-		w.clock.Step(roomWait)
+		w.clock.Step(crowdedTimeout)
 		w.pass()
 	}
 	if n := len(w.claims()); n != 8 {
 		t.Errorf("%d NodeClaims, want the eight that hold all pods", n)
 	}
-	if n := len(w.p.mirror.Promises()); n != 8*4-7 {
+	if n := len(w.p.cache.AssumedPods()); n != 8*4-7 {
 		t.Errorf("%d pods have a promised place, want all 25 that wait", n)
 	}
 }

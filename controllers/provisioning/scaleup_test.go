@@ -35,7 +35,7 @@ func TestAScaleUpIsPlannedForAsAWholeBeforeTheSchedulerIsThrough(t *testing.T) {
 	}
 	w.apply(pod("other", "900m", of("db"), untried), pod("bare", "900m", untried))
 	w.pass()
-	promises := w.p.mirror.Promises()
+	promises := w.p.cache.AssumedPods()
 	if len(promises) != 61 {
 		t.Errorf("%d pods are promised a place, want the one that was refused and the 60 like it", len(promises))
 	}
@@ -137,7 +137,7 @@ func TestANodeIsRegisteredOnceItsPodsAreNominated(t *testing.T) {
 			second = c
 		}
 	}
-	if to := w.p.mirror.Promises()["shop/b"]; to != second.Name {
+	if to := w.p.cache.AssumedPods()["shop/b"]; to != second.Name {
 		t.Fatalf("b is promised a place on %q, want a machine of its own", to)
 	}
 	hook := w.p.Hook()
@@ -164,9 +164,11 @@ func TestANodeIsRegisteredOnceItsPodsAreNominated(t *testing.T) {
 
 func TestARegistrationWaitsForNominationsThatAreBeingWritten(t *testing.T) {
 	n := newNominations()
-	n.want("shop/a", "claim")
-	n.want("shop/b", "other")
-	if due := n.take(map[string]string{"claim": "x"}); len(due) != 1 || due["shop/a"] != "x" {
+	places := map[string]string{"shop/a": "claim", "shop/b": "other"}
+	assumedOn := func(key string) (string, bool) { on, ok := places[key]; return on, ok }
+	n.want("shop/a")
+	n.want("shop/b")
+	if due := n.take(map[string]string{"claim": "x"}, assumedOn); len(due) != 1 || due["shop/a"] != "x" {
 		t.Fatalf("due are %v, want a for x", due)
 	}
 	n.wait("y") // nothing is written for it
@@ -188,38 +190,38 @@ func TestPatienceLastsWhileTheSchedulerIsAtWork(t *testing.T) {
 	w := newWorld(t)
 	w.p.Nominate = true
 	w.machineOf("x", "3800m")
-	w.promised("slow", "800m", "x")
+	w.applyAssumed("slow", "800m", "x")
 	arrive := func(i int) {
 		name := fmt.Sprintf("p-%02d", i)
-		w.promised(name, "10m", "x")
+		w.applyAssumed(name, "10m", "x")
 		bound := pod(name, "10m", func(p *corev1.Pod) { p.Spec.NodeName = "x" })
-		w.p.noteArrival(bound)
+		w.p.noteBound(bound)
 		w.apply(bound)
 	}
 	w.pass() // sees the node ready
-	stands := func() bool { return w.p.mirror.Promised("shop/slow") }
+	stands := func() bool { return w.assumed("shop/slow") }
 	began := w.clock.Now()
-	for i := 0; w.clock.Since(began)+bindWaitNominated/2 < bindWaitMost; i++ {
+	for i := 0; w.clock.Since(began)+bindTimeoutNominated/2 < bindTimeoutMax; i++ {
 		arrive(i)
-		w.clock.Step(bindWaitNominated / 2)
+		w.clock.Step(bindTimeoutNominated / 2)
 		w.pass()
 		if !stands() {
 			t.Fatalf("the promise was given up after %s, while other pods arrived", w.clock.Since(began))
 		}
 	}
 	arrive(99)
-	w.clock.Step(bindWaitNominated)
-	w.p.reviewPromises(context.WithoutCancel(w.ctx))
+	w.clock.Step(bindTimeoutNominated)
+	w.p.expireAssumed(context.WithoutCancel(w.ctx))
 	if stands() {
 		t.Errorf("the promise stands for %s", w.clock.Since(began))
 	}
 	// Without arrivals it is given up as before.
-	w.promised("slow", "800m", "x")
-	w.p.reviewPromises(w.ctx)
-	w.clock.Step(bindWaitNominated)
-	w.p.reviewPromises(w.ctx)
+	w.applyAssumed("slow", "800m", "x")
+	w.p.expireAssumed(w.ctx)
+	w.clock.Step(bindTimeoutNominated)
+	w.p.expireAssumed(w.ctx)
 	if stands() {
-		t.Errorf("the promise stands %s after the last arrival", bindWaitNominated)
+		t.Errorf("the promise stands %s after the last arrival", bindTimeoutNominated)
 	}
 }
 
@@ -256,7 +258,7 @@ func TestANodeThatPodsAreOnTheirWayToIsNotEmpty(t *testing.T) {
 	w.p.Nominate = true
 	w.machineOf("x", "3800m")
 	w.machineOf("y", "3800m")
-	w.promised("slow", "800m", "x")
+	w.applyAssumed("slow", "800m", "x")
 	nominated := func(name string) bool {
 		for n := range w.cluster.Nodes() {
 			if n.Node != nil && n.Node.Name == name {

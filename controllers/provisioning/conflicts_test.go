@@ -44,7 +44,7 @@ func TestWhoKeepsOffWhom(t *testing.T) {
 		{"zones are not hosts", pod("a", "1", apart("x", func(t *corev1.PodAffinityTerm) { t.TopologyKey = corev1.LabelTopologyZone })), pod("b", "1", labelled("x")), false},
 		{"no selector selects nothing", pod("a", "1", apart("x", func(t *corev1.PodAffinityTerm) { t.LabelSelector = nil })), pod("b", "1", labelled("x")), false},
 	} {
-		if got := keepsOff(x.a, x.b); got != x.want {
+		if got := repels(x.a, x.b); got != x.want {
 			t.Errorf("%s: %t, want %t", x.name, got, x.want)
 		}
 	}
@@ -70,7 +70,7 @@ func TestPodsThatFindTheirPlaceForbiddenTakeAnother(t *testing.T) {
 				t.Fatalf("%d machines for %d pods that exclude each other", len(claims), n)
 			}
 			promised := map[string]string{}
-			for key, to := range w.p.mirror.Promises() {
+			for key, to := range w.p.cache.AssumedPods() {
 				promised[key] = to
 			}
 			for i := range claims {
@@ -93,14 +93,14 @@ func TestPodsThatFindTheirPlaceForbiddenTakeAnother(t *testing.T) {
 				taken[to] = true
 				w.apply(bound)
 			}
-			w.clock.Step(roomWait / 2)
+			w.clock.Step(crowdedTimeout / 2)
 			w.pass()
-			w.clock.Step(2 * roomWait)
+			w.clock.Step(2 * crowdedTimeout)
 			w.pass()
 			if got := len(w.claims()); got != n {
 				t.Errorf("%d machines, %d when the pods had been exchanged", n, got)
 			}
-			for _, to := range w.p.mirror.Promises() {
+			for _, to := range w.p.cache.AssumedPods() {
 				if nodeOf[to] != "" {
 					to = nodeOf[to]
 				}

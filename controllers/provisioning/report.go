@@ -18,8 +18,9 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// tell gives every pod its verdict: an event, and the counts by reason.
-func (p *Provisioner) tell(ctx context.Context, in *snapshot.Input, plan *engine.Plan, created []*karpv1.NodeClaim) {
+// report publishes the verdict of every pod: as an event, in the metrics and in
+// Karpenter's cluster state.
+func (p *Provisioner) report(ctx context.Context, in *snapshot.Input, plan *engine.Plan, created []*karpv1.NodeClaim) {
 	podErrors := map[*corev1.Pod]error{}
 	byPool, byClaim := map[string][]*corev1.Pod{}, map[string][]*corev1.Pod{}
 	verdicts.Reset()
@@ -30,7 +31,7 @@ func (p *Provisioner) tell(ctx context.Context, in *snapshot.Input, plan *engine
 		for _, key := range v.Pods {
 			pod := in.Pods[key]
 			if pod == nil || karpprovisioning.IsVirtualPod(pod) {
-				continue // a buffer's placeholder is no pod that could be told
+				continue // a placeholder of a buffer is not an object in the API
 			}
 			known[pod.UID] = true
 			switch v.Outcome {
@@ -38,9 +39,9 @@ func (p *Provisioner) tell(ctx context.Context, in *snapshot.Input, plan *engine
 				refused++
 				err := errors.New(v.Reason)
 				podErrors[pod] = err
-				p.tellRefused(pod, err, traceOf(plan, v.Class))
+				p.reportRefused(pod, err, traceOf(plan, v.Class))
 			case engine.OnNode:
-				delete(p.told, pod.UID)
+				delete(p.reported, pod.UID)
 				ref := in.Nodes[v.Node]
 				p.Recorder.Publish(karpsched.NominatePodEvent(pod, ref.Node, ref.Claim))
 				pool := ""
@@ -50,9 +51,9 @@ func (p *Provisioner) tell(ctx context.Context, in *snapshot.Input, plan *engine
 				}
 				byPool[pool] = append(byPool[pool], pod)
 			case engine.OnMachine:
-				delete(p.told, pod.UID)
+				delete(p.reported, pod.UID)
 				if v.Machine < 0 || v.Machine >= len(created) || created[v.Machine] == nil {
-					continue // it could not be created; the next pass takes the pod up
+					continue // not created: the next pass places the pod
 				}
 				claim := created[v.Machine]
 				p.Recorder.Publish(karpsched.NominatePodEvent(pod, nil, claim))
@@ -69,25 +70,25 @@ func (p *Provisioner) tell(ctx context.Context, in *snapshot.Input, plan *engine
 		known[pod.UID] = true
 		podErrors[pod] = fmt.Errorf("ignoring pod, %w", err)
 		verdicts.WithLabelValues("Invalid", "").Inc()
-		// A pod that asks not to run on our nodes wants no event about it.
+		// A pod that rules out provisioned nodes needs no event about it.
 		if !errors.Is(err, karpprovisioning.KarpenterManagedLabelDoesNotExistError) {
-			p.tellRefused(pod, err, "")
+			p.reportRefused(pod, err, "")
 		}
 	}
-	p.forgetTold(known)
+	p.forgetReported(known)
 	karpsched.UnschedulablePodsCount.Set(float64(refused), map[string]string{karpsched.ControllerLabel: name})
 	p.cluster.MarkPodSchedulingDecisions(ctx, podErrors, byPool, byClaim)
 }
 
-// tellRefused publishes why a pod has no place: at once when the reason is a
-// new one, then every five minutes.
-func (p *Provisioner) tellRefused(pod *corev1.Pod, err error, trace string) {
+// reportRefused publishes why a pod is refused: at once when the reason has changed,
+// then every five minutes.
+func (p *Provisioner) reportRefused(pod *corev1.Pod, err error, trace string) {
 	message := err.Error()
-	again := p.told[pod.UID] == message
-	if !again && !p.eventRate.TryAccept() {
-		return // another pass tells it
+	known := p.reported[pod.UID] == message
+	if !known && !p.eventRate.TryAccept() {
+		return // a later pass reports it
 	}
-	p.told[pod.UID] = message
+	p.reported[pod.UID] = message
 	text := "Failed to schedule pod, " + message
 	if trace != "" {
 		text += " (" + trace + ")"
@@ -101,7 +102,7 @@ func (p *Provisioner) tellRefused(pod *corev1.Pod, err error, trace string) {
 	})
 }
 
-// traceOf says in a few words how a class's candidates dwindled, and the
+// traceOf summarizes how many candidates each stage left for a class, and names the
 // nearest miss.
 func traceOf(plan *engine.Plan, class engine.ClassID) string {
 	if plan.Trace == nil {
@@ -123,25 +124,26 @@ func traceOf(plan *engine.Plan, class engine.ClassID) string {
 	return ""
 }
 
-// forgetTold drops what was told to pods that are not waiting any more.
-func (p *Provisioner) forgetTold(known map[types.UID]bool) {
-	for uid := range p.told {
+// forgetReported drops the reasons reported for pods that are not pending any more.
+func (p *Provisioner) forgetReported(known map[types.UID]bool) {
+	for uid := range p.reported {
 		if !known[uid] {
-			delete(p.told, uid)
+			delete(p.reported, uid)
 		}
 	}
 }
 
+// podByKey returns a pod from the informer cache, nil if it does not exist.
 func (p *Provisioner) podByKey(ctx context.Context, key string) *corev1.Pod {
 	namespace, name := splitKey(key)
 	pod := &corev1.Pod{}
 	if err := p.Kube.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, pod); err != nil {
-		return nil // gone meanwhile
+		return nil
 	}
 	return pod
 }
 
-// splitKey is the inverse of snapshot.PodKey.
+// splitKey splits a pod key; it is the inverse of snapshot.PodKey.
 func splitKey(key string) (namespace, name string) {
 	namespace, name, _ = strings.Cut(key, "/")
 	return namespace, name

@@ -13,15 +13,15 @@ import (
 	"sigs.k8s.io/karpenter/pkg/scheduling"
 )
 
-// boundTo are the pods that run on a node. They are shared and must not be
-// changed.
+// boundTo returns the pods bound to a node that have not ended. They are shared with
+// the informer cache and must not be changed.
 func (p *Provisioner) boundTo(ctx context.Context, node *state.StateNode) []*corev1.Pod {
 	if node.Node == nil {
 		return nil
 	}
 	list := &corev1.PodList{}
 	if err := p.Kube.List(ctx, list, client.MatchingFields{"spec.nodeName": node.Node.Name}, client.UnsafeDisableDeepCopy); err != nil {
-		log.FromContext(ctx).Error(err, "listing the pods of a node", "node", node.Node.Name)
+		log.FromContext(ctx).Error(err, "listing pods failed", "node", node.Node.Name)
 		return nil
 	}
 	out := make([]*corev1.Pod, 0, len(list.Items))
@@ -33,19 +33,19 @@ func (p *Provisioner) boundTo(ctx context.Context, node *state.StateNode) []*cor
 	return out
 }
 
-// forbidden tells whether what runs on a node keeps a pod off it, however much
-// room there is: a host port that is in use, or a required anti-affinity between
-// hosts, of either side. Terms that choose namespaces by their labels are left to
-// the scheduler.
-func forbidden(pod *corev1.Pod, node *state.StateNode, there []*corev1.Pod) bool {
+// excluded reports whether pods bound to a node exclude a pod from it, however much
+// capacity is free: by a host port in use, or by a required anti-affinity between
+// hosts, of either pod. Anti-affinity terms that select namespaces by label are
+// ignored here; the scheduler checks them.
+func excluded(pod *corev1.Pod, node *state.StateNode, bound []*corev1.Pod) bool {
 	if ports := scheduling.GetHostPorts(pod); len(ports) > 0 && node.HostPortUsage().Conflicts(pod, ports) != nil {
 		return true
 	}
-	return slices.ContainsFunc(there, func(other *corev1.Pod) bool { return keepsOff(pod, other) || keepsOff(other, pod) })
+	return slices.ContainsFunc(bound, func(other *corev1.Pod) bool { return repels(pod, other) || repels(other, pod) })
 }
 
-// keepsOff tells whether a must not share a host with b, as a sees it.
-func keepsOff(a, b *corev1.Pod) bool {
+// repels reports whether the anti-affinity of pod a forbids pod b on its host.
+func repels(a, b *corev1.Pod) bool {
 	if a.Spec.Affinity == nil || a.Spec.Affinity.PodAntiAffinity == nil {
 		return false
 	}
@@ -53,9 +53,9 @@ func keepsOff(a, b *corev1.Pod) bool {
 		if t.TopologyKey != corev1.LabelHostname {
 			continue
 		}
-		every := t.NamespaceSelector != nil && len(t.NamespaceSelector.MatchLabels)+len(t.NamespaceSelector.MatchExpressions) == 0
+		all := t.NamespaceSelector != nil && len(t.NamespaceSelector.MatchLabels)+len(t.NamespaceSelector.MatchExpressions) == 0
 		own := len(t.Namespaces) == 0 && t.NamespaceSelector == nil && a.Namespace == b.Namespace
-		if !every && !own && !slices.Contains(t.Namespaces, b.Namespace) {
+		if !all && !own && !slices.Contains(t.Namespaces, b.Namespace) {
 			continue
 		}
 		if s, err := metav1.LabelSelectorAsSelector(t.LabelSelector); err == nil && s.Matches(labels.Set(b.Labels)) {
