@@ -10,16 +10,17 @@ import (
 	"github.com/nap-aks/nap/localazure/arm"
 	"github.com/nap-aks/nap/localazure/arm/containerservice"
 	"github.com/nap-aks/nap/localazure/controlplane"
-	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/etcd"
+	"github.com/nap-aks/nap/localazure/home"
 )
 
 // runARM serves the instance's Azure Resource Manager.
-func runARM(ctx context.Context, h supervisor.Home, i supervisor.Instance) error {
+func runARM(ctx context.Context, h home.Home, i home.Instance) error {
 	secret, err := i.ClientSecret()
 	if err != nil {
 		return err
 	}
-	etcd, err := supervisor.DialEtcd(i)
+	etcd, err := etcd.Dial(i.Etcd)
 	if err != nil {
 		return err
 	}

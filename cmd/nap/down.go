@@ -11,7 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/etcd"
+	"github.com/nap-aks/nap/localazure/home"
 )
 
 func downCommand() *cobra.Command {
@@ -37,9 +38,9 @@ func downCommand() *cobra.Command {
 // stopInstance stops the supervisor of the home and waits; it returns false
 // when there was none.
 func stopInstance() (bool, error) {
-	h := supervisor.Home{Dir: homeDir()}
-	info, err := supervisor.ReadLock(h)
-	if errors.Is(err, supervisor.ErrNoInstance) {
+	h := home.Home{Dir: homeDir()}
+	info, err := home.ReadLock(h)
+	if errors.Is(err, home.ErrNoInstance) {
 		return false, nil
 	}
 	if err != nil {
@@ -53,8 +54,8 @@ func stopInstance() (bool, error) {
 	}
 	deadline := time.Now().Add(45 * time.Second)
 	for {
-		now, err := supervisor.ReadLock(h)
-		if errors.Is(err, supervisor.ErrNoInstance) || err == nil && now.PID != info.PID {
+		now, err := home.ReadLock(h)
+		if errors.Is(err, home.ErrNoInstance) || err == nil && now.PID != info.PID {
 			return true, nil
 		}
 		if time.Now().After(deadline) {
@@ -76,7 +77,7 @@ func resetCommand() *cobra.Command {
 		Short: "Stop the instance and delete all of its state, after asking",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h := supervisor.Home{Dir: homeDir()}
+			h := home.Home{Dir: homeDir()}
 			if _, err := os.Stat(h.Dir); errors.Is(err, os.ErrNotExist) {
 				fmt.Fprintf(cmd.OutOrStdout(), "Nothing to delete in %s.\n", h.Dir)
 				return nil
@@ -91,7 +92,7 @@ func resetCommand() *cobra.Command {
 			if _, err := stopInstance(); err != nil {
 				return err
 			}
-			if err := supervisor.WipeEtcd(cmd.Context(), h); err != nil {
+			if err := etcd.Wipe(cmd.Context(), h); err != nil {
 				return err
 			}
 			// Only what an instance makes: a home named by mistake keeps the rest.

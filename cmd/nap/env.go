@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/home"
 )
 
 // cloudName is what az calls this Azure.
@@ -43,10 +43,10 @@ own: your real az profile is not touched.`,
 			if err != nil {
 				return err
 			}
-			if _, err := supervisor.ReadLock(h); err != nil {
+			if _, err := home.ReadLock(h); err != nil {
 				return err
 			}
-			i, err := supervisor.ReadInstance(h)
+			i, err := home.ReadInstance(h)
 			if err != nil {
 				return err
 			}
@@ -73,7 +73,7 @@ var envNames = []string{"KUBECONFIG", "AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE", 
 	"AZURE_CORE_INSTANCE_DISCOVERY", "AZURE_AUTHORITY_HOST", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_SUBSCRIPTION_ID",
 	"ARM_METADATA_HOSTNAME", "ARM_TENANT_ID", "ARM_CLIENT_ID", "ARM_CLIENT_SECRET", "ARM_SUBSCRIPTION_ID", "NAP_HOME"}
 
-func printEnv(out io.Writer, h supervisor.Home, i supervisor.Instance, bundle string) {
+func printEnv(out io.Writer, h home.Home, i home.Instance, bundle string) {
 	secret := `"$(cat ` + quote(i.ClientSecretFile) + `)"` // not in the text: it may be logged
 	values := map[string]string{
 		"KUBECONFIG":                    quote(i.Kubeconfig),
@@ -105,7 +105,7 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 
 // caBundle writes the authorities this machine trusts and the instance's own
 // into one file: variables that name a CA file replace the usual ones.
-func caBundle(h supervisor.Home, i supervisor.Instance) (string, error) {
+func caBundle(h home.Home, i home.Instance) (string, error) {
 	own, err := os.ReadFile(i.CAFile)
 	if err != nil {
 		return "", fmt.Errorf("authority of the local Azure: %w", err)
@@ -125,7 +125,7 @@ func caBundle(h supervisor.Home, i supervisor.Instance) (string, error) {
 
 // loginAz registers this Azure with az and logs in, unless that was done for
 // the endpoint and client of now.
-func loginAz(ctx context.Context, h supervisor.Home, i supervisor.Instance, bundle string, notes io.Writer) error {
+func loginAz(ctx context.Context, h home.Home, i home.Instance, bundle string, notes io.Writer) error {
 	az, err := exec.LookPath("az")
 	if err != nil {
 		fmt.Fprintln(notes, "nap: az is not on PATH: once it is, run this again to log it in")

@@ -13,9 +13,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/nap-aks/nap/localazure/azclient"
+	"github.com/nap-aks/nap/localazure/etcd"
 	"github.com/nap-aks/nap/localazure/fleet"
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/intent"
-	"github.com/nap-aks/nap/localazure/supervisor"
 	"github.com/nap-aks/nap/localazure/view"
 )
 
@@ -54,7 +55,7 @@ func faultCommand() *cobra.Command {
 			}
 			f.Name = strings.ToLower(strings.Join(parts, "-"))
 		}
-		return withEtcd(cmd.Context(), func(ctx context.Context, _ supervisor.Instance, c *clientv3.Client) error {
+		return withEtcd(cmd.Context(), func(ctx context.Context, _ home.Instance, c *clientv3.Client) error {
 			if err := fleet.PutFault(ctx, c, f); err != nil {
 				return err
 			}
@@ -88,7 +89,7 @@ func faultCommand() *cobra.Command {
 	evict := &cobra.Command{
 		Use: "evict NODE", Short: "Azure takes the node's machine away, as it does with spot machines", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withEtcd(cmd.Context(), func(ctx context.Context, i supervisor.Instance, c *clientv3.Client) error {
+			return withEtcd(cmd.Context(), func(ctx context.Context, i home.Instance, c *clientv3.Client) error {
 				return evictNode(ctx, cmd, i, c, args[0])
 			})
 		},
@@ -96,7 +97,7 @@ func faultCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List the faults in force", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withEtcd(cmd.Context(), func(ctx context.Context, _ supervisor.Instance, c *clientv3.Client) error {
+			return withEtcd(cmd.Context(), func(ctx context.Context, _ home.Instance, c *clientv3.Client) error {
 				faults, err := fleet.Faults(ctx, c)
 				if err != nil {
 					return err
@@ -125,7 +126,7 @@ func faultCommand() *cobra.Command {
 	clearCmd := &cobra.Command{
 		Use: "clear [NAME]", Short: "End one fault, or all", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withEtcd(cmd.Context(), func(ctx context.Context, _ supervisor.Instance, c *clientv3.Client) error {
+			return withEtcd(cmd.Context(), func(ctx context.Context, _ home.Instance, c *clientv3.Client) error {
 				return fleet.ClearFault(ctx, c, strings.Join(args, ""))
 			})
 		},
@@ -136,19 +137,19 @@ func faultCommand() *cobra.Command {
 
 // withEtcd runs something with the running instance's etcd, for at most a
 // minute.
-func withEtcd(ctx context.Context, do func(context.Context, supervisor.Instance, *clientv3.Client) error) error {
+func withEtcd(ctx context.Context, do func(context.Context, home.Instance, *clientv3.Client) error) error {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	h := supervisor.Home{Dir: homeDir()}
-	if _, err := supervisor.ReadLock(h); err != nil {
+	h := home.Home{Dir: homeDir()}
+	if _, err := home.ReadLock(h); err != nil {
 		return err
 	}
-	i, err := supervisor.ReadInstance(h)
+	i, err := home.ReadInstance(h)
 	if err != nil {
 		return err
 	}
-	c, err := supervisor.DialEtcd(i)
+	c, err := etcd.Dial(i.Etcd)
 	if err != nil {
 		return err
 	}
@@ -160,7 +161,7 @@ func withEtcd(ctx context.Context, do func(context.Context, supervisor.Instance,
 
 // evictNode deletes a node's machine through ARM, without asking anybody in the
 // cluster, which is what an eviction looks like from there.
-func evictNode(ctx context.Context, cmd *cobra.Command, i supervisor.Instance, c *clientv3.Client, node string) error {
+func evictNode(ctx context.Context, cmd *cobra.Command, i home.Instance, c *clientv3.Client, node string) error {
 	clusters, err := view.Read(ctx, c, false)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"k8s.io/kubectl/pkg/cmd/plugin"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 
-	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/home"
 )
 
 func kubectlCommand() *cobra.Command {
@@ -32,7 +32,7 @@ being the current one. --cluster-name chooses another.`,
 			if err != nil {
 				return err
 			}
-			h := supervisor.Home{Dir: homeDir()}
+			h := home.Home{Dir: homeDir()}
 			file := h.Path("kubeconfig")
 			if _, err := os.Stat(file); err != nil {
 				return fmt.Errorf("no cluster in %s yet: `nap up` makes one (%w)", h.Dir, err)

@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/home"
 )
 
 func logsCommand() *cobra.Command {
@@ -33,7 +33,7 @@ func logsCommand() *cobra.Command {
   nap logs --kql 'AKSControlPlane | where Level == "error" | summarize count() by Category, bin(TimeGenerated, 1h)'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h := supervisor.Home{Dir: homeDir()}
+			h := home.Home{Dir: homeDir()}
 			if query != "" {
 				if len(args) > 0 || follow {
 					return errors.New("--kql goes with neither a component nor --follow: the query says it all")
@@ -78,7 +78,7 @@ func logsCommand() *cobra.Command {
 type componentLog struct{ component, uid, path string }
 
 // logFiles lists the current log of each component.
-func logFiles(h supervisor.Home, cluster string) ([]componentLog, error) {
+func logFiles(h home.Home, cluster string) ([]componentLog, error) {
 	var out []componentLog
 	for _, pattern := range []string{"*.log", "*/*.log"} {
 		paths, err := filepath.Glob(h.Path("logs", pattern))
@@ -96,12 +96,12 @@ func logFiles(h supervisor.Home, cluster string) ([]componentLog, error) {
 	if cluster == "" {
 		return out, nil
 	}
-	comps, err := supervisor.ReadComponents(h)
+	comps, err := home.ReadComponents(h)
 	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(out, func(l componentLog) bool {
-		return !slices.ContainsFunc(comps, func(c supervisor.ComponentInfo) bool { return c.Cluster == cluster && c.ClusterUID == l.uid })
+		return !slices.ContainsFunc(comps, func(c home.ComponentInfo) bool { return c.Cluster == cluster && c.ClusterUID == l.uid })
 	}), nil
 }
 

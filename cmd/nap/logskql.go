@@ -13,14 +13,14 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/kql"
 	"github.com/nap-aks/nap/localazure/logstore"
-	"github.com/nap-aks/nap/localazure/supervisor"
 )
 
 // queryLogs answers a KQL query over all collected logs of the instance. It
 // works while the instance runs and after it was stopped.
-func queryLogs(ctx context.Context, out io.Writer, h supervisor.Home, query, format string) error {
+func queryLogs(ctx context.Context, out io.Writer, h home.Home, query, format string) error {
 	file := h.Path("logs", "logs.db")
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("no collected logs in %s yet; they come with a running instance: nap up", h.Dir)

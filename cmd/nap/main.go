@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/supervisor"
 )
 
@@ -58,7 +59,7 @@ func homeDir() string {
 }
 
 // openHome opens the folder of the instance that the command is about.
-func openHome() (supervisor.Home, error) { return supervisor.OpenHome(homeDir()) }
+func openHome() (home.Home, error) { return home.Open(homeDir()) }
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{
@@ -79,8 +80,8 @@ buys the cheapest machines for pods that do not fit and gives them back.`,
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout())
-			h := supervisor.Home{Dir: homeDir()}
-			if info, err := supervisor.ReadLock(h); err == nil {
+			h := home.Home{Dir: homeDir()}
+			if info, err := home.ReadLock(h); err == nil {
 				fmt.Fprintf(cmd.OutOrStdout(), "An instance runs in %s (pid %d). Next: nap status\n", h.Dir, info.PID)
 			} else {
 				fmt.Fprintf(cmd.OutOrStdout(), "Nothing runs in %s yet. Next: nap up\n", h.Dir)

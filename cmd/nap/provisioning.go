@@ -21,7 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nap-aks/nap/azure/instancetype"
-	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/plan"
 )
 
@@ -137,7 +137,7 @@ func dialARM(ctx context.Context) (*armClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	i, err := supervisor.ReadInstance(h)
+	i, err := home.ReadInstance(h)
 	if err != nil {
 		return nil, err
 	}

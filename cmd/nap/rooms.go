@@ -9,12 +9,13 @@ import (
 
 	"github.com/nap-aks/nap/azure"
 	"github.com/nap-aks/nap/controllers"
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/supervisor"
 )
 
 // runController runs node auto-provisioning for one cluster: the definitions
 // and default NodePools first, then the controller itself.
-func runController(ctx context.Context, i supervisor.Instance, s supervisor.ControllerSettings) error {
+func runController(ctx context.Context, i home.Instance, s supervisor.ControllerSettings) error {
 	ci := s.Intent
 	cfg, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)
 	if err != nil {

@@ -14,18 +14,19 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/etcd"
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/view"
 )
 
 // status is what `nap status -o json` prints. Fields are added, never renamed
 // or taken away.
 type status struct {
-	Running    bool                       `json:"running"`
-	Home       string                     `json:"home"`
-	Instance   *supervisor.Instance       `json:"instance,omitempty"`
-	Components []supervisor.ComponentInfo `json:"components"`
-	Clusters   []view.Cluster             `json:"clusters"`
+	Running    bool                 `json:"running"`
+	Home       string               `json:"home"`
+	Instance   *home.Instance       `json:"instance,omitempty"`
+	Components []home.ComponentInfo `json:"components"`
+	Clusters   []view.Cluster       `json:"clusters"`
 	// Problem says why a part is missing, such as etcd not answering.
 	Problem string `json:"problem,omitempty"`
 }
@@ -66,25 +67,25 @@ func readStatus(ctx context.Context) (status, error) {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	h := supervisor.Home{Dir: homeDir()}
-	s := status{Home: h.Dir, Components: []supervisor.ComponentInfo{}, Clusters: []view.Cluster{}}
-	if _, err := supervisor.ReadLock(h); errors.Is(err, supervisor.ErrNoInstance) {
+	h := home.Home{Dir: homeDir()}
+	s := status{Home: h.Dir, Components: []home.ComponentInfo{}, Clusters: []view.Cluster{}}
+	if _, err := home.ReadLock(h); errors.Is(err, home.ErrNoInstance) {
 		return s, nil
 	} else if err != nil {
 		return s, err
 	}
 	s.Running = true
-	i, err := supervisor.ReadInstance(h)
+	i, err := home.ReadInstance(h)
 	if err != nil {
 		return s, err
 	}
 	s.Instance, s.Home = &i, i.Home
-	if comps, err := supervisor.ReadComponents(h); err == nil {
+	if comps, err := home.ReadComponents(h); err == nil {
 		s.Components = comps
 	} else {
 		s.Problem = err.Error()
 	}
-	c, err := supervisor.DialEtcd(i)
+	c, err := etcd.Dial(i.Etcd)
 	if err != nil {
 		s.Problem = err.Error()
 		return s, nil
@@ -201,8 +202,8 @@ func machineTable(out io.Writer, cl view.Cluster) {
 }
 
 // summary is the end of `nap up`: what there is, what it costs, what to try.
-func summary(ctx context.Context, out io.Writer, i supervisor.Instance, first bool, took time.Duration) {
-	c, err := supervisor.DialEtcd(i)
+func summary(ctx context.Context, out io.Writer, i home.Instance, first bool, took time.Duration) {
+	c, err := etcd.Dial(i.Etcd)
 	if err != nil {
 		return
 	}

@@ -17,7 +17,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/nap-aks/nap/controllers"
+	"github.com/nap-aks/nap/localazure/etcd"
 	"github.com/nap-aks/nap/localazure/example"
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/supervisor"
 	"github.com/nap-aks/nap/localazure/view"
 )
@@ -29,7 +31,7 @@ type upFlags struct {
 	detach, noExample bool
 	location, engine  string
 	bootTime          time.Duration
-	etcd              supervisor.EtcdClient
+	etcd              home.EtcdClient
 }
 
 // supervisorFlags are those that a supervisor in the background is given, too.
@@ -49,7 +51,7 @@ func (f *upFlags) supervisorArgs() []string {
 		"--etcd-cafile", f.etcd.CAFile, "--etcd-certfile", f.etcd.CertFile, "--etcd-keyfile", f.etcd.KeyFile}
 }
 
-func (f *upFlags) options(h supervisor.Home, log *slog.Logger) supervisor.Options {
+func (f *upFlags) options(h home.Home, log *slog.Logger) supervisor.Options {
 	return supervisor.Options{Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Engine: f.engine, Etcd: f.etcd, Logger: log}
 }
 
@@ -102,16 +104,16 @@ func runUp(parent context.Context, f upFlags) error {
 	}
 	p := newProgress(os.Stdout)
 	began := time.Now()
-	var inst supervisor.Instance
+	var inst home.Instance
 	var ended <-chan error // the supervisor's end, when it is in this process
 	fresh := !example.Done(h)
-	if info, lockErr := supervisor.ReadLock(h); lockErr == nil {
-		if inst, err = supervisor.ReadInstance(h); err != nil {
+	if info, lockErr := home.ReadLock(h); lockErr == nil {
+		if inst, err = home.ReadInstance(h); err != nil {
 			return err
 		}
 		if !f.detach {
 			p.Done(nil)
-			return &supervisor.LockedError{Home: h, LockInfo: info}
+			return &home.LockedError{Home: h, LockInfo: info}
 		}
 		p.Line(fmt.Sprintf("already running in %s (pid %d)", h.Dir, info.PID))
 	} else if f.detach {
@@ -164,23 +166,23 @@ func runUp(parent context.Context, f upFlags) error {
 }
 
 // startHere runs the supervisor in this process, and waits until it is up.
-func startHere(ctx, supCtx context.Context, h supervisor.Home, f upFlags, p *progress) (supervisor.Instance, <-chan error, error) {
-	lock, err := supervisor.TakeLock(h)
+func startHere(ctx, supCtx context.Context, h home.Home, f upFlags, p *progress) (home.Instance, <-chan error, error) {
+	lock, err := home.TakeLock(h)
 	if err != nil {
-		return supervisor.Instance{}, nil, err
+		return home.Instance{}, nil, err
 	}
 	logger, closeLog, err := supervisorLog(h, p)
 	if err != nil {
 		lock.Release()
-		return supervisor.Instance{}, nil, err
+		return home.Instance{}, nil, err
 	}
-	started := make(chan supervisor.Instance, 1)
+	started := make(chan home.Instance, 1)
 	done := make(chan error, 1)
 	failed := make(chan error, 1)
 	supCtx, cancel := context.WithCancel(supCtx)
 	go func() {
 		o := f.options(h, logger)
-		o.Step, o.Started = p.Step, func(i supervisor.Instance) { started <- i }
+		o.Step, o.Started = p.Step, func(i home.Instance) { started <- i }
 		err := supervisor.Supervise(supCtx, o)
 		lock.Release()
 		closeLog()
@@ -195,16 +197,16 @@ func startHere(ctx, supCtx context.Context, h supervisor.Home, f upFlags, p *pro
 		if err == nil {
 			err = errors.New("stopped before it was up")
 		}
-		return supervisor.Instance{}, nil, err
+		return home.Instance{}, nil, err
 	case <-ctx.Done():
 		cancel()
-		return supervisor.Instance{}, nil, errors.Join(errors.New("interrupted before it was up"), <-done)
+		return home.Instance{}, nil, errors.Join(errors.New("interrupted before it was up"), <-done)
 	}
 }
 
 // supervisorLog writes the supervisor's log to its file, and what a person
 // should see at once to the screen.
-func supervisorLog(h supervisor.Home, p *progress) (*slog.Logger, func(), error) {
+func supervisorLog(h home.Home, p *progress) (*slog.Logger, func(), error) {
 	f, err := os.OpenFile(h.LogFile("nap", ""), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("log: %w", err)
@@ -235,41 +237,41 @@ func (t *teeHandler) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // startDetached starts a supervisor of its own session and waits until it is up.
-func startDetached(ctx context.Context, h supervisor.Home, f upFlags, p *progress) (supervisor.Instance, error) {
+func startDetached(ctx context.Context, h home.Home, f upFlags, p *progress) (home.Instance, error) {
 	bin, err := os.Executable()
 	if err != nil {
-		return supervisor.Instance{}, fmt.Errorf("finding the running program: %w", err)
+		return home.Instance{}, fmt.Errorf("finding the running program: %w", err)
 	}
 	out, err := os.OpenFile(h.LogFile("nap", ""), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
-		return supervisor.Instance{}, fmt.Errorf("log: %w", err)
+		return home.Instance{}, fmt.Errorf("log: %w", err)
 	}
 	defer func() { _ = out.Close() }()
 	from, err := out.Seek(0, io.SeekEnd)
 	if err != nil {
-		return supervisor.Instance{}, fmt.Errorf("log: %w", err)
+		return home.Instance{}, fmt.Errorf("log: %w", err)
 	}
 	p.Step("starting in the background")
 	cmd := exec.Command(bin, append([]string{"component", supervisorComponent, "--home", h.Dir}, f.supervisorArgs()...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return supervisor.Instance{}, fmt.Errorf("starting in the background: %w", err)
+		return home.Instance{}, fmt.Errorf("starting in the background: %w", err)
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	for {
-		if i, err := supervisor.ReadInstance(h); err == nil && i.PID == cmd.Process.Pid && i.Ready {
+		if i, err := home.ReadInstance(h); err == nil && i.PID == cmd.Process.Pid && i.Ready {
 			return i, nil
 		}
 		select {
 		case err := <-exited:
 			b := make([]byte, 2000)
 			n, _ := out.ReadAt(b, from)
-			return supervisor.Instance{}, fmt.Errorf("the instance ended while starting (%w):\n%s", err, strings.TrimSpace(string(b[:n])))
+			return home.Instance{}, fmt.Errorf("the instance ended while starting (%w):\n%s", err, strings.TrimSpace(string(b[:n])))
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			return supervisor.Instance{}, errors.New("interrupted before it was up; it is stopping")
+			return home.Instance{}, errors.New("interrupted before it was up; it is stopping")
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -290,7 +292,7 @@ func componentCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			lock, err := supervisor.TakeLock(h)
+			lock, err := home.TakeLock(h)
 			if err != nil {
 				return err
 			}
@@ -304,8 +306,8 @@ func componentCommand() *cobra.Command {
 }
 
 // stay keeps the foreground with a live status line until ctx ends.
-func stay(ctx context.Context, i supervisor.Instance, ended <-chan error, p *progress) error {
-	c, err := supervisor.DialEtcd(i)
+func stay(ctx context.Context, i home.Instance, ended <-chan error, p *progress) error {
+	c, err := etcd.Dial(i.Etcd)
 	if err != nil {
 		return err
 	}
@@ -337,8 +339,8 @@ func stay(ctx context.Context, i supervisor.Instance, ended <-chan error, p *pro
 }
 
 // waitClusters waits until the control planes of an earlier run are up again.
-func waitClusters(ctx context.Context, i supervisor.Instance, p *progress) error {
-	c, err := supervisor.DialEtcd(i)
+func waitClusters(ctx context.Context, i home.Instance, p *progress) error {
+	c, err := etcd.Dial(i.Etcd)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nap-aks/nap/localazure/azclient"
 	"github.com/nap-aks/nap/localazure/fleet"
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/supervisor"
 	"github.com/nap-aks/nap/plan"
 )
@@ -28,8 +29,8 @@ func versions() [][2]string {
 }
 
 // rooms are the components that other packages implement.
-func rooms() supervisor.Rooms {
-	return supervisor.Rooms{ARM: runARM, Controller: runController, Azure: func(i supervisor.Instance) (fleet.Azure, error) { return azclient.Connect(i) }}
+func rooms() supervisor.Components {
+	return supervisor.Components{ARM: runARM, Controller: runController, Azure: func(i home.Instance) (fleet.Azure, error) { return azclient.Connect(i) }}
 }
 
 // planCommands are `nap plan` and `nap explain`.

@@ -20,7 +20,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
 
-	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/home"
 )
 
 // Clients are the parts of the Azure SDK in use.
@@ -35,7 +35,7 @@ type Clients struct {
 }
 
 // Connect signs in, lazily: at the first request.
-func Connect(i supervisor.Instance) (*Clients, error) {
+func Connect(i home.Instance) (*Clients, error) {
 	pem, err := os.ReadFile(i.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("authority of the local Azure: %w", err)

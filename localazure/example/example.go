@@ -33,7 +33,7 @@ import (
 
 	"github.com/nap-aks/nap/examples"
 	"github.com/nap-aks/nap/localazure/azclient"
-	"github.com/nap-aks/nap/localazure/supervisor"
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/view"
 )
 
@@ -56,17 +56,17 @@ type done struct {
 	Applied time.Time `json:"applied"`
 }
 
-func doneFile(h supervisor.Home) string { return h.Path("example.json") }
+func doneFile(h home.Home) string { return h.Path("example.json") }
 
 // Done tells whether the example was once applied in this home.
-func Done(h supervisor.Home) bool {
+func Done(h home.Home) bool {
 	_, err := os.Stat(doneFile(h))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // Run takes the example as far as it goes: to all pods running. It can be run
 // again at any point of an earlier, interrupted run.
-func Run(ctx context.Context, h supervisor.Home, i supervisor.Instance, r Reporter) error {
+func Run(ctx context.Context, h home.Home, i home.Instance, r Reporter) error {
 	az, err := azclient.Connect(i)
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func Run(ctx context.Context, h supervisor.Home, i supervisor.Instance, r Report
 }
 
 // Resume waits until the example of an earlier run is up again.
-func Resume(ctx context.Context, i supervisor.Instance, r Reporter) error {
+func Resume(ctx context.Context, i home.Instance, r Reporter) error {
 	az, err := azclient.Connect(i)
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func Resume(ctx context.Context, i supervisor.Instance, r Reporter) error {
 	return err
 }
 
-func deploy(ctx context.Context, az *azclient.Clients, i supervisor.Instance, r Reporter) error {
+func deploy(ctx context.Context, az *azclient.Clients, i home.Instance, r Reporter) error {
 	r.Step("resource group " + ResourceGroup)
 	if _, err := az.Groups.CreateOrUpdate(ctx, ResourceGroup, armresources.ResourceGroup{Location: to.Ptr(i.Location)}, nil); err != nil {
 		return fmt.Errorf("creating resource group %s: %w", ResourceGroup, err)
@@ -159,7 +159,7 @@ func watchProvisioning(ctx context.Context, az *azclient.Clients, r Reporter) {
 
 // kubeConfig fetches the cluster's credentials, as az aks get-credentials does,
 // and waits until its API answers.
-func kubeConfig(ctx context.Context, az *azclient.Clients, i supervisor.Instance, r Reporter) (*rest.Config, error) {
+func kubeConfig(ctx context.Context, az *azclient.Clients, i home.Instance, r Reporter) (*rest.Config, error) {
 	r.Step("credentials of cluster " + examples.ClusterName)
 	for {
 		creds, err := az.Clusters.ListClusterAdminCredentials(ctx, ResourceGroup, examples.ClusterName, nil)

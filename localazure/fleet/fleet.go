@@ -23,7 +23,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/nap-aks/nap/localazure/intent"
-	"github.com/nap-aks/nap/localazure/mirror"
+	"github.com/nap-aks/nap/localazure/reflector"
 )
 
 // DefaultBootTime is the mean boot time when Options give none: short, so that
@@ -58,30 +58,30 @@ func Run(ctx context.Context, o Options) error {
 	f := &fleet{Options: o, clusters: map[string]*clusterFleet{}, faults: map[string]Fault{}}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		mirror.Follow(ctx, o.Etcd, FaultsPrefix, o.Logger, mirror.Handler[Fault]{
-			Set:  func(key string, fault Fault) { f.setFault(filepath.Base(key), &fault) },
-			Gone: func(key string) { f.setFault(filepath.Base(key), nil) },
+		reflector.Run(ctx, o.Etcd, FaultsPrefix, o.Logger, reflector.Handler[Fault]{
+			Set:     func(key string, fault Fault) { f.setFault(filepath.Base(key), &fault) },
+			Deleted: func(key string) { f.setFault(filepath.Base(key), nil) },
 		})
 	})
 	wg.Go(func() {
-		mirror.Follow(ctx, o.Etcd, intent.ClusterIntentPrefix, o.Logger, mirror.Handler[intent.ClusterIntent]{
-			Set:  func(_ string, ci intent.ClusterIntent) { f.cluster(ctx, ci.UID).setIntent(&ci) },
-			Gone: func(key string) { f.cluster(ctx, filepath.Base(key)).setIntent(nil) },
+		reflector.Run(ctx, o.Etcd, intent.ClusterIntentPrefix, o.Logger, reflector.Handler[intent.ClusterIntent]{
+			Set:     func(_ string, ci intent.ClusterIntent) { f.cluster(ctx, ci.UID).setIntent(&ci) },
+			Deleted: func(key string) { f.cluster(ctx, filepath.Base(key)).setIntent(nil) },
 		})
 	})
 	wg.Go(func() {
-		mirror.Follow(ctx, o.Etcd, intent.ClusterStatusPrefix, o.Logger, mirror.Handler[intent.ClusterStatus]{
-			Set:  func(_ string, st intent.ClusterStatus) { f.cluster(ctx, st.UID).setStatus(&st) },
-			Gone: func(key string) { f.cluster(ctx, filepath.Base(key)).setStatus(nil) },
+		reflector.Run(ctx, o.Etcd, intent.ClusterStatusPrefix, o.Logger, reflector.Handler[intent.ClusterStatus]{
+			Set:     func(_ string, st intent.ClusterStatus) { f.cluster(ctx, st.UID).setStatus(&st) },
+			Deleted: func(key string) { f.cluster(ctx, filepath.Base(key)).setStatus(nil) },
 		})
 	})
 	wg.Go(func() {
-		mirror.Follow(ctx, o.Etcd, intent.MachineIntentPrefix, o.Logger, mirror.Handler[intent.MachineIntent]{
+		reflector.Run(ctx, o.Etcd, intent.MachineIntentPrefix, o.Logger, reflector.Handler[intent.MachineIntent]{
 			Set: func(key string, m intent.MachineIntent) {
 				uid, pool, name := splitKey(key, intent.MachineIntentPrefix)
 				f.cluster(ctx, uid).machine(pool, name).want(&m)
 			},
-			Gone: func(key string) {
+			Deleted: func(key string) {
 				uid, pool, name := splitKey(key, intent.MachineIntentPrefix)
 				f.cluster(ctx, uid).machine(pool, name).want(nil)
 			},

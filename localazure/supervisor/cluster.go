@@ -2,11 +2,8 @@ package supervisor
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"reflect"
@@ -21,11 +18,12 @@ import (
 
 	"github.com/nap-aks/nap/localazure/addons"
 	"github.com/nap-aks/nap/localazure/controlplane"
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// cluster makes one managed cluster's control plane what its intent says. All
-// its work happens in loop; want only leaves the newest intent there.
+// cluster reconciles one managed cluster's control plane with its intent. All its
+// work happens in loop; setIntent only stores the newest intent.
 type cluster struct {
 	s      *supervisor
 	uid    string
@@ -35,15 +33,15 @@ type cluster struct {
 
 	mu     sync.Mutex
 	intent *intent.ClusterIntent
-	told   bool // an intent, or its absence, has been told at all
+	known  bool // setIntent has been called
 
 	// Owned by loop.
 	name                       string
 	apiserver, kcm, sched, ctl *process
-	plane                      *plane
-	addonsFor                  string // the intent's addon inputs last applied
-	controllerFor              ControllerSettings
-	status, written            intent.ClusterStatus // as it should be told, and as it is in etcd
+	plane                      *controlplane.ControlPlane
+	appliedAddons              string // addonInputs of the intent last applied
+	controllerSettings         ControllerSettings
+	status, written            intent.ClusterStatus // the current one, and the one in etcd
 	readyOnce                  bool
 }
 
@@ -52,10 +50,10 @@ func newCluster(s *supervisor, uid string) *cluster {
 	return &cluster{s: s, uid: uid, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1)}
 }
 
-// want leaves the newest intent; nil means that the cluster must go.
-func (c *cluster) want(ci *intent.ClusterIntent) {
+// setIntent stores the newest intent; nil means that the cluster was deleted.
+func (c *cluster) setIntent(ci *intent.ClusterIntent) {
 	c.mu.Lock()
-	c.intent, c.told = ci, true
+	c.intent, c.known = ci, true
 	c.mu.Unlock()
 	select {
 	case c.wake <- struct{}{}:
@@ -66,27 +64,27 @@ func (c *cluster) want(ci *intent.ClusterIntent) {
 func (c *cluster) latest() (*intent.ClusterIntent, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.intent, c.told
+	return c.intent, c.known
 }
 
-// loop reconciles at each new intent, and every few seconds: a component may
-// have become ready, or died.
+// loop reconciles at each new intent, and every two seconds because a component
+// may have become ready or have exited.
 func (c *cluster) loop() {
 	defer c.stopProcesses()
 	retry := time.NewTicker(2 * time.Second)
 	defer retry.Stop()
 	for {
-		ci, told := c.latest()
-		if told {
+		ci, known := c.latest()
+		if known {
 			if ci == nil {
 				if err := c.remove(); err != nil {
-					c.s.Logger.Error("removing cluster, will try again", "cluster", c.name, "uid", c.uid, "error", err)
+					c.s.Logger.Error("removing cluster failed, retrying", "cluster", c.name, "uid", c.uid, "error", err)
 				} else if again, _ := c.latest(); again == nil {
 					c.s.dropCluster(c.uid)
 					return
 				}
 			} else if err := c.reconcile(*ci); err != nil && c.ctx.Err() == nil {
-				c.s.Logger.Error("cluster is not as it should be, will try again", "cluster", ci.Name, "uid", c.uid, "error", err)
+				c.s.Logger.Error("reconciling cluster failed, retrying", "cluster", ci.Name, "uid", c.uid, "error", err)
 			}
 		}
 		select {
@@ -98,17 +96,18 @@ func (c *cluster) loop() {
 	}
 }
 
-// superseded tells a long wait that the intent it works for is outdated.
+// superseded reports whether the intent that a long wait works for is outdated.
 func (c *cluster) superseded(ci intent.ClusterIntent) bool {
 	now, _ := c.latest()
 	return now == nil || now.Generation != ci.Generation || now.Stopped != ci.Stopped
 }
 
-// reconcile takes the control plane one or more steps towards its intent.
+// reconcile brings the control plane closer to its intent, by one step or more.
 func (c *cluster) reconcile(ci intent.ClusterIntent) error {
 	c.name = ci.Name
 	if c.status.UID == "" {
-		// The endpoint and credentials of the last run stay readable meanwhile.
+		// Start from the status in etcd, so that the endpoint and credentials of the
+		// last run stay readable.
 		st, _, err := intent.Get[intent.ClusterStatus](c.ctx, c.s.etcd, intent.ClusterStatusKey(c.uid))
 		if err != nil {
 			return err
@@ -125,16 +124,16 @@ func (c *cluster) reconcile(ci intent.ClusterIntent) error {
 			c.stopProcesses()
 			return c.report(ci, intent.ClusterStopped, "")
 		}
-		// Machines take their Nodes with them, for which the API has to be there.
+		// The API must stay up until the machines that remain have deleted their Nodes.
 		defer c.wakeIn(500 * time.Millisecond)
 	}
 	if err := controlplane.CheckVersion(ci.KubernetesVersion); err != nil {
 		return errors.Join(err, c.report(ci, intent.ClusterFailed, err.Error()))
 	}
-	if c.apiserver != nil && c.plane.version != ci.KubernetesVersion {
-		// An upgrade: the same programs start again and behave as the new version.
+	if c.apiserver != nil && c.plane.Version != ci.KubernetesVersion {
+		// An upgrade restarts the same programs, which then behave as the new version.
 		// Clients see a short outage, as with a control plane of one replica.
-		c.s.Logger.Info("cluster is upgraded", "name", ci.Name, "from", c.plane.version, "to", ci.KubernetesVersion)
+		c.s.Logger.Info("upgrading cluster", "cluster", ci.Name, "from", c.plane.Version, "to", ci.KubernetesVersion)
 		c.stopPlane()
 	}
 	if err := c.startPlane(ci); err != nil {
@@ -146,7 +145,7 @@ func (c *cluster) reconcile(ci intent.ClusterIntent) error {
 	if err := c.startRest(ci); err != nil {
 		return errors.Join(err, c.report(ci, c.phaseWhileNotReady(), err.Error()))
 	}
-	if want := addonInputs(ci); c.addonsFor != want {
+	if inputs := addonInputs(ci); c.appliedAddons != inputs {
 		if !c.readyOnce {
 			if err := c.report(ci, intent.ClusterStarting, "applying kube-system"); err != nil {
 				return err
@@ -155,14 +154,14 @@ func (c *cluster) reconcile(ci intent.ClusterIntent) error {
 		if err := c.applyAddons(ci); err != nil {
 			return errors.Join(err, c.report(ci, c.phaseWhileNotReady(), "applying kube-system: "+err.Error()))
 		}
-		c.addonsFor = want
+		c.appliedAddons = inputs
 	}
 	if ci.NodeProvisioning.Mode == "Auto" {
 		if err := c.startController(ci); err != nil {
 			return errors.Join(err, c.report(ci, c.phaseWhileNotReady(), err.Error()))
 		}
-		// A cluster whose API is up is Ready for its nodes and clients already;
-		// the intent's generation is fulfilled once the controller is too.
+		// Nodes and clients can use the cluster as soon as its API is up; the
+		// intent's generation is only observed once the controller is ready too.
 		if c.status.NodeProvisioningMode != "Auto" {
 			if err := c.wait(ci, c.ctl, "waiting for node auto-provisioning"); err != nil {
 				return err
@@ -171,7 +170,7 @@ func (c *cluster) reconcile(ci intent.ClusterIntent) error {
 	} else if c.ctl != nil {
 		c.ctl.stop()
 		c.ctl = nil
-		c.controllerFor = ControllerSettings{}
+		c.controllerSettings = ControllerSettings{}
 	}
 	mode := ci.NodeProvisioning.Mode
 	if mode == "" {
@@ -180,23 +179,23 @@ func (c *cluster) reconcile(ci intent.ClusterIntent) error {
 	c.status.NodeProvisioningMode = mode
 	c.readyOnce = true
 	if ci.Stopped {
-		return c.report(ci, intent.ClusterReady, "machines are being switched off")
+		return c.report(ci, intent.ClusterReady, "stopping machines")
 	}
 	return c.report(ci, intent.ClusterReady, "")
 }
 
-// machinesLeft is how many of the cluster's machines are still there.
+// machinesLeft returns how many machines the cluster still has.
 func (c *cluster) machinesLeft() (int64, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, 10*time.Second)
 	defer cancel()
 	resp, err := c.s.etcd.Get(ctx, intent.MachineStatusPrefix+c.uid+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil {
-		return 0, fmt.Errorf("counting its machines: %w", err)
+		return 0, fmt.Errorf("counting machines of cluster %s: %w", c.name, err)
 	}
 	return resp.Count, nil
 }
 
-// wakeIn has loop look again after a time.
+// wakeIn makes loop reconcile again after d.
 func (c *cluster) wakeIn(d time.Duration) {
 	time.AfterFunc(d, func() {
 		select {
@@ -206,8 +205,8 @@ func (c *cluster) wakeIn(d time.Duration) {
 	})
 }
 
-// phaseWhileNotReady does not take Ready back from a cluster that was: a
-// component that is being restarted is not a failed cluster.
+// phaseWhileNotReady returns Ready for a cluster that was ready before: the
+// restart of a component does not make it unready.
 func (c *cluster) phaseWhileNotReady() intent.ClusterPhase {
 	if c.readyOnce {
 		return intent.ClusterReady
@@ -215,13 +214,14 @@ func (c *cluster) phaseWhileNotReady() intent.ClusterPhase {
 	return intent.ClusterStarting
 }
 
-// wait waits for a component, and tells in the status what for.
+// wait waits until a component is ready, and reports in the status what it waits
+// for.
 func (c *cluster) wait(ci intent.ClusterIntent, p *process, what string) error {
 	if p.isReady() {
 		return nil
 	}
 	if c.readyOnce && c.status.ObservedGeneration == ci.Generation {
-		return nil // it was up for this intent and is being restarted
+		return nil // it was ready for this intent and is restarting
 	}
 	if err := c.report(ci, c.phaseWhileNotReady(), what); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (c *cluster) wait(ci intent.ClusterIntent, p *process, what string) error {
 			return c.ctx.Err()
 		}
 		if c.superseded(ci) {
-			return fmt.Errorf("a newer intent came while %s", what)
+			return fmt.Errorf("the intent changed while %s", what)
 		}
 		if time.Since(began) > 5*time.Second {
 			if err := c.report(ci, c.phaseWhileNotReady(), what+": "+p.state()); err != nil {
@@ -248,39 +248,37 @@ func (c *cluster) wait(ci intent.ClusterIntent, p *process, what string) error {
 	}
 }
 
-// startPlane starts the three programs of the control plane if they do not run.
+// startPlane starts the API server if it does not run.
 func (c *cluster) startPlane(ci intent.ClusterIntent) error {
 	if c.apiserver != nil {
 		return nil
 	}
-	port, err := c.s.ports.get(c.uid+"/apiserver", false)
+	port, err := c.s.ports.Get(c.uid+"/apiserver", false)
 	if err != nil {
 		return err
 	}
-	pl, err := preparePlane(c.s.Home, ci, port)
+	pl, err := controlplane.Prepare(c.s.Home, ci, port)
 	if err != nil {
 		return err
 	}
 	c.plane = pl
-	c.status.Endpoint = pl.endpoint
-	c.status.AdminKubeconfig, c.status.UserKubeconfig = string(pl.adminConfig), string(pl.userConfig)
-	if c.apiserver, err = c.startKube(ci, controlplane.APIServer, pl.apiserverArgs(ci, c.s.inst), port,
-		kubeProbe(pl.componentFiles[idSupervisor], "/readyz"), "GOMEMLIMIT=900MiB", "GOGC=50", controlplane.VersionEnv+"=v"+pl.version); err != nil {
-		return err
-	}
-	return nil
+	c.status.Endpoint = pl.Endpoint
+	c.status.AdminKubeconfig, c.status.UserKubeconfig = string(pl.AdminKubeconfig), string(pl.UserKubeconfig)
+	c.apiserver, err = c.startKube(ci, controlplane.APIServer, pl.APIServerArgs(ci, c.s.inst.Etcd), port,
+		kubeProbe(pl.Kubeconfig(controlplane.IdentitySupervisor), "/readyz"), "GOMEMLIMIT=900MiB", "GOGC=50", controlplane.VersionEnv+"=v"+pl.Version)
+	return err
 }
 
-// startRest starts what works through the API server, once that is ready: one
-// that asks too early is refused for lack of RBAC rules and backs off.
+// startRest starts the API server's clients once it is ready. Earlier it would
+// deny them access, because its RBAC rules are missing, and they would back off.
 func (c *cluster) startRest(ci intent.ClusterIntent) (err error) {
 	if c.kcm == nil {
-		if c.kcm, err = c.startKube(ci, controlplane.ControllerManager, c.plane.controllerManagerArgs(), 0, nil, "GOMEMLIMIT=400MiB", "GOGC=50"); err != nil {
+		if c.kcm, err = c.startKube(ci, controlplane.ControllerManager, c.plane.ControllerManagerArgs(), 0, nil, "GOMEMLIMIT=400MiB", "GOGC=50"); err != nil {
 			return err
 		}
 	}
 	if c.sched == nil {
-		c.sched, err = c.startKube(ci, controlplane.Scheduler, schedulerArgs(c.plane), 0, nil, "GOMEMLIMIT=400MiB", "GOGC=50")
+		c.sched, err = c.startKube(ci, controlplane.Scheduler, c.plane.SchedulerArgs(), 0, nil, "GOMEMLIMIT=400MiB", "GOGC=50")
 	}
 	return err
 }
@@ -293,38 +291,38 @@ func (c *cluster) startKube(ci intent.ClusterIntent, name string, args []string,
 		log:   c.s.Home.LogFile(name, c.uid),
 		port:  port,
 		probe: probe,
-		// Nothing is lost when the API server is killed, and it would wait for
+		// Nothing is lost if the API server is killed; on SIGTERM it would wait for
 		// the end of every open watch.
 		grace: 2 * time.Second,
 	})
 }
 
-// startController starts the cluster's controller, or again when what it is
-// told has changed.
+// startController starts the cluster's controller, and restarts it if its
+// settings have changed.
 func (c *cluster) startController(ci intent.ClusterIntent) error {
-	metrics, err := c.s.ports.get(c.uid+"/controller-metrics", c.ctl != nil)
+	metrics, err := c.s.ports.Get(c.uid+"/controller-metrics", c.ctl != nil)
 	if err != nil {
 		return err
 	}
-	health, err := c.s.ports.get(c.uid+"/controller-health", c.ctl != nil)
+	health, err := c.s.ports.Get(c.uid+"/controller-health", c.ctl != nil)
 	if err != nil {
 		return err
 	}
-	told := ci
-	told.Generation = 0 // a change of something else is no reason to restart
+	settled := ci
+	settled.Generation = 0 // a change of anything else is no reason to restart
 	set := ControllerSettings{
-		Kubeconfig: c.plane.componentFiles[idController], ClusterEndpoint: c.plane.endpoint,
-		ARMEndpoint: c.s.inst.ARMEndpoint, CAFile: c.s.inst.CAFile, Intent: told,
+		Kubeconfig: c.plane.Kubeconfig(controlplane.IdentityController), ClusterEndpoint: c.plane.Endpoint,
+		ARMEndpoint: c.s.inst.ARMEndpoint, CAFile: c.s.inst.CAFile, Intent: settled,
 		Engine: c.s.Engine, MetricsPort: metrics, HealthPort: health,
 	}
-	if c.ctl != nil && reflect.DeepEqual(set, c.controllerFor) {
+	if c.ctl != nil && reflect.DeepEqual(set, c.controllerSettings) {
 		return nil
 	}
 	if c.ctl != nil {
 		c.ctl.stop()
 		c.ctl = nil
 	}
-	if err := writeJSON(c.s.Home.ClusterPath(c.uid, "controller.json"), set, 0o600); err != nil {
+	if err := home.WriteJSON(c.s.Home.ClusterPath(c.uid, "controller.json"), set, 0o600); err != nil {
 		return err
 	}
 	probe := func(ctx context.Context) error {
@@ -339,11 +337,11 @@ func (c *cluster) startController(ci intent.ClusterIntent) error {
 	}); err != nil {
 		return err
 	}
-	c.controllerFor = set
+	c.controllerSettings = set
 	return nil
 }
 
-// addonInputs is what decides the contents of kube-system.
+// addonInputs returns the fields of the intent that kube-system depends on.
 func addonInputs(ci intent.ClusterIntent) string {
 	return strings.Join([]string{ci.NetworkPlugin, ci.NetworkPluginMode, ci.NetworkDataplane, ci.NetworkPolicy, ci.DNSServiceIP, ci.ServiceCIDR, ci.NodeResourceGroup}, "|")
 }
@@ -364,7 +362,7 @@ func (c *cluster) applyAddons(ci intent.ClusterIntent) error {
 }
 
 func (c *cluster) restConfig() (*rest.Config, error) {
-	cfg, err := clientcmd.BuildConfigFromFlags("", c.plane.componentFiles[idSupervisor])
+	cfg, err := clientcmd.BuildConfigFromFlags("", c.plane.Kubeconfig(controlplane.IdentitySupervisor))
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.name, err)
 	}
@@ -372,7 +370,7 @@ func (c *cluster) restConfig() (*rest.Config, error) {
 	return cfg, nil
 }
 
-// report writes the status if it says anything new.
+// report writes the status if it has changed.
 func (c *cluster) report(ci intent.ClusterIntent, phase intent.ClusterPhase, message string) error {
 	st := c.status
 	st.Phase, st.Message = phase, message
@@ -389,11 +387,11 @@ func (c *cluster) report(ci intent.ClusterIntent, phase intent.ClusterPhase, mes
 	}
 	c.status, c.written = st, st
 	if phase == intent.ClusterReady && c.plane != nil {
-		if err := mergeKubeconfig(c.s.Home.Path("kubeconfig"), c.plane.adminConfig, ""); err != nil {
-			c.s.Logger.Warn("kubeconfig not written", "cluster", ci.Name, "error", err)
+		if err := controlplane.AddToKubeconfig(c.s.Home.Path("kubeconfig"), c.plane.AdminKubeconfig); err != nil {
+			c.s.Logger.Warn("writing kubeconfig failed", "cluster", ci.Name, "error", err)
 		}
 	}
-	c.s.Logger.Info("cluster", "name", ci.Name, "phase", phase, "message", message, "nodeProvisioning", st.NodeProvisioningMode)
+	c.s.Logger.Info("cluster status changed", "cluster", ci.Name, "phase", phase, "message", message, "nodeProvisioning", st.NodeProvisioningMode)
 	return nil
 }
 
@@ -401,114 +399,45 @@ func (c *cluster) stopProcesses() {
 	if c.ctl != nil {
 		c.ctl.stop()
 	}
-	c.ctl, c.controllerFor = nil, ControllerSettings{}
+	c.ctl, c.controllerSettings = nil, ControllerSettings{}
 	c.stopPlane()
 	c.readyOnce = false
 }
 
-// stopPlane stops the control plane's own programs. What is in kube-system is
-// applied again once they are back.
+// stopPlane stops the control plane's own programs. The addons are applied again
+// once they are back.
 func (c *cluster) stopPlane() {
 	stopAll(c.kcm, c.sched)
 	if c.apiserver != nil {
 		c.apiserver.stop()
 	}
 	c.kcm, c.sched, c.apiserver = nil, nil, nil
-	c.addonsFor = ""
+	c.appliedAddons = ""
 }
 
-// remove takes a cluster whose intent is gone out of the world: processes,
-// objects in etcd, files, ports, and at last the status.
+// remove deletes all of a cluster whose intent was deleted: processes, objects in
+// etcd, files, ports, and last the status.
 func (c *cluster) remove() error {
 	c.stopProcesses()
 	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
 	defer cancel()
-	if _, err := c.s.etcd.Delete(ctx, etcdPrefix(c.uid)+"/", clientv3.WithPrefix()); err != nil {
-		return fmt.Errorf("deleting its objects: %w", err)
+	if _, err := c.s.etcd.Delete(ctx, controlplane.EtcdPrefix(c.uid)+"/", clientv3.WithPrefix()); err != nil {
+		return fmt.Errorf("deleting objects of cluster %s: %w", c.uid, err)
 	}
 	if err := os.RemoveAll(c.s.Home.ClusterPath(c.uid)); err != nil {
-		return fmt.Errorf("deleting its files: %w", err)
+		return fmt.Errorf("deleting files of cluster %s: %w", c.uid, err)
 	}
-	if err := c.s.ports.forget(c.uid + "/"); err != nil {
-		return fmt.Errorf("giving its ports back: %w", err)
+	if err := c.s.ports.Release(c.uid + "/"); err != nil {
+		return fmt.Errorf("releasing ports of cluster %s: %w", c.uid, err)
 	}
 	if c.name != "" {
-		if err := mergeKubeconfig(c.s.Home.Path("kubeconfig"), nil, c.name); err != nil {
-			return fmt.Errorf("taking it out of the kubeconfig: %w", err)
+		if err := controlplane.RemoveFromKubeconfig(c.s.Home.Path("kubeconfig"), c.name); err != nil {
+			return fmt.Errorf("removing cluster %s from the kubeconfig: %w", c.name, err)
 		}
 	}
 	if err := intent.Delete(ctx, c.s.etcd, intent.ClusterStatusKey(c.uid)); err != nil {
 		return err
 	}
-	c.s.Logger.Info("cluster removed", "name", c.name, "uid", c.uid)
-	return nil
-}
-
-// httpsProbe asks a URL for any answer below 500, trusting one authority.
-func httpsProbe(url, caFile, token string) func(context.Context) error {
-	var once sync.Once
-	var client *http.Client
-	var initErr error
-	return func(ctx context.Context) error {
-		once.Do(func() {
-			pem, err := os.ReadFile(caFile)
-			if err != nil {
-				initErr = err
-				return
-			}
-			roots := x509.NewCertPool()
-			if !roots.AppendCertsFromPEM(pem) {
-				initErr = fmt.Errorf("no certificate in %s", caFile)
-				return
-			}
-			client = &http.Client{Transport: &http.Transport{
-				TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-				MaxIdleConnsPerHost: 1,
-			}}
-		})
-		if initErr != nil {
-			return initErr
-		}
-		return get(ctx, client, url)
-	}
-}
-
-// kubeProbe asks an API server's health endpoint with a kubeconfig's identity.
-func kubeProbe(kubeconfig, path string) func(context.Context) error {
-	var once sync.Once
-	var client *http.Client
-	var host string
-	var initErr error
-	return func(ctx context.Context) error {
-		once.Do(func() {
-			cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-			if err != nil {
-				initErr = err
-				return
-			}
-			host = cfg.Host
-			client, initErr = rest.HTTPClientFor(cfg)
-		})
-		if initErr != nil {
-			return initErr
-		}
-		return get(ctx, client, host+path)
-	}
-}
-
-func get(ctx context.Context, client *http.Client, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	if resp.StatusCode >= 300 {
-		return fmt.Errorf("%s answers %s: %s", url, resp.Status, strings.TrimSpace(string(body)))
-	}
+	c.s.Logger.Info("cluster removed", "cluster", c.name, "uid", c.uid)
 	return nil
 }

@@ -11,24 +11,36 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
+	"github.com/nap-aks/nap/localazure/etcd"
+	"github.com/nap-aks/nap/localazure/home"
+	"github.com/nap-aks/nap/localazure/pki"
 )
 
-// foreignEtcd starts an etcd as somebody else would run it, with an authority of
-// its own, and says how to reach it.
-func foreignEtcd(t *testing.T, maxTxnOps uint) EtcdClient {
+func testHome(t *testing.T) home.Home {
 	t.Helper()
-	ca, err := openAuthority(t.TempDir(), "somebody else")
+	h, err := home.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := ca.server("etcd", "localhost", "127.0.0.1")
+	return h
+}
+
+// externalEtcd starts an etcd that the instance does not run, with an authority of
+// its own, and returns how to reach it.
+func externalEtcd(t *testing.T, maxTxnOps uint) home.EtcdClient {
+	t.Helper()
+	ca, err := pki.OpenAuthority(t.TempDir(), "external")
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := ca.client("client", "nap")
+	server, err := ca.Server("etcd", "localhost", "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := ca.Client("client", "nap")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,9 +54,9 @@ func foreignEtcd(t *testing.T, maxTxnOps uint) EtcdClient {
 	}
 	var e *embed.Etcd
 	var cfg *embed.Config
-	for { // a port that was free a moment ago may be another process's by now
-		o := EtcdOptions{DataDir: t.TempDir(), ClientPort: port(), PeerPort: port(), CAFile: ca.caFile(), CertFile: server.certFile, KeyFile: server.keyFile}
-		cfg = o.config()
+	for { // another process may have taken the free port meanwhile
+		o := etcd.ServerOptions{DataDir: t.TempDir(), ClientPort: port(), PeerPort: port(), CAFile: ca.CAFile(), CertFile: server.CertFile, KeyFile: server.KeyFile}
+		cfg = o.Config()
 		cfg.MaxTxnOps = maxTxnOps
 		if e, err = embed.StartEtcd(cfg); err == nil {
 			break
@@ -59,14 +71,14 @@ func foreignEtcd(t *testing.T, maxTxnOps uint) EtcdClient {
 	case <-time.After(time.Minute):
 		t.Fatal("etcd is not ready")
 	}
-	return EtcdClient{Endpoints: []string{cfg.ListenClientUrls[0].String()}, CAFile: ca.caFile(), CertFile: client.certFile, KeyFile: client.keyFile}
+	return home.EtcdClient{Endpoints: []string{cfg.ListenClientUrls[0].String()}, CAFile: ca.CAFile(), CertFile: client.CertFile, KeyFile: client.KeyFile}
 }
 
-// A state of its own, somebody else's etcd, the same in the next run: which etcd
-// an instance takes, and which it refuses.
+// An instance uses the external etcd it is given, in later runs too, and refuses
+// one that is unusable or belongs to another instance.
 func TestExternalEtcd(t *testing.T) {
-	prepare := func(h Home, e EtcdClient) (*supervisor, error) {
-		p, err := openPorts(h)
+	prepare := func(h home.Home, e home.EtcdClient) (*supervisor, error) {
+		p, err := home.OpenPorts(h)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,75 +88,75 @@ func TestExternalEtcd(t *testing.T) {
 		}
 		return s, nil
 	}
-	refused := func(h Home, e EtcdClient, want string) {
+	refused := func(h home.Home, e home.EtcdClient, want string) {
 		t.Helper()
 		before, _ := os.ReadFile(h.Path("instance.json"))
 		if _, err := prepare(h, e); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
 		if after, _ := os.ReadFile(h.Path("instance.json")); string(after) != string(before) {
-			t.Errorf("what was refused (%s) has changed instance.json to %s", want, after)
+			t.Errorf("a refused etcd (%s) has changed instance.json to %s", want, after)
 		}
 	}
-	theirs := foreignEtcd(t, maxTxnOps)
+	theirs := externalEtcd(t, etcd.MaxTxnOps)
 	h := testHome(t)
 	s, err := prepare(h, theirs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := s.inst.Etcd.dial()
+	c, err := etcd.Dial(s.inst.Etcd)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	me := owner{s.inst.SubscriptionID, h.Dir}
-	if err := claimEtcd(t.Context(), c, s.inst.Etcd, me); err != nil {
+	me := etcd.Owner{ID: s.inst.SubscriptionID, Home: h.Dir}
+	if err := etcd.Claim(t.Context(), c, s.inst.Etcd, me); err != nil {
 		t.Fatal(err)
 	}
 	// The next run needs no flags.
-	again, err := prepare(h, EtcdClient{})
+	again, err := prepare(h, home.EtcdClient{})
 	if err != nil || !again.inst.Etcd.External || again.inst.Etcd.Endpoints[0] != theirs.Endpoints[0] {
 		t.Errorf("the next run uses %+v (%v)", again, err)
 	}
-	if err := claimEtcd(t.Context(), c, again.inst.Etcd, owner{again.inst.SubscriptionID, h.Dir}); err != nil {
+	if err := etcd.Claim(t.Context(), c, again.inst.Etcd, etcd.Owner{ID: again.inst.SubscriptionID, Home: h.Dir}); err != nil {
 		t.Error(err)
 	}
-	// What is deleted with an instance is what it holds, and nobody else's.
+	// A reset deletes the instance's keys and no others.
 	if _, err := c.Put(t.Context(), "/somebody/else", "x"); err != nil {
 		t.Fatal(err)
 	}
-	if err := WipeEtcd(t.Context(), h); err != nil {
+	if err := etcd.Wipe(t.Context(), h); err != nil {
 		t.Error(err)
 	}
 	if resp, err := c.Get(t.Context(), "", clientv3.WithPrefix()); err != nil || len(resp.Kvs) != 1 {
 		t.Errorf("after the reset etcd holds %v (%v)", resp, err)
 	}
-	if err := claimEtcd(t.Context(), c, theirs, me); err != nil {
+	if err := etcd.Claim(t.Context(), c, theirs, me); err != nil {
 		t.Fatal(err)
 	}
-	// Another instance must keep away.
+	// Another instance must not use it.
 	stranger := testHome(t)
 	refused(stranger, theirs, "holds the state of another instance (its home folder: "+h.Dir)
-	if err := WipeEtcd(t.Context(), stranger); err != nil {
+	if err := etcd.Wipe(t.Context(), stranger); err != nil {
 		t.Error(err)
 	}
-	if err := claimEtcd(t.Context(), c, theirs, owner{"another", "elsewhere"}); err == nil {
-		t.Error("a second instance could claim the etcd")
+	if err := etcd.Claim(t.Context(), c, theirs, etcd.Owner{ID: "another", Home: "elsewhere"}); err == nil {
+		t.Error("a second instance claimed the etcd")
 	}
 	if resp, err := c.Get(t.Context(), "/nap/", clientv3.WithPrefix()); err != nil || len(resp.Kvs) != 1 || !strings.Contains(string(resp.Kvs[0].Value), s.inst.SubscriptionID) {
 		t.Errorf("etcd holds %v (%v)", resp, err)
 	}
-	// A home that has its own etcd stays with it.
+	// A home whose state is in its embedded etcd keeps it.
 	own := testHome(t)
-	if s, err := prepare(own, EtcdClient{}); err != nil || s.inst.Etcd.External {
+	if s, err := prepare(own, home.EtcdClient{}); err != nil || s.inst.Etcd.External {
 		t.Fatalf("%+v (%v)", s, err)
 	}
 	if err := os.MkdirAll(own.Path("etcd", "member"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	refused(own, theirs, "choose a new folder with --home")
-	// What cannot be used.
-	refused(testHome(t), foreignEtcd(t, 128), "--max-txn-ops=1024")
+	// Unusable etcds and flags.
+	refused(testHome(t), externalEtcd(t, 128), "--max-txn-ops=1024")
 	bad := theirs
 	bad.Endpoints = []string{strings.Replace(theirs.Endpoints[0], "https", "http", 1)}
 	refused(testHome(t), bad, "is not of the form https://HOST:PORT")

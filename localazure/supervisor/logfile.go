@@ -7,21 +7,21 @@ import (
 	"sync"
 )
 
-// Log rotation: a file that reaches logMaxBytes becomes name.1, of which
-// logKeep generations stay.
+// Log rotation: a file that reaches logMaxBytes is renamed to name.1; logKeep
+// such files are kept.
 const (
 	logMaxBytes = 20 << 20
 	logKeep     = 3
 )
 
-// logFile is a log that rotates. What cannot be written (a full disk) is
-// dropped: a component must not stop because its log cannot grow.
+// logFile is a log file with rotation. It drops what cannot be written, for
+// example to a full disk: a component must not block because of its log.
 type logFile struct {
 	mu   sync.Mutex
 	path string
 	f    *os.File
 	size int64
-	// dropped counts lost bytes, told in the log once it can be written again.
+	// dropped counts the lost bytes; the log notes them once it can be written again.
 	dropped int64
 }
 
@@ -50,7 +50,7 @@ func (l *logFile) open() error {
 	return nil
 }
 
-// Write never fails and never blocks on more than the disk.
+// Write never fails, and blocks on nothing but the disk.
 func (l *logFile) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -12,25 +12,27 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/nap-aks/nap/localazure/home"
 )
 
-// Restart delays: the first at once but for minDelay, then doubling; back to
-// the start after a run of goodRun.
+// The restart delay starts at minDelay, doubles with each restart up to maxDelay,
+// and is reset by a run longer than goodRun.
 const (
 	minDelay = 200 * time.Millisecond
 	maxDelay = 10 * time.Second
 	goodRun  = 30 * time.Second
 )
 
-// A component that answered once and then fails its health check for hungAfter
-// is killed and started again.
+// A component that was healthy once and then fails its probe for hungAfter is
+// killed and restarted.
 const (
 	probeEvery = 5 * time.Second
 	probeLimit = 5 * time.Second
 	hungAfter  = 2 * time.Minute
 )
 
-// processSpec describes one child.
+// processSpec describes one child process.
 type processSpec struct {
 	name    string
 	cluster string // name for people, empty when shared
@@ -40,13 +42,14 @@ type processSpec struct {
 	log     string
 	port    int
 	metrics int
-	// probe says whether the component answers; nil means that running is enough.
+	// probe returns an error if the component is unhealthy; without a probe a
+	// running component is ready.
 	probe func(context.Context) error
-	// grace is how long it may take to end after SIGTERM.
+	// grace is how long it may take to exit after SIGTERM.
 	grace time.Duration
 }
 
-// process keeps one child running until it is stopped.
+// process keeps one child process running until it is stopped.
 type process struct {
 	spec  processSpec
 	group *processGroup
@@ -64,7 +67,7 @@ type process struct {
 	changed  chan struct{} // closed and replaced when ready or pid change
 }
 
-// processGroup is all children of a supervisor.
+// processGroup is the set of a supervisor's child processes.
 type processGroup struct {
 	bin    string
 	logger *slog.Logger
@@ -81,10 +84,10 @@ type startRequest struct {
 	done chan error
 }
 
-// newProcessGroup prepares to start children of the given binary. They are all
-// started from one thread that lives as long as the process: the kernel sends
-// the death signal when the thread that started a child ends, so a pooled
-// thread would take healthy children with it.
+// newProcessGroup prepares to start children of the given binary. One thread that
+// lives as long as the supervisor starts all of them: the kernel sends the parent
+// death signal when the thread that started a child exits, so a pooled thread
+// could kill healthy children.
 func newProcessGroup(bin string, logger *slog.Logger, onChange func()) *processGroup {
 	g := &processGroup{bin: bin, logger: logger, onChange: onChange, starts: make(chan startRequest), all: map[*process]bool{}}
 	go func() {
@@ -96,7 +99,7 @@ func newProcessGroup(bin string, logger *slog.Logger, onChange func()) *processG
 	return g
 }
 
-// start begins to keep a child running.
+// start starts a child and restarts it until it is stopped.
 func (g *processGroup) start(spec processSpec) (*process, error) {
 	l, err := openLog(spec.log)
 	if err != nil {
@@ -110,22 +113,22 @@ func (g *processGroup) start(spec processSpec) (*process, error) {
 	g.mu.Lock()
 	g.all[p] = true
 	g.mu.Unlock()
-	go p.keep(ctx)
+	go p.loop(ctx)
 	return p, nil
 }
 
-// list describes all children.
-func (g *processGroup) list() []ComponentInfo {
+// list returns the state of all children.
+func (g *processGroup) list() []home.ComponentInfo {
 	g.mu.Lock()
 	ps := make([]*process, 0, len(g.all))
 	for p := range g.all {
 		ps = append(ps, p)
 	}
 	g.mu.Unlock()
-	out := make([]ComponentInfo, 0, len(ps))
+	out := make([]home.ComponentInfo, 0, len(ps))
 	for _, p := range ps {
 		p.mu.Lock()
-		out = append(out, ComponentInfo{
+		out = append(out, home.ComponentInfo{
 			Name: p.spec.name, Cluster: p.spec.cluster, ClusterUID: p.spec.uid,
 			PID: p.pid, Ready: p.ready, Restarts: p.restarts, StartedAt: p.started,
 			Port: p.spec.port, MetricsPort: p.spec.metrics, LogFile: p.spec.log, LastExit: p.lastExit,
@@ -135,7 +138,8 @@ func (g *processGroup) list() []ComponentInfo {
 	return out
 }
 
-func (p *process) keep(ctx context.Context) {
+// loop runs the child again and again until ctx ends.
+func (p *process) loop(ctx context.Context) {
 	defer close(p.done)
 	delay := minDelay
 	for {
@@ -148,8 +152,8 @@ func (p *process) keep(ctx context.Context) {
 		if time.Since(began) > goodRun {
 			delay = minDelay
 		}
-		p.group.logger.Warn("component ended, starting it again", "component", p.spec.name, "cluster", p.spec.cluster,
-			"how", how, "after", time.Since(began).Round(time.Millisecond), "delay", delay, "log", p.spec.log)
+		p.group.logger.Warn("component exited, restarting it", "component", p.spec.name, "cluster", p.spec.cluster,
+			"exit", how, "ranFor", time.Since(began).Round(time.Millisecond), "delay", delay, "log", p.spec.log)
 		select {
 		case <-ctx.Done():
 			return
@@ -160,7 +164,7 @@ func (p *process) keep(ctx context.Context) {
 	}
 }
 
-// run starts the child once and waits for its end, which it describes.
+// run runs the child once and returns a description of its exit.
 func (p *process) run(ctx context.Context) string {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -169,8 +173,8 @@ func (p *process) run(ctx context.Context) string {
 	cmd := exec.Command(p.group.bin, p.spec.args...)
 	cmd.Env = append(os.Environ(), p.spec.env...)
 	cmd.Stdout, cmd.Stderr = w, w
-	// Its own group: Ctrl-C in the terminal reaches the supervisor alone, which
-	// stops the children in order.
+	// In its own process group, Ctrl-C in the terminal does not reach it: the
+	// supervisor stops the children in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	req := startRequest{cmd: cmd, done: make(chan error, 1)}
 	p.group.starts <- req
@@ -207,16 +211,16 @@ func (p *process) run(ctx context.Context) string {
 	close(stopProbe)
 	select {
 	case <-copied:
-	case <-time.After(time.Second): // a grandchild holds the pipe
+	case <-time.After(time.Second): // a grandchild still holds the pipe
 	}
 	if end == nil {
-		return "ended by itself with status 0"
+		return "exited with status 0"
 	}
 	return end.Error()
 }
 
-// watch asks for the child's health until told to stop, and kills one that
-// answered once and no longer does.
+// watch probes the child until stop is closed, and kills one that was healthy
+// once and has been unhealthy for hungAfter.
 func (p *process) watch(proc *os.Process, stop <-chan struct{}) {
 	if p.spec.probe == nil {
 		return
@@ -233,7 +237,7 @@ func (p *process) watch(proc *os.Process, stop <-chan struct{}) {
 		err := p.spec.probe(ctx)
 		cancel()
 		select {
-		case <-stop: // it ended meanwhile: say nothing of the next run
+		case <-stop: // it exited during the probe, whose result says nothing of the next run
 			return
 		default:
 		}
@@ -242,8 +246,8 @@ func (p *process) watch(proc *os.Process, stop <-chan struct{}) {
 			lastGood, wait = time.Now(), probeEvery
 			p.set(func() { p.ready = true })
 		case !lastGood.IsZero() && time.Since(lastGood) > hungAfter:
-			p.group.logger.Error("component no longer answers, killing it", "component", p.spec.name, "cluster", p.spec.cluster,
-				"pid", proc.Pid, "silentFor", time.Since(lastGood).Round(time.Second), "error", err)
+			p.group.logger.Error("component unhealthy, killing it", "component", p.spec.name, "cluster", p.spec.cluster,
+				"pid", proc.Pid, "unhealthyFor", time.Since(lastGood).Round(time.Second), "error", err)
 			_ = proc.Kill()
 			return
 		case !lastGood.IsZero():
@@ -257,6 +261,8 @@ func (p *process) watch(proc *os.Process, stop <-chan struct{}) {
 	}
 }
 
+// set changes the state under the lock and reports a change of pid, readiness or
+// restarts.
 func (p *process) set(change func()) {
 	p.mu.Lock()
 	pid, ready, restarts := p.pid, p.ready, p.restarts
@@ -272,14 +278,14 @@ func (p *process) set(change func()) {
 	}
 }
 
-// isReady tells whether the child runs and answered its last probe.
+// isReady reports whether the child runs and passed its last probe.
 func (p *process) isReady() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ready
 }
 
-// state is a sentence on what the child is doing, for messages.
+// state describes what the child is doing, for messages.
 func (p *process) state() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -289,14 +295,14 @@ func (p *process) state() string {
 	case p.pid != 0 && p.restarts == 0:
 		return fmt.Sprintf("%s is starting (pid %d)", p.spec.name, p.pid)
 	case p.lastExit != "":
-		return fmt.Sprintf("%s ended %d times, last: %s; see %s", p.spec.name, p.restarts+1, p.lastExit, p.spec.log)
+		return fmt.Sprintf("%s exited %d times, last: %s; see %s", p.spec.name, p.restarts+1, p.lastExit, p.spec.log)
 	default:
 		return p.spec.name + " is starting"
 	}
 }
 
-// waitReady waits until the child answers. On time-out the error says what the
-// child did instead and where its log is.
+// waitReady waits until the child is ready. If ctx ends first, the error says what
+// the child did instead and where its log is.
 func (p *process) waitReady(ctx context.Context) error {
 	for {
 		p.mu.Lock()
@@ -315,7 +321,7 @@ func (p *process) waitReady(ctx context.Context) error {
 	}
 }
 
-// stop ends the child for good: SIGTERM, and SIGKILL after its grace.
+// stop ends the child for good, with SIGTERM, and SIGKILL after its grace period.
 func (p *process) stop() {
 	p.cancel()
 	<-p.done
@@ -328,7 +334,7 @@ func (p *process) stop() {
 	}
 }
 
-// stopAll ends several children at the same time.
+// stopAll stops several children at the same time.
 func stopAll(ps ...*process) {
 	var wg sync.WaitGroup
 	for _, p := range ps {
@@ -337,21 +343,6 @@ func stopAll(ps ...*process) {
 		}
 	}
 	wg.Wait()
-}
-
-// diskFree checks that the home's disk can take an instance's data: etcd stops
-// working when it cannot write.
-func diskFree(h Home) error {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(h.Dir, &st); err != nil {
-		return fmt.Errorf("disk of %s: %w", h.Dir, err)
-	}
-	const need = 512 << 20
-	free := uint64(st.Bavail) * uint64(st.Bsize)
-	if free < need {
-		return fmt.Errorf("disk of %s: %d MiB free, etcd needs %d to start: make room or choose another folder with --home", h.Dir, free>>20, need>>20)
-	}
-	return nil
 }
 
 var errStopped = errors.New("stopped")

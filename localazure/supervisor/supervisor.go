@@ -19,77 +19,46 @@ import (
 	"github.com/google/uuid"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/nap-aks/nap/localazure/etcd"
+	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/intent"
-	"github.com/nap-aks/nap/localazure/mirror"
+	"github.com/nap-aks/nap/localazure/pki"
+	"github.com/nap-aks/nap/localazure/reflector"
 )
 
 // Options of Supervise.
 type Options struct {
-	Home Home
-	// Binary is the program that is run for each component, as
+	Home home.Home
+	// Binary is the program that runs each component, as
 	// `Binary component NAME --home DIR …`; the running one if empty.
 	Binary string
 	// Version of the binary, for instance.json.
 	Version string
 	// Location is the region of the examples, such as "eastus".
 	Location string
-	// BootTime is the mean time a virtual machine takes to boot; it is passed to
-	// the fleet. Zero keeps the fleet's default.
+	// BootTime is the mean boot time of the fleet's virtual machines; zero means
+	// the fleet's default.
 	BootTime time.Duration
-	// Etcd is an etcd that somebody else runs, to hold the state in place of the
-	// instance's own; without endpoints it is what it was in the last run. It
-	// cannot change once there is state.
-	Etcd EtcdClient
-	// Engine is what decides in the controllers, handed to them as it is; empty
-	// for their default.
+	// Etcd is an external etcd that holds the state instead of the embedded one.
+	// Without endpoints the choice of the last run stays. It cannot change once
+	// there is state.
+	Etcd home.EtcdClient
+	// Engine is passed on to the controllers; empty for their default.
 	Engine string
-	// Logger receives what the supervisor does; never nil.
+	// Logger must not be nil.
 	Logger *slog.Logger
-	// Step is told what is being waited for while the instance starts. It may
-	// be nil.
+	// Step is called with what the start waits for. It may be nil.
 	Step func(text string)
 	// Started is called once etcd, ARM and the fleet answer. It may be nil.
-	Started func(Instance)
-}
-
-// Names of the components that other rooms implement; see the package comment.
-const (
-	ComponentEtcd       = "etcd"
-	ComponentARM        = "arm"
-	ComponentFleet      = "fleet"
-	ComponentController = "controller"
-)
-
-// ControllerSettings is clusters/<uid>/controller.json (0600): what the
-// controller component is told about the cluster it works for.
-type ControllerSettings struct {
-	// Kubeconfig is the file with the controller's own credentials.
-	Kubeconfig string `json:"kubeconfig"`
-	// ClusterEndpoint is the API server's URL.
-	ClusterEndpoint string               `json:"clusterEndpoint"`
-	ARMEndpoint     string               `json:"armEndpoint"`
-	CAFile          string               `json:"caFile"`
-	Intent          intent.ClusterIntent `json:"intent"`
-	Engine          string               `json:"engine,omitempty"`
-	MetricsPort     int                  `json:"metricsPort"`
-	HealthPort      int                  `json:"healthPort"`
-}
-
-// ReadControllerSettings reads the settings of a cluster's controller.
-func ReadControllerSettings(h Home, uid string) (ControllerSettings, error) {
-	var s ControllerSettings
-	if err := readJSON(h.ClusterPath(uid, "controller.json"), &s); err != nil {
-		return s, fmt.Errorf("settings of the controller: %w", err)
-	}
-	return s, nil
+	Started func(home.Instance)
 }
 
 // supervisor is a running instance.
 type supervisor struct {
 	Options
-	ports *ports
+	ports *home.Ports
 	group *processGroup
-	inst  Instance
+	inst  home.Instance
 	etcd  *clientv3.Client
 
 	publishMu sync.Mutex
@@ -100,9 +69,9 @@ type supervisor struct {
 }
 
 // Supervise runs the instance until ctx ends, then stops every component in
-// order. It returns an error when the instance cannot start; afterwards
-// components that die are restarted and nothing short of ctx ends it. The home
-// must be locked by the caller.
+// order. It returns an error if the instance cannot start; after the start it
+// restarts components that exit and only ctx ends it. The caller must hold the
+// lock of the home.
 func Supervise(ctx context.Context, o Options) error {
 	if o.Binary == "" {
 		bin, err := os.Executable()
@@ -114,13 +83,13 @@ func Supervise(ctx context.Context, o Options) error {
 	if o.Step == nil {
 		o.Step = func(string) {}
 	}
-	if err := diskFree(o.Home); err != nil {
+	if err := o.Home.CheckDisk(); err != nil {
 		return err
 	}
 	s := &supervisor{Options: o, clusters: map[string]*cluster{}}
 	s.group = newProcessGroup(o.Binary, o.Logger, s.publish)
 	var err error
-	if s.ports, err = openPorts(o.Home); err != nil {
+	if s.ports, err = home.OpenPorts(o.Home); err != nil {
 		return err
 	}
 	if err := s.prepare(ctx); err != nil {
@@ -137,8 +106,8 @@ func Supervise(ctx context.Context, o Options) error {
 			_ = s.etcd.Close()
 		}
 		s.inst.Ready = false
-		if err := writeJSON(o.Home.Path("instance.json"), s.inst, 0o600); err != nil {
-			o.Logger.Warn("instance.json not written", "error", err)
+		if err := home.WriteJSON(o.Home.Path("instance.json"), s.inst, 0o600); err != nil {
+			o.Logger.Warn("writing instance.json failed", "error", err)
 		}
 	}()
 	start := func(spec processSpec) (*process, error) {
@@ -150,20 +119,20 @@ func Supervise(ctx context.Context, o Options) error {
 		return p, nil
 	}
 
-	if s.etcd, err = s.inst.Etcd.dial(); err != nil {
+	if s.etcd, err = etcd.Dial(s.inst.Etcd); err != nil {
 		return err
 	}
 	o.Step("etcd")
 	if !s.inst.Etcd.External {
-		etcd, err := start(s.etcdSpec())
+		server, err := start(s.etcdSpec())
 		if err != nil {
 			return err
 		}
-		if err := waitStart(ctx, etcd); err != nil {
+		if err := waitStart(ctx, server); err != nil {
 			return err
 		}
 	}
-	if err := claimEtcd(ctx, s.etcd, s.inst.Etcd, owner{s.inst.SubscriptionID, s.inst.Home}); err != nil {
+	if err := etcd.Claim(ctx, s.etcd, s.inst.Etcd, etcd.Owner{ID: s.inst.SubscriptionID, Home: s.inst.Home}); err != nil {
 		return err
 	}
 	o.Step("Azure Resource Manager")
@@ -182,22 +151,22 @@ func Supervise(ctx context.Context, o Options) error {
 		return err
 	}
 	s.inst.Ready = true
-	if err := writeJSON(o.Home.Path("instance.json"), s.inst, 0o600); err != nil {
+	if err := home.WriteJSON(o.Home.Path("instance.json"), s.inst, 0o600); err != nil {
 		return err
 	}
 	if o.Started != nil {
 		o.Started(s.inst)
 	}
-	mirror.Follow(ctx, s.etcd, intent.ClusterIntentPrefix, o.Logger, mirror.Handler[intent.ClusterIntent]{
-		Set:    func(key string, ci intent.ClusterIntent) { s.cluster(path.Base(key)).want(&ci) },
-		Gone:   func(key string) { s.cluster(path.Base(key)).want(nil) },
-		Synced: s.sweepStatuses,
+	reflector.Run(ctx, s.etcd, intent.ClusterIntentPrefix, o.Logger, reflector.Handler[intent.ClusterIntent]{
+		Set:     func(key string, ci intent.ClusterIntent) { s.cluster(path.Base(key)).setIntent(&ci) },
+		Deleted: func(key string) { s.cluster(path.Base(key)).setIntent(nil) },
+		Synced:  s.removeOrphans,
 	})
 	return nil
 }
 
-// waitStart waits for a component's first answer; it gives up when it died
-// several times or takes minutes.
+// waitStart waits until a component is ready for the first time. It gives up after
+// five restarts or three minutes.
 func waitStart(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("not ready within 3 minutes"))
 	defer cancel()
@@ -225,7 +194,7 @@ func waitStart(ctx context.Context, p *process) error {
 	return nil
 }
 
-// logTail is the last few lines of a log, indented.
+// logTail returns the last five lines of a log, indented.
 func logTail(file string) string {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -242,28 +211,28 @@ func logTail(file string) string {
 	return strings.Join(lines, "\n")
 }
 
-// prepare makes the instance's files and fills in what clients need.
+// prepare writes the instance's files and fills in s.inst.
 func (s *supervisor) prepare(ctx context.Context) error {
 	h := s.Home
-	ca, err := openAuthority(h.Path("pki"), "nap local Azure")
+	ca, err := pki.OpenAuthority(h.Path("pki"), "nap local Azure")
 	if err != nil {
 		return err
 	}
-	if _, err := ca.server("arm", "localhost", "127.0.0.1"); err != nil {
+	if _, err := ca.Server("arm", "localhost", "127.0.0.1"); err != nil {
 		return err
 	}
-	pem, err := os.ReadFile(ca.caFile())
+	pem, err := os.ReadFile(ca.CAFile())
 	if err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
-	if err := writeFile(h.Path("ca.pem"), pem, 0o644); err != nil {
+	if err := home.WriteFile(h.Path("ca.pem"), pem, 0o644); err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
-	var old Instance
-	if err := readJSON(h.Path("instance.json"), &old); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.Logger.Warn("instance.json is not readable, writing it anew; `az` has to log in again", "error", err)
+	var old home.Instance
+	if err := home.ReadJSON(h.Path("instance.json"), &old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.Logger.Warn("instance.json is unreadable, replacing it; `az` has to log in again", "error", err)
 	}
-	armPort, err := s.ports.get("arm", false)
+	armPort, err := s.ports.Get("arm", false)
 	if err != nil {
 		return err
 	}
@@ -274,11 +243,11 @@ func (s *supervisor) prepare(ctx context.Context) error {
 		return v
 	}
 	subscription := orNew(old.SubscriptionID)
-	etcd, err := s.chooseEtcd(ctx, ca, old.Etcd, owner{subscription, h.Dir})
+	db, err := s.chooseEtcd(ctx, ca, old.Etcd, etcd.Owner{ID: subscription, Home: h.Dir})
 	if err != nil {
 		return err
 	}
-	s.inst = Instance{
+	s.inst = home.Instance{
 		ARMEndpoint:      fmt.Sprintf("https://localhost:%d", armPort),
 		CAFile:           h.Path("ca.pem"),
 		TenantID:         orNew(old.TenantID),
@@ -287,7 +256,7 @@ func (s *supervisor) prepare(ctx context.Context) error {
 		ClientSecretFile: h.Path("client-secret"),
 		Location:         s.Location,
 		Kubeconfig:       h.Path("kubeconfig"),
-		Etcd:             etcd,
+		Etcd:             db,
 		PID:              os.Getpid(),
 		StartedAt:        time.Now().UTC(),
 		Home:             h.Dir,
@@ -304,15 +273,16 @@ func (s *supervisor) prepare(ctx context.Context) error {
 		if _, err := rand.Read(raw); err != nil {
 			return fmt.Errorf("client secret: %w", err)
 		}
-		if err := writeFile(s.inst.ClientSecretFile, []byte(hex.EncodeToString(raw)+"\n"), 0o600); err != nil {
+		if err := home.WriteFile(s.inst.ClientSecretFile, []byte(hex.EncodeToString(raw)+"\n"), 0o600); err != nil {
 			return fmt.Errorf("client secret: %w", err)
 		}
 	}
-	return writeJSON(h.Path("instance.json"), s.inst, 0o600)
+	return home.WriteJSON(h.Path("instance.json"), s.inst, 0o600)
 }
 
-// chooseEtcd is the etcd asked for, that of the last run, or the instance's own.
-func (s *supervisor) chooseEtcd(ctx context.Context, ca *authority, last EtcdClient, me owner) (EtcdClient, error) {
+// chooseEtcd returns the etcd that the options ask for, that of the last run, or
+// the embedded one.
+func (s *supervisor) chooseEtcd(ctx context.Context, ca *pki.Authority, last home.EtcdClient, me etcd.Owner) (home.EtcdClient, error) {
 	asked := s.Options.Etcd
 	hasOwn := false
 	if _, err := os.Stat(s.Home.Path("etcd", "member")); err == nil {
@@ -320,7 +290,7 @@ func (s *supervisor) chooseEtcd(ctx context.Context, ca *authority, last EtcdCli
 	}
 	switch {
 	case len(asked.Endpoints) > 0 && hasOwn:
-		return asked, fmt.Errorf("--etcd-endpoints: the state of %s is in an etcd of its own; it cannot move to another: choose a new folder with --home", s.Home.Dir)
+		return asked, fmt.Errorf("--etcd-endpoints: the state of %s is in its embedded etcd and cannot move to another: choose a new folder with --home", s.Home.Dir)
 	case len(asked.Endpoints) > 0:
 		asked.External = true
 	case last.External:
@@ -330,28 +300,28 @@ func (s *supervisor) chooseEtcd(ctx context.Context, ca *authority, last EtcdCli
 		if err := asked.Check(); err != nil {
 			return asked, err
 		}
-		c, err := asked.dial()
+		c, err := etcd.Dial(asked)
 		if err != nil {
 			return asked, err
 		}
 		defer func() { _ = c.Close() }()
-		return asked, checkEtcd(ctx, c, asked, me)
+		return asked, etcd.CheckUsable(ctx, c, asked, me)
 	}
-	port, err := s.ports.get("etcd", false)
+	port, err := s.ports.Get("etcd", false)
 	if err != nil {
 		return asked, err
 	}
-	if _, err := ca.server("etcd", "localhost", "127.0.0.1"); err != nil {
+	if _, err := ca.Server("etcd", "localhost", "127.0.0.1"); err != nil {
 		return asked, err
 	}
-	client, err := ca.client("etcd-client", "nap")
+	client, err := ca.Client("etcd-client", "nap")
 	if err != nil {
 		return asked, err
 	}
-	return EtcdClient{Endpoints: []string{fmt.Sprintf("https://127.0.0.1:%d", port)}, CAFile: ca.caFile(), CertFile: client.certFile, KeyFile: client.keyFile}, nil
+	return home.EtcdClient{Endpoints: []string{fmt.Sprintf("https://127.0.0.1:%d", port)}, CAFile: ca.CAFile(), CertFile: client.CertFile, KeyFile: client.KeyFile}, nil
 }
 
-// spec is a component's process; its extra arguments follow the common ones.
+// spec returns the process of a component; args follow the common arguments.
 func (s *supervisor) spec(name string, args, env []string) processSpec {
 	return processSpec{
 		name: name,
@@ -362,24 +332,24 @@ func (s *supervisor) spec(name string, args, env []string) processSpec {
 }
 
 func (s *supervisor) etcdSpec() processSpec {
-	peer, err := s.ports.get("etcd-peer", false)
+	peer, err := s.ports.Get("etcd-peer", false)
 	if err != nil {
 		s.Logger.Error("no port for etcd's peer address", "error", err)
 	}
 	port := s.inst.Etcd.Endpoints[0][strings.LastIndex(s.inst.Etcd.Endpoints[0], ":")+1:]
 	spec := s.spec(ComponentEtcd, []string{"--client-port", port, "--peer-port", strconv.Itoa(peer)}, []string{"GOMEMLIMIT=400MiB", "GOGC=50"})
 	spec.port, _ = strconv.Atoi(port)
-	spec.probe = func(ctx context.Context) error { return etcdAnswers(ctx, s.etcd) }
+	spec.probe = func(ctx context.Context) error { return etcd.Ready(ctx, s.etcd) }
 	spec.grace = 15 * time.Second
 	return spec
 }
 
 func (s *supervisor) armSpec() processSpec {
-	// A thousand requests at once make so much garbage that collecting it often
-	// would cost them a fifth of their time.
+	// With a thousand concurrent requests, frequent garbage collection would take a
+	// fifth of the CPU time.
 	spec := s.spec(ComponentARM, nil, []string{"GOMEMLIMIT=300MiB", "GOGC=200"})
 	spec.port, _ = strconv.Atoi(s.inst.ARMEndpoint[strings.LastIndex(s.inst.ARMEndpoint, ":")+1:])
-	spec.probe = httpsProbe(s.inst.ARMEndpoint+"/metadata/endpoints?api-version=2022-09-01", s.inst.CAFile, "")
+	spec.probe = httpsProbe(s.inst.ARMEndpoint+"/metadata/endpoints?api-version=2022-09-01", s.inst.CAFile)
 	return spec
 }
 
@@ -389,13 +359,13 @@ func (s *supervisor) publish() {
 	defer s.publishMu.Unlock()
 	list := s.group.list()
 	order := []string{ComponentEtcd, ComponentARM, ComponentFleet}
-	rank := func(c ComponentInfo) int {
+	rank := func(c home.ComponentInfo) int {
 		if i := slices.Index(order, c.Name); i >= 0 {
 			return i
 		}
 		return len(order)
 	}
-	slices.SortFunc(list, func(a, b ComponentInfo) int {
+	slices.SortFunc(list, func(a, b home.ComponentInfo) int {
 		if d := rank(a) - rank(b); d != 0 {
 			return d
 		}
@@ -404,12 +374,12 @@ func (s *supervisor) publish() {
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
-	if err := writeJSON(s.Home.Path("components.json"), list, 0o600); err != nil {
-		s.Logger.Warn("components.json not written", "error", err)
+	if err := home.WriteJSON(s.Home.Path("components.json"), list, 0o600); err != nil {
+		s.Logger.Warn("writing components.json failed", "error", err)
 	}
 }
 
-// cluster returns the reconciler of a cluster, started if need be.
+// cluster returns the reconciler of a cluster, and starts it if necessary.
 func (s *supervisor) cluster(uid string) *cluster {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -438,19 +408,19 @@ func (s *supervisor) stopClusters() {
 	s.wg.Wait()
 }
 
-// sweepStatuses makes sure that clusters whose intent vanished while nobody
-// looked are cleaned up: their status is still there.
-func (s *supervisor) sweepStatuses() {
+// removeOrphans removes clusters whose intent was deleted while the supervisor did
+// not run: their status still exists.
+func (s *supervisor) removeOrphans() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	statuses, _, err := intent.List[intent.ClusterStatus](ctx, s.etcd, intent.ClusterStatusPrefix)
 	if err != nil {
-		s.Logger.Warn("looking for clusters to clean up", "error", err)
+		s.Logger.Warn("listing cluster statuses failed", "error", err)
 		return
 	}
 	for _, st := range statuses {
 		if _, found, err := intent.Get[intent.ClusterIntent](ctx, s.etcd, intent.ClusterIntentKey(st.UID)); err == nil && !found {
-			s.cluster(st.UID).want(nil)
+			s.cluster(st.UID).setIntent(nil)
 		}
 	}
 }

@@ -1,7 +1,7 @@
-// Package mirror follows a set of JSON records in etcd: first all there are,
-// then each change, and after any interruption all of them again. It is how
-// the level-triggered parts of package local learn of intents.
-package mirror
+// Package reflector lists and watches JSON records in etcd: first all that
+// exist, then each change, and after any interruption all of them again. The
+// supervisor and the fleet learn of intents through it.
+package reflector
 
 import (
 	"context"
@@ -13,26 +13,28 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Handler is told about records. It is called from one goroutine at a time.
+// Handler receives the records. Its functions are called from one goroutine at
+// a time.
 type Handler[T any] struct {
 	// Set is called for each record that exists, perhaps more than once.
 	Set func(key string, value T)
-	// Gone is called for a record that was told by Set and exists no more.
-	Gone func(key string)
-	// Synced is called each time all records have been told.
+	// Deleted is called for a record that Set was called for and that no longer
+	// exists.
+	Deleted func(key string)
+	// Synced is called after each complete list, if it is not nil.
 	Synced func()
 }
 
-// Follow mirrors the records under the prefix until ctx ends. Interruptions
-// (etcd restarting, a compaction) are ridden out by starting over.
-func Follow[T any](ctx context.Context, c *clientv3.Client, prefix string, log *slog.Logger, h Handler[T]) {
+// Run follows the records under the prefix until ctx ends. It lists again after
+// each interruption (etcd restarting, a compaction).
+func Run[T any](ctx context.Context, c *clientv3.Client, prefix string, log *slog.Logger, h Handler[T]) {
 	known := map[string]bool{}
 	for ctx.Err() == nil {
-		err := follow(ctx, c, prefix, log, h, known)
+		err := listAndWatch(ctx, c, prefix, log, h, known)
 		if ctx.Err() != nil {
 			return
 		}
-		log.Warn("watch interrupted, reading again", "prefix", prefix, "error", err)
+		log.Warn("watch interrupted, listing again", "prefix", prefix, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(500 * time.Millisecond):
@@ -40,7 +42,7 @@ func Follow[T any](ctx context.Context, c *clientv3.Client, prefix string, log *
 	}
 }
 
-func follow[T any](ctx context.Context, c *clientv3.Client, prefix string, log *slog.Logger, h Handler[T], known map[string]bool) error {
+func listAndWatch[T any](ctx context.Context, c *clientv3.Client, prefix string, log *slog.Logger, h Handler[T], known map[string]bool) error {
 	listCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	resp, err := c.Get(listCtx, prefix, clientv3.WithPrefix())
 	cancel()
@@ -50,7 +52,7 @@ func follow[T any](ctx context.Context, c *clientv3.Client, prefix string, log *
 	set := func(key string, value []byte) {
 		var v T
 		if err := json.Unmarshal(value, &v); err != nil {
-			log.Error("record is not readable, leaving it alone", "key", key, "error", err)
+			log.Error("ignoring unreadable record", "key", key, "error", err)
 			return
 		}
 		known[key] = true
@@ -64,7 +66,7 @@ func follow[T any](ctx context.Context, c *clientv3.Client, prefix string, log *
 	for key := range known {
 		if !now[key] {
 			delete(known, key)
-			h.Gone(key)
+			h.Deleted(key)
 		}
 	}
 	if h.Synced != nil {
@@ -81,7 +83,7 @@ func follow[T any](ctx context.Context, c *clientv3.Client, prefix string, log *
 			if ev.Type == clientv3.EventTypeDelete {
 				if known[key] {
 					delete(known, key)
-					h.Gone(key)
+					h.Deleted(key)
 				}
 				continue
 			}

@@ -1,4 +1,7 @@
-package supervisor
+// Package pki keeps the certificate authorities of the local Azure and the
+// certificates they sign as files. A certificate is reused from run to run until
+// its content changes or it is about to expire.
+package pki
 
 import (
 	"bytes"
@@ -18,36 +21,38 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/nap-aks/nap/localazure/home"
 )
 
-// authority signs the certificates of one trust domain: the instance's (etcd,
-// ARM) or one managed cluster's. Its files lie beside those it signs.
-type authority struct {
+// Authority signs the certificates of one trust domain: the instance's (etcd,
+// ARM) or one managed cluster's. Its files are in the folder of those it signs.
+type Authority struct {
 	dir  string
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
-// How long certificates are good for. Leaves are renewed when less than
-// leafRenew is left, so an instance used at least once a year never expires.
+// Validity of certificates. Leaves are renewed when less than leafRenew is left,
+// so the certificates of an instance used once a year never expire.
 const (
 	caLife    = 20 * 365 * 24 * time.Hour
 	leafLife  = 3 * 365 * 24 * time.Hour
 	leafRenew = 365 * 24 * time.Hour
 )
 
-// openAuthority loads dir/ca.crt and ca.key, or makes them.
-func openAuthority(dir, name string) (*authority, error) {
+// OpenAuthority loads dir/ca.crt and dir/ca.key, or creates them.
+func OpenAuthority(dir, name string) (*Authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("authority %s: %w", name, err)
 	}
 	crt, key := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key")
 	cert, signer, err := loadPair(crt, key)
 	if err == nil {
-		return &authority{dir: dir, cert: cert, key: signer}, nil
+		return &Authority{dir: dir, cert: cert, key: signer}, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("authority %s: %w; `nap reset` makes everything anew", name, err)
+		return nil, fmt.Errorf("authority %s: %w; `nap reset` starts from nothing", name, err)
 	}
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -72,18 +77,18 @@ func openAuthority(dir, name string) (*authority, error) {
 	if cert, err = x509.ParseCertificate(der); err != nil {
 		return nil, fmt.Errorf("authority %s: %w", name, err)
 	}
-	return &authority{dir: dir, cert: cert, key: k}, nil
+	return &Authority{dir: dir, cert: cert, key: k}, nil
 }
 
-// pair is a certificate with its key, by the names of their files.
-type pair struct{ certFile, keyFile string }
+// Pair holds the file names of a certificate and its key.
+type Pair struct{ CertFile, KeyFile string }
 
-// caFile is the authority's own certificate.
-func (a *authority) caFile() string { return filepath.Join(a.dir, "ca.crt") }
+// CAFile returns the file of the authority's own certificate.
+func (a *Authority) CAFile() string { return filepath.Join(a.dir, "ca.crt") }
 
-// server returns the certificate of that name for the hosts, made or renewed
-// if need be. It is good for clients too: etcd's peers are both.
-func (a *authority) server(name string, hosts ...string) (pair, error) {
+// Server returns the certificate of that name for the hosts, and creates or
+// renews it if necessary. It is valid for clients too: etcd's peers are both.
+func (a *Authority) Server(name string, hosts ...string) (Pair, error) {
 	tmpl := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -98,17 +103,17 @@ func (a *authority) server(name string, hosts ...string) (pair, error) {
 	return a.issue(name, tmpl)
 }
 
-// client returns the certificate that signs in as user, a member of groups.
-func (a *authority) client(name, user string, groups ...string) (pair, error) {
+// Client returns the certificate that authenticates as user, a member of groups.
+func (a *Authority) Client(name, user string, groups ...string) (Pair, error) {
 	return a.issue(name, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: user, Organization: groups},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 }
 
-func (a *authority) issue(name string, tmpl *x509.Certificate) (pair, error) {
-	p := pair{certFile: filepath.Join(a.dir, name+".crt"), keyFile: filepath.Join(a.dir, name+".key")}
-	if old, _, err := loadPair(p.certFile, p.keyFile); err == nil && a.stillGood(old, tmpl) {
+func (a *Authority) issue(name string, tmpl *x509.Certificate) (Pair, error) {
+	p := Pair{CertFile: filepath.Join(a.dir, name+".crt"), KeyFile: filepath.Join(a.dir, name+".key")}
+	if old, _, err := loadPair(p.CertFile, p.KeyFile); err == nil && a.stillValid(old, tmpl) {
 		return p, nil
 	}
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -123,15 +128,15 @@ func (a *authority) issue(name string, tmpl *x509.Certificate) (pair, error) {
 	if err != nil {
 		return p, fmt.Errorf("certificate %s: %w", name, err)
 	}
-	if err := savePair(p.certFile, p.keyFile, der, k); err != nil {
+	if err := savePair(p.CertFile, p.KeyFile, der, k); err != nil {
 		return p, fmt.Errorf("certificate %s: %w", name, err)
 	}
 	return p, nil
 }
 
-// stillGood tells whether a certificate on disk is ours, says what the template
-// says, and does not end soon.
-func (a *authority) stillGood(c, want *x509.Certificate) bool {
+// stillValid reports whether a certificate on disk is signed by this authority,
+// has the template's content, and does not expire soon.
+func (a *Authority) stillValid(c, want *x509.Certificate) bool {
 	return c.CheckSignatureFrom(a.cert) == nil &&
 		time.Until(c.NotAfter) > leafRenew &&
 		c.Subject.CommonName == want.Subject.CommonName &&
@@ -140,8 +145,9 @@ func (a *authority) stillGood(c, want *x509.Certificate) bool {
 		slices.EqualFunc(c.IPAddresses, want.IPAddresses, func(x, y net.IP) bool { return x.Equal(y) })
 }
 
-// signingKey returns the file of a key that signs tokens, with its public half.
-func signingKey(dir, name string) (private, public string, err error) {
+// SigningKey returns the files of a key that signs tokens and of its public half,
+// and creates them if they are missing.
+func SigningKey(dir, name string) (private, public string, err error) {
 	private, public = filepath.Join(dir, name+".key"), filepath.Join(dir, name+".pub")
 	_, perr := os.Stat(public)
 	if _, err := os.Stat(private); err == nil && perr == nil {
@@ -159,10 +165,10 @@ func signingKey(dir, name string) (private, public string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("key %s: %w", name, err)
 	}
-	if err := writeFile(private, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: priv}), 0o600); err != nil {
+	if err := home.WriteFile(private, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: priv}), 0o600); err != nil {
 		return "", "", fmt.Errorf("key %s: %w", name, err)
 	}
-	if err := writeFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pub}), 0o600); err != nil {
+	if err := home.WriteFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pub}), 0o600); err != nil {
 		return "", "", fmt.Errorf("key %s: %w", name, err)
 	}
 	return private, public, nil
@@ -197,26 +203,26 @@ func loadPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error
 	return cert, key, nil
 }
 
-// savePair writes the key first, so that a certificate on disk has its key.
+// savePair writes the key first, so that no certificate is on disk without it.
 func savePair(certFile, keyFile string, der []byte, k *ecdsa.PrivateKey) error {
 	kb, err := x509.MarshalECPrivateKey(k)
 	if err != nil {
 		return err
 	}
-	if err := writeFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: kb}), 0o600); err != nil {
+	if err := home.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: kb}), 0o600); err != nil {
 		return err
 	}
 	var buf bytes.Buffer
 	if err := pem.Encode(&buf, &pem.Block{Type: "CERTIFICATE", Bytes: der}); err != nil {
 		return err
 	}
-	return writeFile(certFile, buf.Bytes(), 0o600)
+	return home.WriteFile(certFile, buf.Bytes(), 0o600)
 }
 
 func serial() *big.Int {
 	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
-		// The system's random source is gone; nothing safe can be made.
+		// Without the system's random source no key or serial is safe.
 		panic(fmt.Sprintf("reading random numbers: %v", err))
 	}
 	return n
