@@ -15,12 +15,10 @@ import (
 	storagelisters "k8s.io/client-go/listers/storage/v1"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
-	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
-	"k8s.io/kubernetes/pkg/scheduler/framework/plugins"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
-	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
-	"k8s.io/kubernetes/pkg/scheduler/metrics"
+
+	"github.com/nap-aks/nap/internal/kubefilter"
 )
 
 // simulator asks the kube-scheduler's own plugins whether a pod can run on a
@@ -40,34 +38,11 @@ var filters = []string{
 }
 
 func newSimulator(ctx context.Context, client kubernetes.Interface, factory informers.SharedInformerFactory) (*simulator, error) {
-	metrics.Register()
 	ctx = klog.NewContext(ctx, klog.Logger{})
-	set := func(list ...string) config.PluginSet {
-		var out config.PluginSet
-		for _, n := range list {
-			out.Enabled = append(out.Enabled, config.Plugin{Name: n})
-		}
-		return out
-	}
-	profile := &config.KubeSchedulerProfile{SchedulerName: corev1.DefaultSchedulerName, Plugins: &config.Plugins{
-		QueueSort: set(names.PrioritySort), Bind: set(names.DefaultBinder),
-		PreFilter: set(names.NodeAffinity, names.NodePorts, names.NodeResourcesFit, names.VolumeRestrictions, names.VolumeBinding, names.VolumeZone, names.PodTopologySpread, names.InterPodAffinity),
-		Filter:    set(filters...),
-	}, PluginConfig: []config.PluginConfig{
-		{Name: names.NodeAffinity, Args: &config.NodeAffinityArgs{}},
-		{Name: names.NodeResourcesFit, Args: &config.NodeResourcesFitArgs{ScoringStrategy: &config.ScoringStrategy{Type: config.LeastAllocated, Resources: []config.ResourceSpec{{Name: "cpu", Weight: 1}}}}},
-		{Name: names.VolumeBinding, Args: &config.VolumeBindingArgs{BindTimeoutSeconds: 600}},
-		{Name: names.PodTopologySpread, Args: &config.PodTopologySpreadArgs{DefaultingType: config.SystemDefaulting}},
-		{Name: names.InterPodAffinity, Args: &config.InterPodAffinityArgs{HardPodAffinityWeight: 1}},
-	}}
 	s := &simulator{ctx: ctx, world: &world{byName: map[string]*framework.NodeInfo{}}}
 	var err error
-	s.fw, err = frameworkruntime.NewFramework(ctx, plugins.NewInTreeRegistry(), profile, frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(factory),
-		frameworkruntime.WithSnapshotSharedLister(s), frameworkruntime.WithSharedCSIManager(csiNodes{factory.Storage().V1().CSINodes().Lister()}), frameworkruntime.WithLogger(klog.Logger{}))
-	if err != nil {
-		return nil, fmt.Errorf("the scheduler's plugins: %w", err)
-	}
-	return s, nil
+	s.fw, err = kubefilter.New(ctx, client, factory, s, csiNodes{factory.Storage().V1().CSINodes().Lister()}, filters)
+	return s, err
 }
 
 type csiNodes struct{ l storagelisters.CSINodeLister }

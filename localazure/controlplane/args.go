@@ -53,8 +53,7 @@ func (p *ControlPlane) ControllerManagerArgs() []string {
 	controllers := []string{"*"}
 	for _, name := range []string{
 		"certificatesigningrequest-signing-controller", "certificatesigningrequest-approving-controller",
-		"certificatesigningrequest-cleaner-controller", "node-ipam-controller", "node-route-controller",
-		"service-lb-controller", "cloud-node-lifecycle-controller", "legacy-serviceaccount-token-cleaner-controller",
+		"certificatesigningrequest-cleaner-controller", "node-ipam-controller", "legacy-serviceaccount-token-cleaner-controller",
 		"storage-version-migrator-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller",
 		"podcertificaterequest-cleaner-controller", "device-taint-eviction-controller", "persistentvolume-expander-controller",
 	} {

@@ -3,8 +3,11 @@ package controlplane
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 
 	"github.com/nap-aks/nap/localazure/pki"
 )
@@ -58,4 +61,22 @@ func TestKubeconfigContextsAreAddedAndRemoved(t *testing.T) {
 	if s := text(); strings.Contains(s, "one") || !strings.Contains(s, "current-context: two-admin") {
 		t.Errorf("after the first one was removed:\n%s", s)
 	}
+}
+
+// The controller manager exits if --controllers names one that it does not have.
+func TestDisabledControllersExist(t *testing.T) {
+	known := kcm.KnownControllers()
+	for _, arg := range (&ControlPlane{}).ControllerManagerArgs() {
+		list, ok := strings.CutPrefix(arg, "--controllers=*,")
+		if !ok {
+			continue
+		}
+		for _, name := range strings.Split(list, ",") {
+			if !slices.Contains(known, strings.TrimPrefix(name, "-")) {
+				t.Errorf("the controller manager has no controller %q", name)
+			}
+		}
+		return
+	}
+	t.Error("no --controllers in the command line")
 }

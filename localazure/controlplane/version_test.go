@@ -48,7 +48,7 @@ func atoi(t *testing.T, minor string) int {
 // emulates is told beside it.
 func TestReportedVersion(t *testing.T) {
 	v := compatibility.DefaultBuildEffectiveVersion()
-	v.SetEmulationVersion(v.BinaryVersion().WithPatch(0).SubtractMinor(1))
+	v.SetEmulationVersion(v.BinaryVersion().WithPatch(0).SubtractMinor(v.BinaryVersion().Minor() - 35))
 	info := told{v, "v1.35.6"}.Info()
 	if info.GitVersion != "v1.35.6" || info.Major != "1" || info.Minor != "35" || info.EmulationMinor != "35" {
 		t.Errorf("info %+v", info)

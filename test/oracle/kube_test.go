@@ -21,13 +21,9 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
-	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	internalcache "k8s.io/kubernetes/pkg/scheduler/backend/cache"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
-	"k8s.io/kubernetes/pkg/scheduler/framework/plugins"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
-	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
-	"k8s.io/kubernetes/pkg/scheduler/metrics"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 	"sigs.k8s.io/karpenter/pkg/controllers/state"
@@ -35,6 +31,7 @@ import (
 	podutils "sigs.k8s.io/karpenter/pkg/utils/pod"
 
 	"github.com/nap-aks/nap/engine"
+	"github.com/nap-aks/nap/internal/kubefilter"
 	"github.com/nap-aks/nap/snapshot"
 )
 
@@ -78,7 +75,6 @@ func (c *csiNodes) Get(name string) (*storagev1.CSINode, error) {
 
 func newKube(t testing.TB, ctx context.Context, namespaces []*corev1.Namespace) *kube {
 	t.Helper()
-	metrics.Register()
 	ctx = klog.NewContext(ctx, klog.Logger{})
 	k := &kube{client: fake.NewSimpleClientset(), lister: &lister{internalcache.NewEmptySnapshot()}, csi: &csiNodes{byName: map[string]*storagev1.CSINode{}}}
 	for _, ns := range namespaces {
@@ -87,29 +83,9 @@ func newKube(t testing.TB, ctx context.Context, namespaces []*corev1.Namespace) 
 		}
 	}
 	k.inform = informers.NewSharedInformerFactory(k.client, 0)
-	set := func(list ...string) config.PluginSet {
-		var out config.PluginSet
-		for _, n := range list {
-			out.Enabled = append(out.Enabled, config.Plugin{Name: n})
-		}
-		return out
-	}
-	profile := &config.KubeSchedulerProfile{SchedulerName: corev1.DefaultSchedulerName, Plugins: &config.Plugins{
-		QueueSort: set(names.PrioritySort), Bind: set(names.DefaultBinder),
-		PreFilter: set(names.NodeAffinity, names.NodePorts, names.NodeResourcesFit, names.VolumeRestrictions, names.NodeVolumeLimits, names.VolumeBinding, names.VolumeZone, names.PodTopologySpread, names.InterPodAffinity),
-		Filter:    set(filters...),
-	}, PluginConfig: []config.PluginConfig{
-		{Name: names.NodeAffinity, Args: &config.NodeAffinityArgs{}},
-		{Name: names.NodeResourcesFit, Args: &config.NodeResourcesFitArgs{ScoringStrategy: &config.ScoringStrategy{Type: config.LeastAllocated, Resources: []config.ResourceSpec{{Name: "cpu", Weight: 1}}}}},
-		{Name: names.VolumeBinding, Args: &config.VolumeBindingArgs{BindTimeoutSeconds: 600}},
-		{Name: names.PodTopologySpread, Args: &config.PodTopologySpreadArgs{DefaultingType: config.SystemDefaulting}},
-		{Name: names.InterPodAffinity, Args: &config.InterPodAffinityArgs{HardPodAffinityWeight: 1}},
-	}}
 	var err error
-	k.fw, err = frameworkruntime.NewFramework(ctx, plugins.NewInTreeRegistry(), profile, frameworkruntime.WithClientSet(k.client), frameworkruntime.WithInformerFactory(k.inform),
-		frameworkruntime.WithSnapshotSharedLister(k.lister), frameworkruntime.WithSharedCSIManager(k.csi), frameworkruntime.WithLogger(klog.Logger{}))
-	if err != nil {
-		t.Fatalf("building the kube-scheduler's framework: %v", err)
+	if k.fw, err = kubefilter.New(ctx, k.client, k.inform, k.lister, k.csi, filters); err != nil {
+		t.Fatal(err)
 	}
 	k.inform.Start(ctx.Done())
 	k.inform.WaitForCacheSync(ctx.Done())
