@@ -30,6 +30,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/authorization"
 	"github.com/nap-aks/nap/localazure/arm/compute"
 	"github.com/nap-aks/nap/localazure/arm/containerservice"
+	"github.com/nap-aks/nap/localazure/arm/containerservice/kubeapi"
 	"github.com/nap-aks/nap/localazure/arm/graph"
 	"github.com/nap-aks/nap/localazure/arm/managedidentity"
 	"github.com/nap-aks/nap/localazure/arm/monitor"
@@ -95,7 +96,7 @@ type Options struct {
 	// of `az aks command invoke`; optional, without it they are refused.
 	Kubectl []string
 	// Dial overrides how a cluster's API is reached (tests); optional.
-	Dial containerservice.Dial
+	Dial kubeapi.Dial
 }
 
 func (o *Options) complete() error {

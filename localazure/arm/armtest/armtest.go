@@ -35,7 +35,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/nap-aks/nap/localazure/arm"
-	"github.com/nap-aks/nap/localazure/arm/containerservice"
+	"github.com/nap-aks/nap/localazure/arm/containerservice/kubeapi"
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
@@ -165,12 +165,12 @@ func (l *Live) State() (made, cordoned []string) {
 	return made, cordoned
 }
 
-// Create implements containerservice.Live.
+// Create implements kubeapi.Client.
 func (l *Live) Create(_ context.Context, object map[string]any, by string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.refuse != "" {
-		return fmt.Errorf("%s: %w", l.refuse, containerservice.ErrRefused)
+		return fmt.Errorf("%s: %w", l.refuse, kubeapi.ErrRefused)
 	}
 	if l.made == nil {
 		l.made = map[string][]map[string]any{}
@@ -185,15 +185,15 @@ func (l *Live) Create(_ context.Context, object map[string]any, by string) error
 	return nil
 }
 
-// Unmake implements containerservice.Live.
-func (l *Live) Unmake(_ context.Context, by string) ([]string, error) {
+// DeleteCreated implements kubeapi.Client.
+func (l *Live) DeleteCreated(_ context.Context, by string) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.made, by)
 	return nil, nil
 }
 
-// NotReady implements containerservice.Live.
+// NotReady implements kubeapi.Client.
 func (l *Live) NotReady(_ context.Context, names []string) (map[string]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -206,7 +206,7 @@ func (l *Live) NotReady(_ context.Context, names []string) (map[string]string, e
 	return out, nil
 }
 
-// Cordon implements containerservice.Live.
+// Cordon implements kubeapi.Client.
 func (l *Live) Cordon(_ context.Context, nodes []string, by string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -219,7 +219,7 @@ func (l *Live) Cordon(_ context.Context, nodes []string, by string) error {
 	return nil
 }
 
-// Uncordon implements containerservice.Live.
+// Uncordon implements kubeapi.Client.
 func (l *Live) Uncordon(_ context.Context, by string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -231,8 +231,8 @@ func (l *Live) Uncordon(_ context.Context, by string) error {
 	return nil
 }
 
-// Waiting implements containerservice.Live.
-func (l *Live) Waiting(context.Context, time.Time) ([]string, error) {
+// UnscheduledPods implements kubeapi.Client.
+func (l *Live) UnscheduledPods(context.Context, time.Time) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.waits...), nil
@@ -245,14 +245,14 @@ func (l *Live) SetClaims(names ...string) {
 	l.claims = names
 }
 
-// NodeClaims implements containerservice.Live.
+// NodeClaims implements kubeapi.Client.
 func (l *Live) NodeClaims(context.Context) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.claims...), nil
 }
 
-// Priorities implements containerservice.Live.
+// Priorities implements kubeapi.Client.
 func (l *Live) Priorities(context.Context) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -273,22 +273,22 @@ func (l *Live) SetNever(budgets ...string) {
 	l.never = budgets
 }
 
-// NeverBudgets implements containerservice.Live.
-func (l *Live) NeverBudgets(context.Context) ([]string, error) {
+// BlockingBudgets implements kubeapi.Client.
+func (l *Live) BlockingBudgets(context.Context) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.never...), nil
 }
 
-// Held implements containerservice.Live.
-func (l *Live) Held(context.Context, []string) ([]string, error) {
+// UnevictablePods implements kubeapi.Client.
+func (l *Live) UnevictablePods(context.Context, []string) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.held...), nil
 }
 
-// Release implements containerservice.Live.
-func (l *Live) Release(_ context.Context, node string) error {
+// DeleteNodeClaim implements kubeapi.Client.
+func (l *Live) DeleteNodeClaim(_ context.Context, node string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.cordoned, node)
@@ -314,7 +314,7 @@ func (l *Live) Object(i int) string {
 	return string(b)
 }
 
-// EditNodePools implements containerservice.Live.
+// EditNodePools implements kubeapi.Client.
 func (l *Live) EditNodePools(_ context.Context, f func(map[string]any) (bool, error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -333,14 +333,14 @@ func (l *Live) Set(nodes []string, pools map[string]string) {
 	l.Nodes, l.Pools = nodes, pools
 }
 
-// ProvisionedNodes implements containerservice.Live.
+// ProvisionedNodes implements kubeapi.Client.
 func (l *Live) ProvisionedNodes(context.Context) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.Nodes...), nil
 }
 
-// OpenNodePools implements containerservice.Live.
+// OpenNodePools implements kubeapi.Client.
 func (l *Live) OpenNodePools(context.Context) (map[string]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -404,7 +404,7 @@ func New(t testing.TB, configure ...func(*arm.Options)) *Azure {
 		Etcd: a.Etcd, BaseURL: a.URL, SigningKeyFile: filepath.Join(a.Dir, "token.key"), TenantID: Tenant, SubscriptionID: Subscription,
 		Owner: arm.ServicePrincipal{ClientID: ClientID, ClientSecret: ClientSecret},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
-		Dial:  func(intent.ClusterStatus) (containerservice.Live, error) { return a.Live, nil },
+		Dial:  func(intent.ClusterStatus) (kubeapi.Client, error) { return a.Live, nil },
 		Now:   func() time.Time { return time.Now().Add(time.Duration(a.ahead.Load())) },
 	}
 	for _, f := range configure {

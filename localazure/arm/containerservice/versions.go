@@ -132,3 +132,45 @@ func (v versions) upgrades(from string) []string {
 	}
 	return out
 }
+
+func (p *Provider) prepareVersion(c *rp.Change) error {
+	d := c.Doc
+	asked, loc := d.Str("properties", "kubernetesVersion"), d.Str("location")
+	if c.Old == nil {
+		full, err := p.versions.resolve(asked, loc)
+		if err != nil {
+			return err
+		}
+		if asked == "" {
+			asked = minor(full)
+		}
+		d.Set(asked, "properties", "kubernetesVersion")
+		d.Set(full, "properties", "currentKubernetesVersion")
+		return nil
+	}
+	was := c.Old.Doc.Str("properties", "currentKubernetesVersion")
+	d.Set(was, "properties", "currentKubernetesVersion")
+	if asked == "" {
+		d.Set(c.Old.Doc.Str("properties", "kubernetesVersion"), "properties", "kubernetesVersion")
+		return nil
+	}
+	if asked == was || asked == minor(was) || asked == c.Old.Doc.Str("properties", "kubernetesVersion") {
+		return nil
+	}
+	full, err := p.versions.resolve(asked, loc)
+	if err != nil {
+		return err
+	}
+	if compareVersions(full, was) < 0 {
+		return rp.BadRequest("OperationNotAllowed", "Downgrading Kubernetes from version %s to %s is not allowed. Available upgrades: %s.", was, full, strings.Join(p.versions.upgrades(was), ", ")).At("properties.kubernetesVersion")
+	}
+	allowed := false
+	for _, u := range p.versions.upgrades(was) {
+		allowed = allowed || u == full
+	}
+	if !allowed && full != was {
+		return rp.BadRequest("OperationNotAllowed", "Upgrading Kubernetes version %s to %s is not allowed. Available upgrades: %s. Minor versions cannot be skipped. Please see https://aka.ms/aks-supported-k8s-ver for version details.", was, full, strings.Join(p.versions.upgrades(was), ", ")).At("properties.kubernetesVersion")
+	}
+	d.Set(full, "properties", "currentKubernetesVersion")
+	return nil
+}

@@ -457,8 +457,7 @@ func (p *Provider) startDeployment(ctx context.Context, caller rp.Principal, id 
 	if err != nil {
 		return nil, err
 	}
-	body["\x00request"] = map[string]any(internal)
-	return p.env.Put(ctx, rp.PutRequest{Caller: caller, ID: id, APIVersion: apiVersion, Body: body})
+	return p.env.Put(ctx, rp.PutRequest{Caller: caller, ID: id, APIVersion: apiVersion, Body: body, Internal: internal})
 }
 
 func (p *Provider) prepareDeployment(ctx context.Context, c *rp.Change) error {
@@ -467,8 +466,6 @@ func (p *Provider) prepareDeployment(ctx context.Context, c *rp.Change) error {
 	}
 	// A deployment is replaced as a whole.
 	c.Doc = c.Sent.Clone()
-	c.Prepared = []any{c.Doc["\x00request"]}
-	delete(c.Doc, "\x00request")
 	c.Doc.Set("Accepted", "properties", "provisioningState")
 	return nil
 }
@@ -478,11 +475,10 @@ func final(state string) bool {
 }
 
 func (p *Provider) commitDeployment(_ context.Context, c *rp.Change) error {
-	rq, _ := c.Prepared[0].(map[string]any)
-	if rq == nil {
+	if c.Internal == nil {
 		return rp.BadRequest("InvalidRequestContent", "A deployment cannot be created this way.")
 	}
-	c.Rec.Internal = rp.Doc{"request": rq, "progress": map[string]any{}}
+	c.Rec.Internal = rp.Doc{"request": map[string]any(c.Internal), "progress": map[string]any{}}
 	c.Rec.UID = rp.NewGUID() // another deployment, though the name be the same
 	c.Rec.CreatedAt = p.env.Now().UTC()
 	c.Rec.State = "Accepted"

@@ -183,6 +183,9 @@ type PutRequest struct {
 	Body       Doc
 	Header     http.Header
 	Patch      bool
+	// Internal is what a provider hands to its own hooks, in Change.Internal; no
+	// client can set it.
+	Internal Doc
 	// Preflight validates only.
 	Preflight bool
 }
@@ -290,7 +293,7 @@ func (e *Env) tryPut(ctx context.Context, t *Type, id ID, q PutRequest) (*PutRes
 		sent.Drop(k)
 	}
 	sent.Drop("properties", "provisioningState")
-	c := &Change{Env: e, Caller: q.Caller, ID: id, Type: t, APIVersion: q.APIVersion, Header: q.Header, Old: old, Sent: sent, Patch: q.Patch, Preflight: q.Preflight}
+	c := &Change{Env: e, Caller: q.Caller, ID: id, Type: t, APIVersion: q.APIVersion, Header: q.Header, Old: old, Sent: sent, Patch: q.Patch, Preflight: q.Preflight, Internal: q.Internal}
 	if c.Header == nil {
 		c.Header = http.Header{}
 	}

@@ -96,8 +96,8 @@ type Type struct {
 	Actions map[string]Action
 	// AsyncURL gives the path of an operation's status, if not the usual one.
 	AsyncURL func(op *Operation) string
-	// DeleteNeedsLocation adds a Location header to an asynchronous DELETE's
-	// answer. All do, unless NoDeleteLocation.
+	// NoDeleteLocation leaves out the Location header of the answer to an
+	// asynchronous DELETE.
 	NoDeleteLocation bool
 }
 
@@ -163,8 +163,11 @@ type Change struct {
 	Patch     bool
 	Preflight bool
 
-	// Prepared is what Prepare leaves for Commit.
-	Prepared []any
+	// Companions are other records that Prepare has read or changed and that
+	// Commit writes in the same transaction.
+	Companions []Companion
+	// Internal is the Internal of the PutRequest.
+	Internal Doc
 
 	// Cmps and Ops are added to the transaction.
 	Cmps []clientv3.Cmp
@@ -182,3 +185,12 @@ type Change struct {
 
 // Creating tells whether the resource is new.
 func (c *Change) Creating() bool { return c.Old == nil }
+
+// Companion is a record that belongs to a change of another one.
+type Companion struct {
+	Record *Record
+	// Changed reports whether Prepare has changed the record; Before is its
+	// document before that, nil for a new record.
+	Changed bool
+	Before  Doc
+}
