@@ -79,7 +79,8 @@ type Options struct {
 	// DefaultLocation is the region of what has none; optional: eastus.
 	DefaultLocation string
 	// KubernetesVersions are those that clusters can have; optional:
-	// containerservice.DefaultVersions. The newest is the default one.
+	// containerservice.DefaultVersions. The default is the newest patch of the
+	// minor version before the newest one.
 	KubernetesVersions []string
 	// Log is where the server says what it does; optional. Secrets and tokens
 	// are never logged.

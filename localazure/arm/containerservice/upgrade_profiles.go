@@ -2,7 +2,8 @@ package containerservice
 
 import (
 	"context"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/nap-aks/nap/localazure/arm/rp"
@@ -38,19 +39,14 @@ func (p *Provider) kubernetesVersions(_ context.Context, q *rp.Request) (*rp.Res
 	for _, v := range p.versions {
 		byMinor[minor(v)] = append(byMinor[minor(v)], v)
 	}
-	var minors []string
-	for m := range byMinor {
-		minors = append(minors, m)
-	}
-	sort.Slice(minors, func(i, j int) bool { return compareVersions(minors[i], minors[j]) < 0 })
 	var values []any
-	for _, m := range minors {
+	for _, m := range slices.SortedFunc(maps.Keys(byMinor), compareVersions) {
 		patches := map[string]any{}
 		for _, v := range byMinor[m] {
 			patches[v] = map[string]any{"upgrades": append([]string{}, p.versions.upgrades(v)...)}
 		}
 		d := map[string]any{"version": m, "capabilities": map[string]any{"supportPlan": []string{"KubernetesOfficial", "AKSLongTermSupport"}}, "patchVersions": patches, "isPreview": nil}
-		if m == minor(p.versions.latest()) {
+		if m == minor(p.versions.preselected()) {
 			d["isDefault"] = true
 		}
 		values = append(values, d)
