@@ -30,6 +30,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/authorization"
 	"github.com/nap-aks/nap/localazure/arm/compute"
 	"github.com/nap-aks/nap/localazure/arm/containerservice"
+	"github.com/nap-aks/nap/localazure/arm/containerservice/kubeapi"
 	"github.com/nap-aks/nap/localazure/arm/graph"
 	"github.com/nap-aks/nap/localazure/arm/managedidentity"
 	"github.com/nap-aks/nap/localazure/arm/monitor"
@@ -78,7 +79,8 @@ type Options struct {
 	// DefaultLocation is the region of what has none; optional: eastus.
 	DefaultLocation string
 	// KubernetesVersions are those that clusters can have; optional:
-	// containerservice.DefaultVersions. The newest is the default one.
+	// containerservice.DefaultVersions. The default is the newest patch of the
+	// minor version before the newest one.
 	KubernetesVersions []string
 	// Log is where the server says what it does; optional. Secrets and tokens
 	// are never logged.
@@ -95,7 +97,7 @@ type Options struct {
 	// of `az aks command invoke`; optional, without it they are refused.
 	Kubectl []string
 	// Dial overrides how a cluster's API is reached (tests); optional.
-	Dial containerservice.Dial
+	Dial kubeapi.Dial
 }
 
 func (o *Options) complete() error {

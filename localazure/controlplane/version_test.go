@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apiserver/pkg/util/compatibility"
 )
 
@@ -48,7 +49,7 @@ func atoi(t *testing.T, minor string) int {
 // emulates is told beside it.
 func TestReportedVersion(t *testing.T) {
 	v := compatibility.DefaultBuildEffectiveVersion()
-	v.SetEmulationVersion(v.BinaryVersion().WithPatch(0).SubtractMinor(v.BinaryVersion().Minor() - 35))
+	v.SetEmulationVersion(version.MajorMinor(1, 35))
 	info := told{v, "v1.35.6"}.Info()
 	if info.GitVersion != "v1.35.6" || info.Major != "1" || info.Minor != "35" || info.EmulationMinor != "35" {
 		t.Errorf("info %+v", info)

@@ -3,6 +3,8 @@
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"
 has "the versions" 1.35.6 "$(az aks get-versions --location "$LOCATION" -o table)"
+equal "the minor versions" "1.35 1.36 1.37" "$(az aks get-versions --location "$LOCATION" --query 'values[].version' -o tsv | xargs)"
+equal "the default version" 1.36 "$(az aks get-versions --location "$LOCATION" --query 'values[?isDefault].version' -o tsv)"
 az aks create -g "$RG" -n upg --kubernetes-version 1.35 --node-count 1 --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys
 
 section "Maintenance windows"
@@ -28,7 +30,7 @@ next=$(az aks get-upgrades -g "$RG" -n upg --query 'controlPlaneProfile.upgrades
 has "the next version" 1.36. "$next"
 hasnt "the upgrades of a pool, before its control plane" "$next" "$(az aks nodepool get-upgrades -g "$RG" --cluster-name upg --nodepool-name nodepool1 -o json)"
 refused "1.36" az aks nodepool upgrade -g "$RG" --cluster-name upg -n nodepool1 --kubernetes-version "$next" --yes
-refused "(" az aks upgrade -g "$RG" -n upg --kubernetes-version 1.34.9 --yes
+refused "(" az aks upgrade -g "$RG" -n upg --kubernetes-version 1.35.5 --yes
 refused "K8sVersionNotSupported" az aks upgrade -g "$RG" -n upg --kubernetes-version 1.99.0 --yes
 kubectl create deployment inflate --image=registry.k8s.io/pause:3.9 --replicas=0
 kubectl set resources deployment inflate --requests=cpu=2

@@ -171,7 +171,8 @@ class Documentation(unittest.TestCase):
         profile = self.aks.managed_clusters.get_upgrade_profile(GROUP, "sdk")
         self.assertRegex(profile.control_plane_profile.kubernetes_version, re.compile(r"^1\.\d+\.\d+$"))
         versions = self.aks.managed_clusters.list_kubernetes_versions(LOCATION)
-        self.assertIn("1.36", [v.version for v in versions.values_property])
+        self.assertEqual(["1.35", "1.36", "1.37"], [v.version for v in versions.values_property])
+        self.assertEqual(["1.36"], [v.version for v in versions.values_property if v.is_default])
 
     def test_09_template(self):
         deploy = client(DeploymentsMgmtClient).deployments

@@ -20,7 +20,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/nap-aks/nap/localazure/arm"
-	"github.com/nap-aks/nap/localazure/arm/containerservice"
+	"github.com/nap-aks/nap/localazure/arm/containerservice/kubeapi"
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
@@ -79,7 +79,7 @@ func New(t testing.TB, configure ...func(*arm.Options)) *Azure {
 		Etcd: a.Etcd, BaseURL: a.URL, SigningKeyFile: filepath.Join(a.Dir, "token.key"), TenantID: Tenant, SubscriptionID: Subscription,
 		Owner: arm.ServicePrincipal{ClientID: ClientID, ClientSecret: ClientSecret},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
-		Dial:  func(intent.ClusterStatus) (containerservice.Live, error) { return a.Live, nil },
+		Dial:  func(intent.ClusterStatus) (kubeapi.Client, error) { return a.Live, nil },
 		Now:   func() time.Time { return time.Now().Add(time.Duration(a.ahead.Load())) },
 	}
 	for _, f := range configure {

@@ -10,7 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/nap-aks/nap/localazure/arm/containerservice"
+	"github.com/nap-aks/nap/localazure/arm/containerservice/kubeapi"
 )
 
 // Live is a cluster's own API as a test wants it to look.
@@ -68,12 +68,12 @@ func (l *Live) State() (made, cordoned []string) {
 	return made, cordoned
 }
 
-// Create implements containerservice.Live.
+// Create implements kubeapi.Client.
 func (l *Live) Create(_ context.Context, object map[string]any, by string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.refuse != "" {
-		return fmt.Errorf("%s: %w", l.refuse, containerservice.ErrRefused)
+		return fmt.Errorf("%s: %w", l.refuse, kubeapi.ErrRefused)
 	}
 	if l.made == nil {
 		l.made = map[string][]map[string]any{}
@@ -88,15 +88,15 @@ func (l *Live) Create(_ context.Context, object map[string]any, by string) error
 	return nil
 }
 
-// Unmake implements containerservice.Live.
-func (l *Live) Unmake(_ context.Context, by string) ([]string, error) {
+// DeleteCreated implements kubeapi.Client.
+func (l *Live) DeleteCreated(_ context.Context, by string) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.made, by)
 	return nil, nil
 }
 
-// NotReady implements containerservice.Live.
+// NotReady implements kubeapi.Client.
 func (l *Live) NotReady(_ context.Context, names []string) (map[string]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,7 +109,7 @@ func (l *Live) NotReady(_ context.Context, names []string) (map[string]string, e
 	return out, nil
 }
 
-// Cordon implements containerservice.Live.
+// Cordon implements kubeapi.Client.
 func (l *Live) Cordon(_ context.Context, nodes []string, by string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,7 +122,7 @@ func (l *Live) Cordon(_ context.Context, nodes []string, by string) error {
 	return nil
 }
 
-// Uncordon implements containerservice.Live.
+// Uncordon implements kubeapi.Client.
 func (l *Live) Uncordon(_ context.Context, by string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -134,8 +134,8 @@ func (l *Live) Uncordon(_ context.Context, by string) error {
 	return nil
 }
 
-// Waiting implements containerservice.Live.
-func (l *Live) Waiting(context.Context, time.Time) ([]string, error) {
+// UnscheduledPods implements kubeapi.Client.
+func (l *Live) UnscheduledPods(context.Context, time.Time) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.waits...), nil
@@ -148,14 +148,14 @@ func (l *Live) SetClaims(names ...string) {
 	l.claims = names
 }
 
-// NodeClaims implements containerservice.Live.
+// NodeClaims implements kubeapi.Client.
 func (l *Live) NodeClaims(context.Context) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.claims...), nil
 }
 
-// Priorities implements containerservice.Live.
+// Priorities implements kubeapi.Client.
 func (l *Live) Priorities(context.Context) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -176,22 +176,22 @@ func (l *Live) SetNever(budgets ...string) {
 	l.never = budgets
 }
 
-// NeverBudgets implements containerservice.Live.
-func (l *Live) NeverBudgets(context.Context) ([]string, error) {
+// BlockingBudgets implements kubeapi.Client.
+func (l *Live) BlockingBudgets(context.Context) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.never...), nil
 }
 
-// Held implements containerservice.Live.
-func (l *Live) Held(context.Context, []string) ([]string, error) {
+// UnevictablePods implements kubeapi.Client.
+func (l *Live) UnevictablePods(context.Context, []string) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.held...), nil
 }
 
-// Release implements containerservice.Live.
-func (l *Live) Release(_ context.Context, node string) error {
+// DeleteNodeClaim implements kubeapi.Client.
+func (l *Live) DeleteNodeClaim(_ context.Context, node string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.cordoned, node)
@@ -217,7 +217,7 @@ func (l *Live) Object(i int) string {
 	return string(b)
 }
 
-// EditNodePools implements containerservice.Live.
+// EditNodePools implements kubeapi.Client.
 func (l *Live) EditNodePools(_ context.Context, f func(map[string]any) (bool, error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -236,14 +236,14 @@ func (l *Live) Set(nodes []string, pools map[string]string) {
 	l.Nodes, l.Pools = nodes, pools
 }
 
-// ProvisionedNodes implements containerservice.Live.
+// ProvisionedNodes implements kubeapi.Client.
 func (l *Live) ProvisionedNodes(context.Context) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.Nodes...), nil
 }
 
-// OpenNodePools implements containerservice.Live.
+// OpenNodePools implements kubeapi.Client.
 func (l *Live) OpenNodePools(context.Context) (map[string]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,7 @@
 package containerservice
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -10,11 +11,12 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 
+	"github.com/nap-aks/nap/localazure/arm/resources"
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// autoScalerDefaults are what AKS fills an autoScalerProfile with once a pool is
-// autoscaled.
+// autoScalerDefaults are the defaults of an autoScalerProfile; AKS sets them once
+// a pool is autoscaled.
 var autoScalerDefaults = map[string]string{
 	"balance-similar-node-groups": "false", "expander": "random", "max-empty-bulk-delete": "10", "max-graceful-termination-sec": "600",
 	"max-node-provision-time": "15m", "max-total-unready-percentage": "45", "new-pod-scale-up-delay": "0s", "ok-total-unready-count": "3",
@@ -25,8 +27,8 @@ var autoScalerDefaults = map[string]string{
 
 var wholeNumber = regexp.MustCompile(`^[0-9]{1,6}$`)
 
-// completeAutoScaler fills and checks the autoScalerProfile of a cluster that
-// has an autoscaled pool; others keep what they sent.
+// completeAutoScaler checks the autoScalerProfile of a cluster, and fills it if a
+// pool is autoscaled.
 func completeAutoScaler(v *view) error {
 	path := []string{"properties", "autoScalerProfile"}
 	if v.anyPool(func(p rp.Doc) bool { return p.Bool("properties", "enableAutoScaling") }) != "" {
@@ -50,7 +52,7 @@ func completeAutoScaler(v *view) error {
 			}
 		case k == "scale-down-utilization-threshold":
 			if f, err := strconv.ParseFloat(s, 64); err != nil || f < 0 || f > 1 {
-				why = "it is no number from 0 to 1"
+				why = "it is not a number from 0 to 1"
 			}
 		case strings.HasPrefix(k, "skip-") || k == "balance-similar-node-groups":
 			if _, err := strconv.ParseBool(s); err != nil {
@@ -58,11 +60,11 @@ func completeAutoScaler(v *view) error {
 			}
 		case strings.HasPrefix(k, "max-total") || strings.HasPrefix(k, "ok-total") || strings.HasPrefix(k, "max-empty") || strings.HasSuffix(k, "-sec"):
 			if !wholeNumber.MatchString(s) {
-				why = "it is no whole number"
+				why = "it is not a whole number"
 			}
 		default:
 			if dur, err := time.ParseDuration(s); !wholeNumber.MatchString(s) && (err != nil || dur < 0) {
-				why = "it is no duration such as 10m"
+				why = "it is not a duration such as 10m"
 			}
 		}
 		if why != "" {
@@ -70,4 +72,10 @@ func completeAutoScaler(v *view) error {
 		}
 	}
 	return nil
+}
+
+// autoscalerAllowed reports whether the subscription allows the cluster
+// autoscaler together with node auto-provisioning.
+func (p *Provider) autoscalerAllowed(ctx context.Context) (bool, error) {
+	return resources.FeatureRegistered(ctx, p.env, "Microsoft.ContainerService/AllowClusterAutoscalerAndNAP")
 }

@@ -1,11 +1,11 @@
-// Package containerservice is Microsoft.ContainerService: managed clusters,
-// their agent pools and machines, the versions and images there are, and
-// maintenance configurations.
+// Package containerservice is Microsoft.ContainerService: managed clusters, their
+// agent pools and machines, Kubernetes and node image versions, and maintenance
+// configurations.
 //
-// What a request asks for is written down as intents (arm/intent) in the same
-// transaction as the resource; an operation is done when the statuses say that
-// the intents are fulfilled. The provider talks to a cluster itself only to
-// check what must hold before node auto-provisioning is switched off.
+// A request writes intents (localazure/intent) in the same transaction as the
+// resource. An operation is done when the reported statuses say that the intents
+// are fulfilled. The cluster's own API is called through kubeapi only: by checks
+// that precede a change, and by the operations in nodeprovisioning.
 package containerservice
 
 import (
@@ -19,6 +19,8 @@ import (
 
 	"github.com/nap-aks/nap/localazure/arm/authorization"
 	"github.com/nap-aks/nap/localazure/arm/compute"
+	"github.com/nap-aks/nap/localazure/arm/containerservice/kubeapi"
+	"github.com/nap-aks/nap/localazure/arm/containerservice/nodeprovisioning"
 	"github.com/nap-aks/nap/localazure/arm/rp"
 	"github.com/nap-aks/nap/localazure/intent"
 )
@@ -28,10 +30,11 @@ const (
 	poolType    = "Microsoft.ContainerService/managedClusters/agentPools"
 	machineType = "Microsoft.ContainerService/managedClusters/agentPools/machines"
 
-	modeAuto   = "Auto"
-	modeManual = "Manual"
+	modeAuto   = nodeprovisioning.ModeAuto
+	modeManual = nodeprovisioning.ModeManual
 
-	// operationTimeout is when an operation that waits for the machinery gives up.
+	// operationTimeout is how long an operation waits for control planes and
+	// machines.
 	operationTimeout = 30 * time.Minute
 )
 
@@ -40,49 +43,46 @@ var apiVersions = []string{"2026-05-01", "2026-04-01", "2026-03-02-preview", "20
 
 // Provider is Microsoft.ContainerService.
 type Provider struct {
-	env      *rp.Env
-	auth     *authorization.Provider
-	quota    *compute.Quota
-	versions versions
-	// Dial reaches a cluster's own API.
-	Dial Dial
-	// Kubectl is the program, with its first arguments, that runs what
-	// `az aks command invoke` asks for; none if empty.
+	env          *rp.Env
+	auth         *authorization.Provider
+	quota        *compute.Quota
+	versions     versions
+	provisioning *nodeprovisioning.Operations
+	// Dial returns a client of a cluster's own API.
+	Dial kubeapi.Dial
+	// Kubectl is the program, with its first arguments, for
+	// `az aks command invoke`; empty: commands are not supported.
 	Kubectl []string
 }
 
-// New registers the provider's types. kubernetesVersions may be nil for the
-// default ones.
+// New registers the provider's types. Without kubernetesVersions, clusters can
+// have DefaultVersions.
 func New(env *rp.Env, auth *authorization.Provider, quota *compute.Quota, kubernetesVersions []string) *Provider {
 	if len(kubernetesVersions) == 0 {
 		kubernetesVersions = DefaultVersions
 	}
-	p := &Provider{env: env, auth: auth, quota: quota, versions: newVersions(kubernetesVersions), Dial: dialDynamic}
+	p := &Provider{env: env, auth: auth, quota: quota, versions: newVersions(kubernetesVersions), Dial: kubeapi.New}
+	p.provisioning = nodeprovisioning.New(env, provisioningHost{p})
 	p.addClusters()
 	p.addPools()
 	p.addMachines()
-	p.addMore()
+	p.addVersions()
+	p.addMaintenance()
 	p.addCommands()
-	p.addMigration()
 	env.Add(env.OperationTypes("Microsoft.ContainerService")...)
 	return p
 }
 
-func mode(d rp.Doc) string {
-	if equal(d.Str("properties", "nodeProvisioningProfile", "mode"), modeAuto) {
-		return modeAuto
-	}
-	return modeManual
-}
+func mode(d rp.Doc) string { return nodeprovisioning.Mode(d) }
 
-// clusterOf is the ID of the cluster that a pool or machine belongs to.
+// clusterOf returns the ID of the cluster that a pool or machine belongs to.
 func clusterOf(id rp.ID) rp.ID {
 	c := id
 	c.Types, c.Names = id.Types[:1], id.Names[:1]
 	return c
 }
 
-// poolOf is the ID of the pool that a machine belongs to.
+// poolOf returns the ID of the pool that a machine belongs to.
 func poolOf(id rp.ID) rp.ID {
 	c := id
 	c.Types, c.Names = id.Types[:2], id.Names[:2]
@@ -91,7 +91,22 @@ func poolOf(id rp.ID) rp.ID {
 
 func lockOf(cluster rp.ID) string { return rp.LockPrefix + cluster.Key() }
 
-// busy is AKS's answer to an operation on a cluster that has one running.
+// action returns a change of a cluster or pool by a POST, which holds the
+// cluster's lock while op runs.
+func (p *Provider) action(q *rp.Request, cluster, r *rp.Record, op *rp.Operation) *rp.Change {
+	return &rp.Change{Env: p.env, Caller: q.Caller, ID: r.ParsedID(), Type: q.Type, Rec: r, Doc: r.Doc, Lock: lockOf(cluster.ParsedID()), Busy: busy, Op: op}
+}
+
+// checkIdle returns busy while an operation holds the cluster's lock.
+func (p *Provider) checkIdle(ctx context.Context, cluster rp.ID) error {
+	op, err := p.env.LockHolder(ctx, lockOf(cluster))
+	if err == nil && op != nil {
+		err = busy(op)
+	}
+	return err
+}
+
+// busy returns AKS's answer while another operation runs on a cluster.
 func busy(other *rp.Operation) error {
 	what := other.Verb
 	if id := rp.MustParseID(other.Resource); len(id.Names) > 1 {
@@ -100,7 +115,7 @@ func busy(other *rp.Operation) error {
 	return rp.Conflict("OperationNotAllowed", "Operation is not allowed: Another operation (%s) is in progress, please wait for it to finish before starting a new operation. See https://aka.ms/aks-pending-operation for more details. Operation ID: %s", what, other.ID)
 }
 
-// digits is a number of n decimal digits that stays the same for a UID.
+// digits returns n decimal digits derived from a UID.
 func digits(uid string, n int) string {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(uid))
@@ -113,7 +128,7 @@ func digits(uid string, n int) string {
 
 const base36 = "abcdefghijklmnopqrstuvwxyz0123456789"
 
-// letters are n letters and digits that stay the same for a string.
+// letters returns n letters and digits derived from a string.
 func letters(s string, n int) string {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(s))
@@ -137,14 +152,12 @@ func (p *Provider) cluster(ctx context.Context, id rp.ID) (*rp.Record, error) {
 	return r, err
 }
 
-// pools are the records of a cluster's pools; the one of provisioned machines
-// only if asked for.
-func (p *Provider) pools(ctx context.Context, cluster rp.ID, withMachines bool) ([]*rp.Record, error) {
-	c := cluster
-	c.Types = append(append([]string(nil), cluster.Types[:1]...), "agentPools")
-	rs, err := p.env.Store.List(ctx, c)
-	if err != nil || withMachines {
-		return rs, err
+// pools returns the records of a cluster's pools without the pool of provisioned
+// machines.
+func (p *Provider) pools(ctx context.Context, cluster rp.ID) ([]*rp.Record, error) {
+	rs, err := p.env.Store.List(ctx, poolsOf(cluster))
+	if err != nil {
+		return nil, err
 	}
 	out := rs[:0]
 	for _, r := range rs {
@@ -159,8 +172,7 @@ func (p *Provider) status(ctx context.Context, uid string) (intent.ClusterStatus
 	return intent.Get[intent.ClusterStatus](ctx, p.env.Store.KV, intent.ClusterStatusKey(uid))
 }
 
-// clusterIntent is what the machinery is told of a cluster. prev is the intent
-// there is now, if any.
+// clusterIntent returns a cluster's intent. prev is the current one, if any.
 func (p *Provider) clusterIntent(r *rp.Record, prev *intent.ClusterIntent) intent.ClusterIntent {
 	id, d := r.ParsedID(), r.Doc
 	net := func(k string) string { return d.Str("properties", "networkProfile", k) }
@@ -185,8 +197,8 @@ func (p *Provider) clusterIntent(r *rp.Record, prev *intent.ClusterIntent) inten
 	return ci
 }
 
-// ready looks whether the machinery has done what a cluster's intent asks for,
-// and says what is missing; an *rp.Error if it failed.
+// ready reports whether a cluster's intent is fulfilled; the error is an *rp.Error
+// if it failed.
 func (p *Provider) ready(ctx context.Context, uid string) (bool, error) {
 	want, ok, err := intent.Get[intent.ClusterIntent](ctx, p.env.Store.KV, intent.ClusterIntentKey(uid))
 	if err != nil || !ok {
@@ -198,7 +210,7 @@ func (p *Provider) ready(ctx context.Context, uid string) (bool, error) {
 	}
 	switch {
 	case st.Phase == intent.ClusterFailed:
-		return false, rp.Errorf(409, "ControlPlaneFailed", "The control plane of cluster '%s' could not be brought up: %s", want.Name, st.Message)
+		return false, rp.Errorf(409, "ControlPlaneFailed", "The control plane of cluster '%s' could not be started: %s", want.Name, st.Message)
 	case want.Stopped:
 		return st.Phase == intent.ClusterStopped, nil
 	case st.Phase != intent.ClusterReady:
@@ -209,8 +221,8 @@ func (p *Provider) ready(ctx context.Context, uid string) (bool, error) {
 	return st.NodeProvisioningMode != modeAuto, nil
 }
 
-// timedOut gives up what has been waited for since a time, which may be one to
-// come, for too long.
+// timedOut returns an error once something has been waited for longer than
+// operationTimeout. since may be in the future.
 func timedOut(env *rp.Env, since time.Time, what string) error {
 	if env.Now().Sub(since) < operationTimeout {
 		return nil
@@ -218,9 +230,10 @@ func timedOut(env *rp.Env, since time.Time, what string) error {
 	return rp.Errorf(409, "OperationTimeout", "Gave up after %s: %s. Look at the logs of the local Azure (nap logs) and repeat the request.", operationTimeout, what)
 }
 
-// setState gives the writes that put a cluster and its pools into a state.
-func (p *Provider) setState(ctx context.Context, cluster *rp.Record, state string, from ...string) ([]clientv3.Cmp, []clientv3.Op, error) {
-	pools, err := p.pools(ctx, cluster.ParsedID(), false)
+// setState returns the writes that set the state of a cluster and of its pools
+// that an operation was changing.
+func (p *Provider) setState(ctx context.Context, cluster *rp.Record, state string) ([]clientv3.Cmp, []clientv3.Op, error) {
+	pools, err := p.pools(ctx, cluster.ParsedID())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -242,4 +255,27 @@ func atoi(s string) int {
 		return 0
 	}
 	return n
+}
+
+// clusterAndPool returns the cluster and the pool that an ID belongs to.
+func (p *Provider) clusterAndPool(ctx context.Context, id rp.ID) (cluster, pool *rp.Record, err error) {
+	if cluster, err = p.cluster(ctx, clusterOf(id)); err != nil {
+		return nil, nil, err
+	}
+	if pool, err = p.env.Store.Get(ctx, poolOf(id)); err != nil {
+		return nil, nil, err
+	}
+	if pool == nil {
+		return nil, nil, rp.NotFound(poolOf(id))
+	}
+	return cluster, pool, nil
+}
+
+// anys converts a list to that of a JSON document.
+func anys[T any](list []T) []any {
+	out := make([]any, len(list))
+	for i, v := range list {
+		out[i] = v
+	}
+	return out
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ func (p *Provider) addMachines() {
 	p.env.Engine.Register("DeleteMachines", rp.Kind{Step: p.stepDeleteMachines})
 }
 
-// machinesOf is the collection of a cluster's provisioned machines.
+// machinesOf returns the ID of the collection of a cluster's provisioned machines.
 func machinesOf(cluster rp.ID) rp.ID {
 	c := cluster
 	c.Types = append(append([]string(nil), cluster.Types[:1]...), "agentPools", "machines")
@@ -33,13 +34,14 @@ func machinesOf(cluster rp.ID) rp.ID {
 	return c
 }
 
-// vmName is the name of a machine's virtual machine, and of its node.
+// vmName returns the name of a machine's virtual machine, which is also its
+// node's.
 func vmName(r *rp.Record) string {
 	id := r.ParsedID()
 	return "aks-" + id.Names[1] + "-" + id.Name() + "-" + letters(r.UID, 8) + "-vm"
 }
 
-// batch is the header BatchPutMachine: many machines with one body.
+// batch is the header BatchPutMachine: machines created with one body.
 type batch struct {
 	BatchMachines []struct {
 		MachineName string            `json:"machineName"`
@@ -48,7 +50,7 @@ type batch struct {
 	} `json:"batchMachines"`
 }
 
-// maxBatch is the most machines of a batch.
+// maxBatch is the maximum number of machines of a batch.
 const maxBatch = 50
 
 // putMachine creates one machine, or those named in the header BatchPutMachine.
@@ -114,15 +116,6 @@ func (p *Provider) putMachine(ctx context.Context, q *rp.Request) (*rp.Response,
 	return &rp.Response{Status: first.Status, Body: d, Op: first.Op}, err
 }
 
-// anys is a list as documents have them.
-func anys[T any](list []T) []any {
-	out := make([]any, len(list))
-	for i, v := range list {
-		out[i] = v
-	}
-	return out
-}
-
 func (p *Provider) prepareMachine(ctx context.Context, c *rp.Change) error {
 	d := c.Doc
 	var model armcontainerservice.Machine
@@ -148,15 +141,9 @@ func (p *Provider) prepareMachine(ctx context.Context, c *rp.Change) error {
 		return rp.BadRequest("VMSizeNotSupported", "The VM size of %s is not supported in location %s.", d.Str("properties", "hardware", "vmSize"), loc).At("properties.hardware.vmSize")
 	}
 	d.Set(size.Name, "properties", "hardware", "vmSize")
-	for k, path := range map[string][]string{"mode": {"properties", "mode"}, "priority": {"properties", "priority"}, "osType": {"properties", "operatingSystem", "osType"}} {
-		if err := oneOf(d, map[string][]string{"mode": {"System", "User"}, "priority": {"Regular", "Spot"}, "osType": {"Linux", "Windows"}}[k], path...); err != nil {
-			return err
-		}
+	if err := complete(d, machineSettings); err != nil {
+		return err
 	}
-	d.Default("User", "properties", "mode")
-	d.Default("Regular", "properties", "priority")
-	d.Default("Linux", "properties", "operatingSystem", "osType")
-	d.Default("Ubuntu", "properties", "operatingSystem", "osSKU")
 	if n, ok := d.Int("properties", "operatingSystem", "osDiskSizeGB"); !ok || n == 0 {
 		d.Set(128.0, "properties", "operatingSystem", "osDiskSizeGB")
 	}
@@ -172,12 +159,12 @@ func (p *Provider) prepareMachine(ctx context.Context, c *rp.Change) error {
 		return rp.BadRequest("InvalidParameter", "A machine is in one zone at most; %s were given.", strings.Join(zones, ", ")).At("zones")
 	}
 	for _, z := range zones {
-		if !contains(size.Zones, z) {
+		if !slices.Contains(size.Zones, z) {
 			return rp.BadRequest("AvailabilityZoneNotSupported", "The zone(s) '%s' for resource '%s' is not supported. The supported zones of %s in location '%s' are '%s'.", z, c.ID.Name(), size.Name, loc, strings.Join(size.Zones, ",")).At("zones")
 		}
 	}
 	if equal(d.Str("properties", "priority"), "Spot") && !size.SpotCapable {
-		return rp.BadRequest("VMSizeNotSupported", "The VM size %s cannot be had as Spot in %s.", size.Name, loc).At("properties.priority")
+		return rp.BadRequest("VMSizeNotSupported", "The VM size %s is not available as Spot in %s.", size.Name, loc).At("properties.priority")
 	}
 	if err := checkTaints(append(d.Strings("properties", "kubernetes", "nodeTaints"), d.Strings("properties", "kubernetes", "nodeInitializationTaints")...)); err != nil {
 		return err
@@ -203,12 +190,8 @@ func (p *Provider) prepareMachine(ctx context.Context, c *rp.Change) error {
 		if c.Old.State == "Deleting" {
 			return rp.Conflict("OperationNotAllowed", "The machine '%s' is being deleted.", c.ID.Name())
 		}
-		for _, path := range [][]string{{"properties", "hardware", "vmSize"}, {"zones"}, {"properties", "priority"}, {"properties", "mode"}, {"properties", "nodeImageVersion"}, {"properties", "kubernetes", "orchestratorVersion"}, {"properties", "operatingSystem", "osDiskSizeGB"}, {"properties", "operatingSystem", "osSKU"}} {
-			was, _ := c.Old.Doc.Lookup(path...)
-			is, _ := d.Lookup(path...)
-			if !strings.EqualFold(fmt.Sprint(was), fmt.Sprint(is)) {
-				return rp.BadRequest("PropertyChangeNotAllowed", "Changing property '%s' of a machine is not allowed: it is %v. Delete the machine and create another.", strings.Join(path, "."), was).At(strings.Join(path, "."))
-			}
+		if path, was := changedProperty(d, c.Old.Doc, machineImmutable, false); path != "" {
+			return rp.BadRequest("PropertyChangeNotAllowed", "Changing property '%s' of a machine is not allowed: it is %v. Delete the machine and create another.", path, was).At(path)
 		}
 	}
 	return nil
@@ -216,7 +199,7 @@ func (p *Provider) prepareMachine(ctx context.Context, c *rp.Change) error {
 
 func (p *Provider) commitMachine(_ context.Context, c *rp.Change) error {
 	if c.Old != nil {
-		// Tags and other things that no machine has to be changed for.
+		// Only tags and the like have changed.
 		c.Rec.State = c.Old.State
 		return nil
 	}
@@ -225,7 +208,7 @@ func (p *Provider) commitMachine(_ context.Context, c *rp.Change) error {
 	return nil
 }
 
-// machineIntent is what the machinery is told of a machine.
+// machineIntent returns a machine's intent.
 func (p *Provider) machineIntent(cluster, r *rp.Record) intent.MachineIntent {
 	d, id := r.Doc, r.ParsedID()
 	maxPods, _ := d.Int("properties", "kubernetes", "maxPods")
@@ -279,8 +262,8 @@ func (p *Provider) stepPutMachine(ctx context.Context, op *rp.Operation) (rp.Ste
 	}
 	if !there {
 		if reported {
-			// An earlier machine of this name is still going away.
-			return rp.Step{Watch: watch, After: 2 * time.Second}, timedOut(p.env, op.Start, "waiting for the machine's predecessor to go")
+			// An earlier machine of this name is still being deleted.
+			return rp.Step{Watch: watch, After: 2 * time.Second}, timedOut(p.env, op.Start, "waiting for an earlier machine of this name to be deleted")
 		}
 		if err := p.machineSubnet(ctx, cluster, r); err != nil {
 			return rp.Step{}, err
@@ -293,7 +276,7 @@ func (p *Provider) stepPutMachine(ctx context.Context, op *rp.Operation) (rp.Ste
 		if err != nil || !resp.Succeeded {
 			p.quota.Release(key)
 			if err != nil {
-				return rp.Step{}, fmt.Errorf("asking for machine %s: %w", id.Name(), err)
+				return rp.Step{}, fmt.Errorf("creating machine %s: %w", id.Name(), err)
 			}
 			return rp.Step{After: 5 * time.Millisecond}, nil
 		}
@@ -309,7 +292,7 @@ func (p *Provider) stepPutMachine(ctx context.Context, op *rp.Operation) (rp.Ste
 	return rp.Step{Watch: watch, After: 10 * time.Second}, timedOut(p.env, op.Start, "waiting for the machine to boot")
 }
 
-// machineFailed keeps why a machine did not come up, and gives it up.
+// machineFailed stores why a machine failed, and withdraws its intent.
 func (p *Provider) machineFailed(ctx context.Context, op *rp.Operation, e *rp.Error) ([]clientv3.Op, error) {
 	id := rp.MustParseID(op.Resource)
 	r, err := p.env.Store.Get(ctx, id)
@@ -354,23 +337,8 @@ func (p *Provider) completeMachine(r *rp.Record, d rp.Doc, nodeGroup string) {
 	d.Set(st, "properties", "status")
 }
 
-// clusterAndPool reads the cluster and the pool that an ID below the pool names;
-// a missing one is a 404.
-func (p *Provider) clusterAndPool(ctx context.Context, id rp.ID) (cluster, pool *rp.Record, err error) {
-	if cluster, err = p.cluster(ctx, clusterOf(id)); err != nil {
-		return nil, nil, err
-	}
-	if pool, err = p.env.Store.Get(ctx, poolOf(id)); err != nil {
-		return nil, nil, err
-	}
-	if pool == nil {
-		return nil, nil, rp.NotFound(poolOf(id))
-	}
-	return cluster, pool, nil
-}
-
-// listMachines lists the machines of the provisioned pool, or the instances of
-// another pool's scale set.
+// listMachines lists the machines of the pool of provisioned machines, or the
+// instances of another pool's scale set.
 func (p *Provider) listMachines(ctx context.Context, q *rp.Request) (*rp.Response, error) {
 	cluster, pool, err := p.clusterAndPool(ctx, q.ID)
 	if err != nil {
@@ -483,7 +451,7 @@ func (p *Provider) deleteMachines(ctx context.Context, q *rp.Request) (*rp.Respo
 	return &rp.Response{Status: http.StatusAccepted, Op: c.Op, WithLocation: true}, nil
 }
 
-// deleteInstances takes named instances out of a scale set.
+// deleteInstances removes named instances from a scale set.
 func (p *Provider) deleteInstances(ctx context.Context, q *rp.Request, cluster, pool *rp.Record, names []string) (*rp.Response, error) {
 	var ops []clientv3.Op
 	for _, n := range names {
@@ -492,7 +460,7 @@ func (p *Provider) deleteInstances(ctx context.Context, q *rp.Request, cluster, 
 		if err != nil {
 			return nil, err
 		}
-		if ok { // a node that is being drained is the first to go
+		if ok { // scaling in removes draining nodes first
 			s := scaling{p: p, pool: pool}
 			m.Drain = s.newDrain(false)
 			ops = append(ops, rp.JSONOp(key, m))
@@ -504,8 +472,8 @@ func (p *Provider) deleteInstances(ctx context.Context, q *rp.Request, cluster, 
 	count, _ := pool.Doc.Int("properties", "count")
 	pool.Doc.Set(float64(max(0, count-len(ops))), "properties", "count")
 	pool.State, pool.ETag = "Scaling", rp.NewGUID()
-	c := &rp.Change{Env: p.env, Caller: q.Caller, ID: pool.ParsedID(), Type: q.Type, Rec: pool, Doc: pool.Doc, Lock: lockOf(cluster.ParsedID()), Busy: busy, Ops: ops,
-		Op: &rp.Operation{Kind: "PutPool", Verb: "Scaling", Location: cluster.Doc.Str("location")}}
+	c := p.action(q, cluster, pool, &rp.Operation{Kind: "PutPool", Verb: "Scaling", Location: cluster.Doc.Str("location")})
+	c.Ops = ops
 	if err := p.env.StartOperation(ctx, c); err != nil {
 		return nil, err
 	}
@@ -540,7 +508,7 @@ func (p *Provider) stepDeleteMachines(ctx context.Context, op *rp.Operation) (rp
 			}
 			continue
 		}
-		// The intent may have been written just as the record changed.
+		// The intent may have been written while the record changed.
 		resp, err := kv.Txn(ctx).If(rp.Absent(key), rp.Absent(intent.MachineStatusKey(cluster.UID, pool.Name(), n)), rp.Unchanged(r)).Then(rp.DeleteOp(id)).Else(clientv3.OpDelete(key)).Commit()
 		if err != nil {
 			return rp.Step{}, fmt.Errorf("deleting machine %s: %w", n, err)
@@ -552,5 +520,5 @@ func (p *Provider) stepDeleteMachines(ctx context.Context, op *rp.Operation) (rp
 	if left == 0 {
 		return rp.Step{Done: true}, nil
 	}
-	return rp.Step{Watch: watch, After: 500 * time.Millisecond}, timedOut(p.env, op.Start, fmt.Sprintf("waiting for %d machines to go", left))
+	return rp.Step{Watch: watch, After: 500 * time.Millisecond}, timedOut(p.env, op.Start, fmt.Sprintf("waiting for %d machines to be deleted", left))
 }

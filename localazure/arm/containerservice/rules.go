@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/nap-aks/nap/localazure/arm/containerservice/nodeprovisioning"
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
@@ -22,7 +23,7 @@ func (v *view) network(name string) string { return v.doc.Str("properties", "net
 
 func (v *view) wasAuto() bool { return v.old != nil && mode(v.old) == modeAuto }
 
-// anyPool gives the name of the first pool of which f is true.
+// anyPool returns the name of the first pool for which f is true.
 func (v *view) anyPool(f func(rp.Doc) bool) string {
 	for _, p := range v.pools {
 		if f(p) {
@@ -32,16 +33,14 @@ func (v *view) anyPool(f func(rp.Doc) bool) string {
 	return ""
 }
 
-const modePath = ".properties.nodeProvisioningProfile.mode"
-
-// rule is something that node auto-provisioning does not go together with.
+// rule is a setting that excludes node auto-provisioning.
 type rule struct {
 	name string
-	// broken says which thing breaks the rule, or "".
+	// broken returns what breaks the rule, or "".
 	broken func(v *view) string
 	// text completes ".properties.nodeProvisioningProfile.mode cannot be Auto".
 	text string
-	// why says the reason and the remedy.
+	// why is the reason and the remedy.
 	why string
 }
 
@@ -54,8 +53,8 @@ func equal(a string, any ...string) bool {
 	return false
 }
 
-// rules are all of what a cluster with mode Auto cannot have, in the order in
-// which they are reported. Every one has its test.
+// rules are what a cluster with mode Auto cannot have, in the order in which they
+// are checked. Each has a test.
 var rules = []rule{
 	{"cluster autoscaler", func(v *view) string {
 		if v.autoscalerAllowed {
@@ -132,24 +131,16 @@ var rules = []rule{
 	}, "if .properties.networkProfile.networkDataplane is changed.", "Set the mode to Manual, change the dataplane, then enable node auto-provisioning again."},
 }
 
-// checkRules says what keeps the cluster from mode Auto; nil if nothing does or
-// the mode is another.
+// checkRules returns AKS's refusal of mode Auto; nil if no rule is broken or the
+// mode is Manual.
 func checkRules(v *view) error {
 	if mode(v.doc) != modeAuto {
 		return nil
 	}
 	for _, r := range rules {
 		if at := r.broken(v); at != "" {
-			return refused(fmt.Sprintf("%s cannot be Auto %s", modePath, r.text), r.why+" Found: "+at+".")
+			return nodeprovisioning.Refused(fmt.Sprintf("%s cannot be Auto %s", nodeprovisioning.ModePath, r.text), r.why+" Found: "+at+".")
 		}
 	}
 	return nil
-}
-
-func refused(rule, why string) *rp.Error {
-	sep := ". "
-	if strings.HasSuffix(rule, ".") {
-		sep = " "
-	}
-	return rp.BadRequest("OperationNotAllowed", "%s%s%s", rule, sep, why).At("properties.nodeProvisioningProfile.mode")
 }

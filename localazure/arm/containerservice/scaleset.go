@@ -10,28 +10,28 @@ import (
 	"strings"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/nap-aks/nap/localazure/arm/rp"
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// quarantinedLabel marks the nodes that an upgrade could not empty and left
-// cordoned (undrainableNodeBehavior Cordon).
 const (
+	// upgradeStatusLabel marks, with the value quarantined, a node that an upgrade
+	// could not drain and left cordoned (undrainableNodeBehavior Cordon).
 	upgradeStatusLabel = "kubernetes.azure.com/upgrade-status"
 	quarantined        = "Quarantined"
 
 	defaultDrainTimeout = 30 * time.Minute
 )
 
-// scaleSet is the name of a pool's scale set.
+// scaleSet returns the name of a pool's scale set.
 func scaleSet(cluster *rp.Record, pool string) string {
 	return "aks-" + pool + "-" + digits(cluster.UID, 8) + "-vmss"
 }
 
-// instanceNumber gives the number of a scale set's instance from its name.
+// instanceNumber returns the number in the name of a scale set's instance; -1 if
+// it has none.
 func instanceNumber(name string) int {
 	i := strings.LastIndex(name, "-vmss")
 	if i < 0 {
@@ -44,7 +44,7 @@ func instanceNumber(name string) int {
 	return int(n)
 }
 
-// instance is the intent of a scale set's instance.
+// instance returns the intent of a scale set's instance.
 func (p *Provider) instance(cluster, pool *rp.Record, n int) intent.MachineIntent {
 	d, id := pool.Doc, pool.ParsedID()
 	set := scaleSet(cluster, id.Name())
@@ -74,8 +74,8 @@ func (p *Provider) instance(cluster, pool *rp.Record, n int) intent.MachineInten
 	return m
 }
 
-// addInstances writes the intents of n new instances, with fresh numbers, on the
-// conditions.
+// addInstances writes the intents of n new instances, with unused numbers, if cmps
+// hold.
 func (p *Provider) addInstances(ctx context.Context, cluster, pool *rp.Record, have []intent.MachineIntent, n int, cmps ...clientv3.Cmp) error {
 	kv := p.env.Store.KV
 	next, _ := pool.Internal.Int("next")
@@ -109,7 +109,7 @@ func (p *Provider) addInstances(ctx context.Context, cluster, pool *rp.Record, h
 			if err != nil {
 				return fmt.Errorf("adding nodes to pool %s: %w", pool.ID, err)
 			}
-			return nil // changed meanwhile: the next step looks again
+			return nil // a conflict: the next step retries
 		}
 		fresh, err := p.env.Store.Get(ctx, pool.ParsedID())
 		if err != nil || fresh == nil {
@@ -121,17 +121,17 @@ func (p *Provider) addInstances(ctx context.Context, cluster, pool *rp.Record, h
 	return nil
 }
 
-// node is an instance of a pool's scale set: what was asked for and what is.
+// node is an instance of a pool's scale set: its intent and its status.
 type node struct {
 	intent.MachineIntent
 	status intent.MachineStatus
-	// up tells that the node runs what the intent says and is registered.
+	// up reports whether the node runs the image of its intent and is registered.
 	up bool
-	// outdated tells that the intent's version or image is not the pool's.
+	// outdated reports whether the intent's image is not the pool's.
 	outdated bool
 }
 
-// drain is the state of the drain that the intent asks for; empty without one.
+// drain returns the state of the drain in the intent; empty without one.
 func (n *node) drain() intent.DrainState {
 	switch {
 	case n.Drain == nil:
@@ -144,15 +144,15 @@ func (n *node) drain() intent.DrainState {
 
 func (n *node) quarantined() bool { return n.Labels[upgradeStatusLabel] == quarantined }
 
-// progress is how far a pool is from what it asks for.
+// progress is how far a pool has been reconciled.
 type progress struct {
 	done    bool
-	waiting string // what for, if it is not done
-	// since is when the newest of what is waited for began, or may end.
+	waiting string // what is missing if not done
+	// since is when the latest change in progress started, or must end.
 	since time.Time
 }
 
-// scaling is one look at a pool on the way to what it asks for.
+// scaling is one step of reconciling a pool.
 type scaling struct {
 	p             *Provider
 	ctx           context.Context
@@ -161,11 +161,11 @@ type scaling struct {
 	name          string
 	want          int
 	nodes         []*node // by number
-	gone          int     // instances that are being taken away
+	gone          int     // instances that are being deleted
 	since         time.Time
 }
 
-// look reads a pool's instances.
+// look reads the state of a pool's instances.
 func (p *Provider) look(ctx context.Context, op *rp.Operation, cluster, pool *rp.Record) (*scaling, error) {
 	s := &scaling{p: p, ctx: ctx, op: op, cluster: cluster, pool: pool, name: pool.ParsedID().Name(), since: op.Start}
 	s.want, _ = pool.Doc.Int("properties", "count")
@@ -209,10 +209,10 @@ func (s *scaling) wait(format string, args ...any) (progress, error) {
 	return progress{waiting: fmt.Sprintf(format, args...), since: s.since}, nil
 }
 
-// reconcilePool brings the instances of a pool to what it asks for, a step at a
-// time. Nodes that have to go or to be reimaged are cordoned and drained first;
-// replacements come before, a surge of them. What it was doing it sees from the
-// intents and their statuses, so it may be stopped anywhere.
+// reconcilePool takes one step towards the instances that a pool asks for. Nodes
+// are cordoned and drained before they are removed or reimaged; an upgrade adds
+// surge nodes first. All state is in the intents and their statuses, so it can be
+// interrupted at any point.
 func (p *Provider) reconcilePool(ctx context.Context, op *rp.Operation, cluster, pool *rp.Record) (progress, error) {
 	s, err := p.look(ctx, op, cluster, pool)
 	if err != nil {
@@ -222,14 +222,14 @@ func (p *Provider) reconcilePool(ctx context.Context, op *rp.Operation, cluster,
 		return progress{}, err
 	}
 	if equal(cluster.Doc.Str("properties", "powerState", "code"), "Stopped") {
-		// The machines are switched off with all that is on them.
+		// A stopped cluster loses its machines without a drain.
 		if len(s.nodes) > 0 {
 			if err := s.remove(s.nodes); err != nil {
 				return progress{}, err
 			}
 		}
 		if len(s.nodes)+s.gone > 0 {
-			return s.wait("%d nodes of pool %s to go", len(s.nodes)+s.gone, s.name)
+			return s.wait("%d nodes of pool %s to be removed", len(s.nodes)+s.gone, s.name)
 		}
 		return progress{done: true}, nil
 	}
@@ -245,7 +245,7 @@ func (p *Provider) reconcilePool(ctx context.Context, op *rp.Operation, cluster,
 	return s.scale()
 }
 
-// failures gives up instances that could not be allocated, and says why.
+// failures removes an instance that could not be allocated, and returns why.
 func (s *scaling) failures() error {
 	for _, n := range s.nodes {
 		if n.status.Phase == intent.MachineFailed {
@@ -258,9 +258,9 @@ func (s *scaling) failures() error {
 	return nil
 }
 
-// refresh brings the labels, taints and mode of a pool that were changed to the
-// nodes there are, and gives nodes that an earlier operation quarantined another
-// try.
+// refresh copies a pool's changed labels, taints and mode to its nodes, and drains
+// again the nodes that an earlier operation quarantined. It reports whether a node
+// changed.
 func (s *scaling) refresh() (bool, error) {
 	var changed []*node
 	for _, n := range s.nodes {
@@ -291,17 +291,17 @@ func (s *scaling) newDrain(ignorePDBs bool) *intent.Drain {
 	return &intent.Drain{Since: s.p.env.Now().UTC(), Timeout: timeout, IgnorePDBs: ignorePDBs}
 }
 
-// forced tells whether the operation is a forced upgrade, which budgets do not
-// hold up. What counted was the time at which it began.
+// forced reports whether the operation is a forced upgrade, whose drains ignore
+// PodDisruptionBudgets. It was decided when the operation started.
 func (s *scaling) forced() bool { return s.op.Data.Bool(forcedKey) }
 
-// counted are the nodes that a pool's count speaks of: without quarantined ones.
+// counted returns the nodes that count: those not quarantined.
 func (s *scaling) counted() []*node {
 	return slices.DeleteFunc(slices.Clone(s.nodes), func(n *node) bool { return n.quarantined() })
 }
 
-// upgrade replaces nodes of an older version or image: a surge of new ones is
-// added, and as many old ones as are not needed then are drained and reimaged.
+// upgrade upgrades outdated nodes: it adds surge nodes, and drains and reimages as
+// many old ones as the pool can spare.
 func (s *scaling) upgrade() (progress, error) {
 	settings := s.pool.Doc.Map("properties", "upgradeSettings")
 	surge, unavailable := share(settings.Str("maxSurge"), s.want), share(settings.Str("maxUnavailable"), s.want)
@@ -380,8 +380,8 @@ func (s *scaling) upgrade() (progress, error) {
 	return s.wait("pool %s: %d nodes to be upgraded, %d of them being drained, %d booting", s.name, len(old)+draining+len(drained), draining, booting)
 }
 
-// undrainable deals with nodes that could not be emptied in time, as the pool's
-// undrainableNodeBehavior says.
+// undrainable handles nodes whose drain failed, by the pool's
+// undrainableNodeBehavior.
 func (s *scaling) undrainable(counted, blocked []*node, busy int) (progress, error) {
 	settings := s.pool.Doc.Map("properties", "upgradeSettings")
 	if equal(settings.Str("undrainableNodeBehavior"), "Cordon") {
@@ -401,10 +401,10 @@ func (s *scaling) undrainable(counted, blocked []*node, busy int) (progress, err
 			return s.wait("%d nodes of pool %s to be replaced", len(blocked), s.name)
 		}
 	}
-	if busy > 0 { // what has begun is finished first
+	if busy > 0 { // drains and boots in progress finish first
 		return s.wait("pool %s: %d nodes cannot be drained, %d others are under way", s.name, len(blocked), busy)
 	}
-	// The surge nodes go again, if they can.
+	// Remove the surge nodes that can be drained.
 	var fresh []*node
 	for _, n := range counted {
 		if !n.outdated && n.drain() != intent.DrainFailed {
@@ -423,7 +423,7 @@ func (s *scaling) undrainable(counted, blocked []*node, busy int) (progress, err
 	return progress{}, s.drainError(blocked)
 }
 
-// drainError is AKS's answer when nodes could not be emptied.
+// drainError returns AKS's answer when nodes could not be drained.
 func (s *scaling) drainError(blocked []*node) error {
 	var why []string
 	var details []rp.Error
@@ -438,7 +438,7 @@ func (s *scaling) drainError(blocked []*node) error {
 	return e
 }
 
-// scale adds or takes away nodes, all of them being of the pool's version.
+// scale adds or removes nodes when none is outdated.
 func (s *scaling) scale() (progress, error) {
 	counted := s.counted()
 	if surplus := len(counted) - s.want; surplus > 0 {
@@ -446,7 +446,7 @@ func (s *scaling) scale() (progress, error) {
 	}
 	var left []*node
 	for _, n := range counted {
-		if n.Drain != nil { // it is needed after all
+		if n.Drain != nil { // it is needed again
 			n.Drain = nil
 			left = append(left, n)
 		}
@@ -473,14 +473,14 @@ func (s *scaling) scale() (progress, error) {
 	case booting > 0:
 		return s.wait("%d nodes of pool %s to boot", booting, s.name)
 	case s.gone > 0:
-		return s.wait("%d nodes of pool %s to go", s.gone, s.name)
+		return s.wait("%d nodes of pool %s to be removed", s.gone, s.name)
 	case len(kept) > 0:
 		return progress{}, s.drainError(kept)
 	}
 	return progress{done: true}, nil
 }
 
-// shrink drains a number of the nodes and takes them away.
+// shrink drains and removes surplus nodes.
 func (s *scaling) shrink(from []*node, surplus int) (progress, error) {
 	victims := pickVictims(from, surplus)
 	var start, drained, failed []*node
@@ -495,23 +495,27 @@ func (s *scaling) shrink(from []*node, surplus int) (progress, error) {
 			failed = append(failed, n)
 		}
 	}
+	return s.drainAndRemove(start, drained, failed, len(victims))
+}
+
+// drainAndRemove starts drains and removes the nodes that are drained. It fails
+// once the drains of all nodes that have to go have failed; otherwise it waits
+// for total nodes.
+func (s *scaling) drainAndRemove(start, drained, failed []*node, total int) (progress, error) {
 	if err := s.write(start); err != nil {
 		return progress{}, err
 	}
-	if len(drained) > 0 {
-		if err := s.remove(drained); err != nil {
-			return progress{}, err
-		}
+	if err := s.remove(drained); err != nil {
+		return progress{}, err
 	}
-	if len(failed) > 0 && len(failed) == len(victims) {
+	if len(failed) > 0 && len(failed) == total {
 		return progress{}, s.drainError(failed)
 	}
-	return s.wait("%d nodes of pool %s to be drained and to go", len(victims), s.name)
+	return s.wait("%d nodes of pool %s to be drained and removed", total, s.name)
 }
 
-// pickVictims chooses the nodes that a scale set loses: first those that are on
-// their way out already, then outdated ones, then of the zone with the most
-// nodes the newest.
+// pickVictims returns the nodes that a scale set removes: first draining ones, then
+// outdated ones, then the newest of the zone with the most nodes.
 func pickVictims(from []*node, n int) []*node {
 	left := slices.Clone(from)
 	var out []*node
@@ -552,14 +556,6 @@ func pickVictims(from []*node, n int) []*node {
 	return out
 }
 
-// share reads a number, or a percentage of the nodes, rounded up.
-func share(s string, count int) int {
-	if pct, ok := strings.CutSuffix(s, "%"); ok {
-		return (count*atoi(pct) + 99) / 100
-	}
-	return atoi(s)
-}
-
 func (s *scaling) add(n int) error {
 	have := make([]intent.MachineIntent, len(s.nodes))
 	for i := range s.nodes {
@@ -568,7 +564,7 @@ func (s *scaling) add(n int) error {
 	return s.p.addInstances(s.ctx, s.cluster, s.pool, have, n)
 }
 
-// write changes the intents of nodes, if they are still there.
+// write updates the intents of nodes that still exist.
 func (s *scaling) write(nodes []*node) error {
 	return s.inChunks(nodes, func(m intent.MachineIntent, key string) clientv3.Op { return rp.JSONOp(key, m) })
 }
@@ -586,7 +582,7 @@ func (s *scaling) inChunks(nodes []*node, write func(intent.MachineIntent, strin
 			cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(key), ">", 0))
 			ops = append(ops, write(n.MachineIntent, key))
 		}
-		// If one is gone meanwhile, the next step sees it.
+		// On a conflict the next step retries.
 		if _, err := s.p.env.Store.KV.Txn(s.ctx).If(cmps...).Then(ops...).Commit(); err != nil {
 			return fmt.Errorf("changing the nodes of pool %s: %w", s.pool.ID, err)
 		}
@@ -594,13 +590,13 @@ func (s *scaling) inChunks(nodes []*node, write func(intent.MachineIntent, strin
 	return nil
 }
 
-// empty drains all nodes of a pool that is deleted and takes them away.
+// empty drains and removes all nodes of a pool that is being deleted.
 func (s *scaling) empty(ignorePDBs bool) (progress, error) {
 	var start, drained, failed []*node
 	for _, n := range s.nodes {
 		switch st := n.drain(); {
 		case st == intent.Drained, n.status.Phase == intent.MachineFailed, n.status.Phase == intent.MachineBooting && n.status.Image == n.Image():
-			drained = append(drained, n) // or never came up
+			drained = append(drained, n) // or it has never registered
 		case st == "", n.quarantined() && n.Drain.Since.Before(s.op.Start), ignorePDBs && !n.Drain.IgnorePDBs:
 			n.Drain = s.newDrain(ignorePDBs)
 			start = append(start, n)
@@ -608,25 +604,17 @@ func (s *scaling) empty(ignorePDBs bool) (progress, error) {
 			failed = append(failed, n)
 		}
 	}
-	if err := s.write(start); err != nil {
-		return progress{}, err
+	if len(s.nodes)+s.gone == 0 {
+		return progress{done: true}, nil
 	}
-	if len(drained) > 0 {
-		if err := s.remove(drained); err != nil {
-			return progress{}, err
-		}
+	if len(s.nodes) == 0 {
+		return s.wait("%d nodes of pool %s to be removed", s.gone, s.name)
 	}
-	if len(failed) > 0 && len(failed) == len(s.nodes) {
-		return progress{}, s.drainError(failed)
-	}
-	if len(s.nodes)+s.gone > 0 {
-		return s.wait("%d nodes of pool %s to be drained and to go", len(s.nodes)+s.gone, s.name)
-	}
-	return progress{done: true}, nil
+	return s.drainAndRemove(start, drained, failed, len(s.nodes))
 }
 
-// settle lets the nodes that an operation was draining when it ended take pods
-// again, but for quarantined ones. It gives the number of nodes that count.
+// settle cancels the drains of an operation that has ended, except on quarantined
+// nodes. It returns the number of nodes that count.
 func (s *scaling) settle() (int, error) {
 	var left []*node
 	counted := s.counted()
@@ -637,120 +625,4 @@ func (s *scaling) settle() (int, error) {
 		}
 	}
 	return len(counted), s.write(left)
-}
-
-// completeUpgradeSettings fills and checks how a pool is upgraded.
-func completeUpgradeSettings(d rp.Doc, pool string) error {
-	pp := func(k string) []string { return []string{"properties", "upgradeSettings", k} }
-	bad := func(k, format string, args ...any) error {
-		return rp.BadRequest("InvalidParameter", "The value of parameter agentPoolProfile.upgradeSettings.%s of agent pool '%s' is invalid: %s", k, pool, fmt.Sprintf(format, args...)).At("agentPoolProfile.upgradeSettings." + k)
-	}
-	d.Default("10%", pp("maxSurge")...)
-	d.Default("0", pp("maxUnavailable")...)
-	for _, k := range []string{"maxSurge", "maxUnavailable", "maxBlockedNodes"} {
-		v := d.Str(pp(k)...)
-		if v == "" {
-			continue
-		}
-		n, err := strconv.Atoi(strings.TrimSuffix(v, "%"))
-		if err != nil || n < 0 || strings.HasSuffix(v, "%") && n > 100 {
-			return bad(k, "'%s' is neither a number of nodes nor a percentage from 0%% to 100%%.", v)
-		}
-	}
-	if share(d.Str(pp("maxSurge")...), 1) == 0 && share(d.Str(pp("maxUnavailable")...), 1) == 0 {
-		return bad("maxUnavailable", "maxSurge and maxUnavailable cannot both be 0: no node could be upgraded.")
-	}
-	if err := oneOf(d, strs(armcontainerservice.PossibleUndrainableNodeBehaviorValues()), pp("undrainableNodeBehavior")...); err != nil {
-		return err
-	}
-	for k, limits := range map[string][2]int{"drainTimeoutInMinutes": {1, 1440}, "nodeSoakDurationInMinutes": {0, 30}} {
-		v, there := d.Lookup(pp(k)...)
-		if !there || v == nil || fmt.Sprint(v) == "0" {
-			continue
-		}
-		if n, ok := d.Int(pp(k)...); !ok || n < limits[0] || n > limits[1] {
-			return bad(k, "%v is not between %d and %d minutes.", v, limits[0], limits[1])
-		}
-	}
-	return nil
-}
-
-// maxResize is the most instances of one resize.
-const maxResize = 50
-
-// resize changes a pool's scale set at once, as a caller of Azure's compute API
-// does and not AKS: nothing is drained, and no operation is seen. It is the way
-// of the cluster autoscaler, which has emptied the nodes, and of evictions, which
-// ask nobody:
-//
-//	{"add": 3} or {"remove": ["aks-p-12345678-vmss000002"]}
-//
-// An autoscaled pool stays between its minimum and maximum, unless the body says
-// {"force": true}.
-func (p *Provider) resize(ctx context.Context, q *rp.Request) (*rp.Response, error) {
-	cluster, pool, err := p.clusterAndPool(ctx, q.ID)
-	if err != nil {
-		return nil, err
-	}
-	id := pool.ParsedID()
-	if id.Name() == intent.MachinesPool {
-		return nil, rp.BadRequest("OperationNotAllowed", "The agent pool '%s' has no scale set.", id.Name())
-	}
-	lock := lockOf(cluster.ParsedID())
-	if op, err := p.env.LockHolder(ctx, lock); err != nil {
-		return nil, err
-	} else if op != nil {
-		return nil, busy(op)
-	}
-	add, _ := q.Body.Int("add")
-	var remove []string
-	var ops []clientv3.Op
-	for _, name := range q.Body.Strings("remove") {
-		name = strings.ToLower(name)
-		key := intent.MachineIntentKey(cluster.UID, id.Name(), name)
-		_, there, err := intent.Get[intent.MachineIntent](ctx, p.env.Store.KV, key)
-		if err != nil {
-			return nil, err
-		}
-		if there && !slices.Contains(remove, name) {
-			remove, ops = append(remove, name), append(ops, clientv3.OpDelete(key))
-		}
-	}
-	if (add > 0) == (len(remove) > 0) || add < 0 || add > maxResize || len(remove) > maxResize {
-		return nil, rp.BadRequest("InvalidParameter", "A resize adds 1 to %d instances or removes as many that exist; this one adds %d and removes %d.", maxResize, add, len(remove)).At("add")
-	}
-	count, _ := pool.Doc.Int("properties", "count")
-	want := max(0, count+add-len(remove))
-	lo, _ := pool.Doc.Int("properties", "minCount")
-	hi, _ := pool.Doc.Int("properties", "maxCount")
-	if pool.Doc.Bool("properties", "enableAutoScaling") && !q.Body.Bool("force") && (want < lo || want > hi) {
-		return nil, rp.BadRequest("OperationNotAllowed", "Agent pool '%s' cannot have %d nodes: its minimum is %d and its maximum %d.", id.Name(), want, lo, hi).At("count")
-	}
-	pool.Doc.Set(float64(want), "properties", "count")
-	if add > 0 {
-		have, _, err := intent.List[intent.MachineIntent](ctx, p.env.Store.KV, intent.MachineIntentPrefix+cluster.UID+"/"+id.Name()+"/")
-		if err != nil {
-			return nil, err
-		}
-		rev := pool.Rev()
-		if err := p.addInstances(ctx, cluster, pool, have, add, rp.Absent(lock)); err != nil {
-			return nil, err
-		}
-		if pool.Rev() == rev {
-			return nil, changedMeanwhile(id)
-		}
-	} else {
-		resp, err := p.env.Store.KV.Txn(ctx).If(rp.Unchanged(pool), rp.Absent(lock)).Then(append(ops, rp.PutOp(pool))...).Commit()
-		if err != nil {
-			return nil, fmt.Errorf("resizing pool %s: %w", id, err)
-		}
-		if !resp.Succeeded {
-			return nil, changedMeanwhile(id)
-		}
-	}
-	return &rp.Response{Body: rp.Doc{"count": want}}, nil
-}
-
-func changedMeanwhile(id rp.ID) error {
-	return rp.Conflict("OperationNotAllowed", "The agent pool '%s' was changed meanwhile; try again.", id.Name())
 }

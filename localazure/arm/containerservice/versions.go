@@ -1,24 +1,24 @@
 package containerservice
 
 import (
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// DefaultVersions are the Kubernetes versions that clusters can have, where
-// Options name none.
-var DefaultVersions = []string{"1.34.9", "1.35.5", "1.35.6", "1.36.2", "1.36.3"}
+// DefaultVersions are the Kubernetes versions that clusters can have: those of the
+// minor versions that AKS supports.
+var DefaultVersions = []string{"1.35.5", "1.35.6", "1.36.2", "1.36.3", "1.37.1", "1.37.2"}
 
-// imageVersions are the versions of every node image, oldest first.
+// imageVersions are the versions of the node images, oldest first.
 var imageVersions = []string{"202610.13.0", "202611.03.0"}
 
-// image is a node image definition of a gallery.
+// image is a node image.
 type image struct{ os, sku string }
 
-// images are the node images that AKS has.
+// images are AKS's node images.
 var images = func() []image {
 	var out []image
 	for _, s := range []string{"2204containerd", "2204gen2TLcontainerd", "2204gen2arm64containerd", "2204gen2containerd", "2204gen2fipsTLcontainerd",
@@ -35,8 +35,7 @@ var images = func() []image {
 
 func latestImage() string { return imageVersions[len(imageVersions)-1] }
 
-// poolImage is the node image version of a pool with the given OS SKU and
-// architecture.
+// poolImage returns the latest node image version for an OS SKU and architecture.
 func poolImage(osSKU, arch string) string {
 	def := "AKSUbuntu-2404gen2containerd"
 	switch {
@@ -53,8 +52,8 @@ func poolImage(osSKU, arch string) string {
 	return def + "-" + latestImage()
 }
 
-// parts gives the numbers of a version; false if it is none. A minor version
-// alone has two.
+// parts returns the numbers of a version, three or, for a minor version, two; false
+// if it is invalid.
 func parts(v string) ([]int, bool) {
 	var out []int
 	for _, p := range strings.Split(v, ".") {
@@ -67,7 +66,8 @@ func parts(v string) ([]int, bool) {
 	return out, len(out) == 2 || len(out) == 3
 }
 
-// compareVersions is <0, 0 or >0 as a is older than, the same as or newer than b.
+// compareVersions returns <0, 0 or >0 if a is older than, the same as or newer
+// than b.
 func compareVersions(a, b string) int {
 	x, _ := parts(a)
 	y, _ := parts(b)
@@ -87,22 +87,32 @@ func minor(v string) string {
 	return x[0] + "." + x[1]
 }
 
-// versions are the Kubernetes versions of this Azure, oldest first.
+// versions are the Kubernetes versions that clusters can have, oldest first.
 type versions []string
 
 func newVersions(list []string) versions {
 	v := append(versions(nil), list...)
-	sort.Slice(v, func(i, j int) bool { return compareVersions(v[i], v[j]) < 0 })
+	slices.SortFunc(v, compareVersions)
 	return v
 }
 
-func (v versions) latest() string { return v[len(v)-1] }
+// preselected returns the version of a cluster that asks for none: as on AKS, the
+// newest patch of the minor version before the newest one.
+func (v versions) preselected() string {
+	newest := v[len(v)-1]
+	for i := len(v) - 1; i >= 0; i-- {
+		if minor(v[i]) != minor(newest) {
+			return v[i]
+		}
+	}
+	return newest
+}
 
-// resolve gives the full version that a client's stands for: nothing means the
-// default, a minor version its latest patch.
+// resolve returns the full version for what a client asks for: the default for
+// nothing, the newest patch for a minor version.
 func (v versions) resolve(asked, location string) (string, error) {
 	if asked == "" {
-		return v.latest(), nil
+		return v.preselected(), nil
 	}
 	p, ok := parts(strings.TrimPrefix(asked, "v"))
 	best := ""
@@ -119,8 +129,8 @@ func (v versions) resolve(asked, location string) (string, error) {
 	return best, nil
 }
 
-// upgrades are the versions that a cluster of the given one can go to: newer
-// patches and those of the next minor version.
+// upgrades returns the versions that a cluster can be upgraded to: newer patches
+// and the next minor version.
 func (v versions) upgrades(from string) []string {
 	var out []string
 	f, _ := parts(from)
@@ -131,4 +141,43 @@ func (v versions) upgrades(from string) []string {
 		}
 	}
 	return out
+}
+
+// prepareVersion sets a cluster's Kubernetes version, or upgrades it.
+func (p *Provider) prepareVersion(c *rp.Change) error {
+	d := c.Doc
+	asked, loc := d.Str("properties", "kubernetesVersion"), d.Str("location")
+	if c.Old == nil {
+		full, err := p.versions.resolve(asked, loc)
+		if err != nil {
+			return err
+		}
+		if asked == "" {
+			asked = minor(full)
+		}
+		d.Set(asked, "properties", "kubernetesVersion")
+		d.Set(full, "properties", "currentKubernetesVersion")
+		return nil
+	}
+	was := c.Old.Doc.Str("properties", "currentKubernetesVersion")
+	d.Set(was, "properties", "currentKubernetesVersion")
+	if asked == "" {
+		d.Set(c.Old.Doc.Str("properties", "kubernetesVersion"), "properties", "kubernetesVersion")
+		return nil
+	}
+	if asked == was || asked == minor(was) || asked == c.Old.Doc.Str("properties", "kubernetesVersion") {
+		return nil
+	}
+	full, err := p.versions.resolve(asked, loc)
+	if err != nil {
+		return err
+	}
+	if compareVersions(full, was) < 0 {
+		return rp.BadRequest("OperationNotAllowed", "Downgrading Kubernetes from version %s to %s is not allowed. Available upgrades: %s.", was, full, strings.Join(p.versions.upgrades(was), ", ")).At("properties.kubernetesVersion")
+	}
+	if full != was && !slices.Contains(p.versions.upgrades(was), full) {
+		return rp.BadRequest("OperationNotAllowed", "Upgrading Kubernetes version %s to %s is not allowed. Available upgrades: %s. Minor versions cannot be skipped. Please see https://aka.ms/aks-supported-k8s-ver for version details.", was, full, strings.Join(p.versions.upgrades(was), ", ")).At("properties.kubernetesVersion")
+	}
+	d.Set(full, "properties", "currentKubernetesVersion")
+	return nil
 }

@@ -156,7 +156,7 @@ func (p *Provider) checkPair(ctx context.Context, c *rp.Change, rid rp.ID) error
 	} else if state == peeringDisconnected && c.Old == nil {
 		return rp.BadRequest("RemotePeeringIsDisconnected", "Cannot create or update peering %s because remote peering %s referencing parent virtual network is in Disconnected state. Delete the remote peering first, then make both.", c.ID, back.ID).At("properties.remoteVirtualNetwork.id")
 	}
-	c.Prepared = []any{back}
+	c.Companions = []rp.Companion{{Record: back}}
 	return nil
 }
 
@@ -207,8 +207,8 @@ func (p *Provider) commitPeering(_ context.Context, c *rp.Change) error {
 	if c.Creating() {
 		c.Rec.Internal.Set(rp.NewGUID(), "resourceGuid")
 	}
-	if len(c.Prepared) > 0 {
-		back := c.Prepared[0].(*rp.Record)
+	if len(c.Companions) > 0 {
+		back := c.Companions[0].Record
 		if c.Rec.Internal.Str("peer") == "" && back.Internal.Str("peer") == "" { // now there are both
 			c.Rec.Internal.Set(back.UID, "peer")
 			next := back.Clone()

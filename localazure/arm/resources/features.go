@@ -7,7 +7,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// features are the subscription features that change what this Azure allows.
+// features are the subscription features that change what is allowed.
 var features = []string{"Microsoft.ContainerService/AllowClusterAutoscalerAndNAP", "Microsoft.ContainerService/NodeAutoProvisioningPreview"}
 
 // addFeatures registers Microsoft.Features. Its paths have a second "providers"
@@ -44,7 +44,7 @@ func (p *Provider) addFeatures() {
 	)
 }
 
-// FeatureRegistered tells whether a subscription feature, "Namespace/name", is
+// FeatureRegistered reports whether a subscription feature, "Namespace/name", is
 // registered.
 func FeatureRegistered(ctx context.Context, env *rp.Env, feature string) (bool, error) {
 	resp, err := env.Store.KV.Get(ctx, rp.FeaturePrefix+strings.ToLower(feature))

@@ -121,19 +121,19 @@ func filterGroups(q *rp.Request, rs []*rp.Record) ([]*rp.Record, error) {
 func (p *Provider) deleteGroup(_ context.Context, c *rp.Change) error {
 	if c.Old.State == "Deleting" {
 		if id := c.Old.Internal.Str("deletion"); id != "" {
-			return rp.Conflict("ResourceGroupBeingDeleted", "The resource group '%s' is being deleted already, by operation %s.", c.ID.Name(), id)
+			return rp.Conflict("ResourceGroupBeingDeleted", "The resource group '%s' is already being deleted, by operation %s.", c.ID.Name(), id)
 		}
 	}
 	if owner := c.Old.Doc.Str("managedBy"); owner != "" && c.Caller != rp.System {
-		return rp.Conflict("ResourceGroupManaged", "The resource group '%s' is managed by '%s' and goes with it; delete that instead.", c.ID.Name(), owner)
+		return rp.Conflict("ResourceGroupManaged", "The resource group '%s' is managed by '%s' and is deleted with it; delete that instead.", c.ID.Name(), owner)
 	}
 	c.Op = &rp.Operation{ID: rp.NewGUID(), Kind: "DeleteGroup", Verb: "Deleting"}
 	c.Rec.Internal = rp.Doc{"deletion": c.Op.ID}
 	return nil
 }
 
-// stepDeleteGroup deletes what is in the group, in rounds: what others need may
-// go only after them.
+// stepDeleteGroup deletes the group's resources in rounds, since some cannot be
+// deleted before those that use them.
 func (p *Provider) stepDeleteGroup(ctx context.Context, op *rp.Operation) (rp.Step, error) {
 	id := rp.MustParseID(op.Resource)
 	rs, err := p.env.InGroup(ctx, id, false)
@@ -205,7 +205,7 @@ func (p *Provider) getSubscription(_ context.Context, _ *rp.Request) (*rp.Respon
 }
 
 func (p *Provider) listSubscriptions(ctx context.Context, q *rp.Request) (*rp.Response, error) {
-	// Those without any role see no subscription.
+	// A principal without any role sees no subscription.
 	if err := p.env.Authorize(ctx, q.Caller, "Microsoft.Resources/subscriptions/read", rp.ID{Subscription: p.env.SubscriptionID}); err != nil {
 		if rp.AsError(err).Status == http.StatusForbidden {
 			return rp.ListResponse[any](nil, ""), nil

@@ -14,14 +14,14 @@ import (
 const (
 	specType        = "Microsoft.Resources/templateSpecs"
 	specVersionType = specType + "/versions"
-	// maxSpecBytes bounds the templates of one version: they are one record.
+	// maxSpecBytes limits the templates of one version, which are one record.
 	maxSpecBytes = 1 << 20
 )
 
 var specVersions = []string{"2022-02-01", "2021-05-01", "2021-03-01-preview", "2019-06-01-preview"}
 
-// addSpecs registers template specs: templates that are kept, version by
-// version, to be deployed by their ID.
+// addSpecs registers template specs: stored templates with versions, deployed by
+// their ID.
 func (p *Provider) addSpecs() {
 	rule := regexp.MustCompile(`^[-\w\._\(\)]{1,90}$`)
 	const help = "The name of a template spec and of its versions has 1 to 90 letters, digits, dots, dashes, underscores and parentheses."
@@ -47,10 +47,10 @@ func prepareSpec(_ context.Context, c *rp.Change) error {
 	if !ok || !isMap {
 		return rp.BadRequest("InvalidTemplateSpec", "The template spec version '%s' has no properties.", c.ID).At("properties")
 	}
-	sent := rp.Doc(m).Clone() // as it came: a null is a value in a template
+	sent := rp.Doc(m).Clone() // as sent: null is a value in a template
 	b, err := json.Marshal(sent)
 	if err != nil {
-		return rp.BadRequest("InvalidTemplateSpec", "The template spec version '%s' cannot be kept: %v.", c.ID, err)
+		return rp.BadRequest("InvalidTemplateSpec", "The template spec version '%s' cannot be stored: %v.", c.ID, err)
 	}
 	if len(b) > maxSpecBytes {
 		return rp.BadRequest("TemplateSpecTooLarge", "The templates of '%s' take %d bytes; at most %d can be kept in one version.", c.ID, len(b), maxSpecBytes).At("properties")
@@ -90,9 +90,8 @@ func prepareSpec(_ context.Context, c *rp.Change) error {
 
 func linkedPath(s string) string { return strings.ToLower(path.Clean(strings.ReplaceAll(s, `\`, "/"))) }
 
-// linked gives the template that a templateLink means. There are two that are
-// at hand: a version of a template spec, and a template that such a version
-// brings with it. Nothing is fetched.
+// linked returns the template of a templateLink: a version of a template spec, or
+// a linked template of such a version. Nothing is fetched from the network.
 func (p *Provider) linked(ctx context.Context, caller rp.Principal, link json.RawMessage, parent *request) (text string, set map[string]string, at string, err error) {
 	var l struct{ ID, URI, RelativePath string }
 	if err := json.Unmarshal(link, &l); err != nil {
@@ -112,7 +111,7 @@ func (p *Provider) linked(ctx context.Context, caller rp.Principal, link json.Ra
 		}
 		return text, parent.Linked, name, nil
 	}
-	return "", nil, "", rp.BadRequest("InvalidTemplateLink", "This Resource Manager fetches no templates from the network, and the templateLink is to '%s'. Send the template itself in properties.template (az deployment group create --template-file), or keep it as a template spec (az ts create) and deploy that by its ID.", l.URI).At("properties.templateLink.uri")
+	return "", nil, "", rp.BadRequest("InvalidTemplateLink", "This Resource Manager fetches no templates from the network, and the templateLink is to '%s'. Send the template itself in properties.template (az deployment group create --template-file), or store it as a template spec (az ts create) and deploy that by its ID.", l.URI).At("properties.templateLink.uri")
 }
 
 func (p *Provider) spec(ctx context.Context, caller rp.Principal, s string) (text string, set map[string]string, at string, err error) {

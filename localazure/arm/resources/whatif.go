@@ -3,9 +3,10 @@ package resources
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"reflect"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,7 +14,7 @@ import (
 	"github.com/nap-aks/nap/localazure/armtemplate"
 )
 
-// whatIf says what a deployment would change, without doing it.
+// whatIf returns what a deployment would change.
 func (p *Provider) whatIf(ctx context.Context, q *rp.Request) (*rp.Response, error) {
 	if err := p.scopeExists(ctx, q.ID); err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func (p *Provider) whatIf(ctx context.Context, q *rp.Request) (*rp.Response, err
 	return &rp.Response{Status: http.StatusAccepted, Op: op, OnlyLocation: true}, nil
 }
 
-// prediction gathers the changes of a deployment and of those nested in it.
+// prediction collects the changes of a deployment and its nested deployments.
 type prediction struct {
 	*Provider
 	caller rp.Principal
@@ -72,10 +73,9 @@ func (p *Provider) changes(ctx context.Context, q *rp.Request, rq *request, g *a
 	return w.out, err
 }
 
-// visit predicts a template's resources. What of a body needs deployed
-// resources is read from them as they are now; where they are not there yet,
-// the expression stands for its value.
-func (w *prediction) visit(ctx context.Context, g *armtemplate.Graph, rq *request, made madeGroups) error {
+// visit predicts a template's resources. References to deployed resources are read
+// as they are now; if those do not exist yet, the expression stands for its value.
+func (w *prediction) visit(ctx context.Context, g *armtemplate.Graph, rq *request, made createdGroups) error {
 	made = made.with(g)
 	for i := range g.Resources {
 		r := &g.Resources[i]
@@ -108,8 +108,8 @@ func (w *prediction) visit(ctx context.Context, g *armtemplate.Graph, rq *reques
 	return nil
 }
 
-// nested predicts a nested deployment, as far as its parameters are known.
-func (w *prediction) nested(ctx context.Context, id rp.ID, raw json.RawMessage, known bool, parent *request, made madeGroups) error {
+// nested predicts a nested deployment if its parameters are known.
+func (w *prediction) nested(ctx context.Context, id rp.ID, raw json.RawMessage, known bool, parent *request, made createdGroups) error {
 	unknown := func(why string) error {
 		w.out = append(w.out, map[string]any{"resourceId": id.String(), "changeType": "Unsupported", "unsupportedReason": why})
 		return nil
@@ -123,7 +123,7 @@ func (w *prediction) nested(ctx context.Context, id rp.ID, raw json.RawMessage, 
 	}
 	_, g, err := w.expand(ctx, id, w.caller, q, made)
 	if err != nil && rp.AsError(err).Code == "ResourceGroupNotFound" {
-		return unknown("The resource group '" + id.ResourceGroup + "' does not exist yet, and this template does not make it.")
+		return unknown("The resource group '" + id.ResourceGroup + "' does not exist yet, and this template does not create it.")
 	}
 	if err != nil {
 		return err
@@ -175,7 +175,7 @@ func (w *prediction) resource(ctx context.Context, id rp.ID, t *rp.Type, r *armt
 	return nil
 }
 
-// others are the resources of the group that the template says nothing of.
+// others adds the resources of the group that are not in the template.
 func (w *prediction) others(ctx context.Context, group rp.ID, rq *request) error {
 	rs, err := w.env.InGroup(ctx, group, false)
 	if err != nil {
@@ -209,15 +209,10 @@ func (w *prediction) others(ctx context.Context, group rp.ID, rq *request) error
 	return nil
 }
 
-// difference lists what changes, looking only at what the template says.
+// difference returns the changes of the properties that the template sets.
 func difference(before, after, sent map[string]any) []any {
-	var keys []string
-	for k := range sent {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
 	out := []any{}
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(sent)) {
 		b, had := rp.Doc(before).Lookup(k)
 		a, has := rp.Doc(after).Lookup(k)
 		if same(a, b) {

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// answers keeps the bodies that were made of a record at its revision. They go
-// with the record: a change of it is a new record.
+// answers caches the response bodies of a record at its revision, by API version.
+// A changed record is a new Record with an empty cache.
 type answers struct {
 	mu        sync.Mutex
 	byVersion map[string]answer
@@ -20,24 +20,23 @@ type answer struct {
 	body  []byte
 }
 
-// Encoded is the body as JSON. It must not be changed.
+// Encoded returns the body as JSON. It must not be modified.
 func (r *Response) Encoded() ([]byte, error) {
 	if r.JSON != nil {
 		return r.JSON, nil
 	}
 	b, err := json.Marshal(r.Body)
 	if err != nil {
-		return nil, fmt.Errorf("encoding the answer: %w", err)
+		return nil, fmt.Errorf("encoding the response: %w", err)
 	}
 	return b, nil
 }
 
-// maxAnswers is how many API versions' bodies of a record are kept.
+// maxAnswers is the maximum number of API versions cached per record.
 const maxAnswers = 4
 
-// Stamp sums up which records there are, in their order and at which revision.
-// Revisions only grow, so that one state of a collection never looks like
-// another.
+// Stamp returns a hash of the records' revisions in their order. Revisions only
+// grow, so two states of a collection do not share a stamp.
 func Stamp(rs []*Record) uint64 {
 	h := uint64(14695981039346656037) // FNV-1a
 	for _, r := range rs {
@@ -51,23 +50,23 @@ func Stamp(rs []*Record) uint64 {
 	return h
 }
 
-// keepable tells whether a type's bodies can be kept: what they depend on is
-// known.
-func (t *Type) keepable() bool { return t.Stamp != nil || t.Render == nil && t.RenderList == nil }
+// cacheable reports whether a type's bodies can be cached: all that they depend on
+// is in the record or its stamp.
+func (t *Type) cacheable() bool { return t.Stamp != nil || t.Render == nil && t.RenderList == nil }
 
-// body is the answer's body of a record that is shared, as JSON: the one made
-// before, if nothing that it depends on has changed. It must not be changed.
+// body returns the response body of a shared record as JSON, from the cache if it
+// is still valid. It must not be modified.
 func (e *Env) body(ctx context.Context, t *Type, r *Record, apiVersion string) ([]byte, error) {
 	var stamp uint64
 	if t.Stamp != nil {
-		// What is read for the body is read after the stamp, so the body is never
-		// older than its stamp says.
+		// The body's inputs are read after the stamp, so the body is never older than
+		// its stamp.
 		var err error
 		if stamp, err = t.Stamp(ctx, r); err != nil {
 			return nil, err
 		}
 	}
-	if r.answers != nil && t.keepable() {
+	if r.answers != nil && t.cacheable() {
 		r.answers.mu.Lock()
 		a, ok := r.answers.byVersion[apiVersion]
 		r.answers.mu.Unlock()
@@ -83,7 +82,7 @@ func (e *Env) body(ctx context.Context, t *Type, r *Record, apiVersion string) (
 	if err != nil {
 		return nil, fmt.Errorf("encoding %s: %w", r.ID, err)
 	}
-	if r.answers != nil && t.keepable() {
+	if r.answers != nil && t.cacheable() {
 		r.answers.mu.Lock()
 		if r.answers.byVersion == nil || len(r.answers.byVersion) >= maxAnswers {
 			r.answers.byVersion = map[string]answer{}
@@ -94,7 +93,7 @@ func (e *Env) body(ctx context.Context, t *Type, r *Record, apiVersion string) (
 	return b, nil
 }
 
-// listBody is the body of a page of a list.
+// listBody returns the body of a page of a list.
 func (e *Env) listBody(ctx context.Context, t *Type, rs []*Record, apiVersion, next string) ([]byte, error) {
 	var b bytes.Buffer
 	if next != "" {

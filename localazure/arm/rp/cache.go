@@ -16,18 +16,17 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Root is the prefix of everything that the cache holds.
+// Root is the prefix of all keys in the cache.
 const Root = "/nap/"
 
-// Cache is etcd as one process sees it: reads come from memory, writes go to
-// etcd and are in the memory when they are acknowledged; what others write
-// comes by watching.
+// Cache is a clientv3.KV that reads from memory. Writes go to etcd and are in
+// memory when they return; other processes' writes arrive by a watch.
 //
-// A read therefore sees every write that this process has acknowledged before.
-// As this process is the only writer of ARM's keys, its reads of them are
-// linearizable; statuses, which others write, are as late as etcd's watch. A
-// transaction whose conditions fail has the keys in them read afresh, so that
-// trying again makes progress.
+// A read therefore sees every write that this process has completed. As this
+// process is the only writer of ARM's keys, its reads of them are linearizable;
+// statuses, which others write, lag behind by the watch. When the conditions of a
+// transaction fail, their keys are read again from etcd, so that a retry makes
+// progress.
 type Cache struct {
 	cli *clientv3.Client
 	log *slog.Logger
@@ -35,32 +34,32 @@ type Cache struct {
 	mu      sync.RWMutex
 	keys    []string // sorted, live and deleted
 	entries map[string]entry
-	seen    int64 // revision that watching has reached
+	seen    int64 // revision that the watch has reached
 
 	hooks []func(key string)
 }
 
-// entry is a key at a revision. A deleted key is kept until watching has
-// passed its deletion, lest an older event bring it back.
+// entry is a key at a revision. A deleted key is kept until the watch has passed
+// its deletion, so that an older event cannot restore it.
 type entry struct {
 	value   []byte
 	rev     int64
 	deleted bool
 }
 
-// NewCache makes a cache; nothing can be read before Run has filled it.
+// NewCache returns an empty cache; Load fills it.
 func NewCache(cli *clientv3.Client, log *slog.Logger) *Cache {
 	return &Cache{cli: cli, log: log, entries: map[string]entry{}}
 }
 
-// OnChange has f called after a key has changed, whoever changed it. To be
-// called before Run; f must be quick and must not call the cache.
+// OnChange registers f to be called after any change of a key. It must be called
+// before Run; f must return quickly and must not call the cache.
 func (c *Cache) OnChange(f func(key string)) { c.hooks = append(c.hooks, f) }
 
-// Client is the etcd client underneath.
+// Client returns the etcd client.
 func (c *Cache) Client() *clientv3.Client { return c.cli }
 
-// Load fills the cache; Run then keeps it up to date.
+// Load reads all keys from etcd; Run then keeps them up to date.
 func (c *Cache) Load(ctx context.Context) error {
 	var kvs []*mvccpb.KeyValue
 	key, rev := Root, int64(0)
@@ -101,7 +100,7 @@ func (c *Cache) Load(ctx context.Context) error {
 	return nil
 }
 
-// Run watches etcd until ctx ends; Load must have succeeded.
+// Run watches etcd until ctx is done. Load must have succeeded before.
 func (c *Cache) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		c.mu.RLock()
@@ -110,7 +109,7 @@ func (c *Cache) Run(ctx context.Context) {
 		for resp := range c.cli.Watch(clientv3.WithRequireLeader(ctx), Root, clientv3.WithPrefix(), clientv3.WithRev(from)) {
 			if err := resp.Err(); err != nil {
 				if ctx.Err() == nil {
-					c.log.Warn("watching etcd; reading everything again", "error", err)
+					c.log.Warn("etcd watch failed; reading all keys again", "error", err)
 				}
 				break
 			}
@@ -120,7 +119,7 @@ func (c *Cache) Run(ctx context.Context) {
 			return
 		}
 		if err := c.Load(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("reading etcd again", "error", err)
+			c.log.Warn("reading all keys from etcd failed", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -138,14 +137,14 @@ func (c *Cache) apply(resp clientv3.WatchResponse) {
 			changed = append(changed, string(ev.Kv.Key))
 		}
 	}
-	// The header has etcd's revision, and to a watcher that is behind etcd sends
-	// what it missed in parts: what counts is how far the events go.
+	// The header has etcd's revision, but a watcher that lags gets the missed events
+	// in several responses: only the revision of the last event counts.
 	if n := len(resp.Events); n > 0 {
 		c.seen = max(c.seen, resp.Events[n-1].Kv.ModRevision)
 	} else {
 		c.seen = max(c.seen, resp.Header.Revision)
 	}
-	// Deletions that have been seen by now need not be remembered.
+	// Deletions that the watch has passed need not be kept.
 	for _, ev := range resp.Events {
 		k := string(ev.Kv.Key)
 		if e := c.entries[k]; e.deleted && e.rev <= c.seen {
@@ -164,8 +163,8 @@ func (c *Cache) notify(keys []string) {
 	}
 }
 
-// set takes an entry over unless the key is known at a later revision; it says
-// whether it did. The lock is held.
+// set stores an entry unless the key has a later revision, and reports whether it
+// did. The lock must be held.
 func (c *Cache) set(key string, e entry) bool {
 	old, known := c.entries[key]
 	if known && old.rev >= e.rev {
@@ -173,7 +172,7 @@ func (c *Cache) set(key string, e entry) bool {
 	}
 	if !known {
 		if e.rev <= c.seen {
-			return false // watching has seen it, and then its deletion
+			return false // the watch has passed it and its later deletion
 		}
 		i, _ := slices.BinarySearch(c.keys, key)
 		c.keys = slices.Insert(c.keys, i, key)
@@ -189,8 +188,8 @@ func (c *Cache) forget(key string) {
 	}
 }
 
-// Get implements clientv3.KV. It knows single keys, ranges and WithCountOnly;
-// other requests, and keys outside Root, go to etcd.
+// Get implements clientv3.KV for single keys, ranges and WithCountOnly. Other
+// requests, and keys outside Root, go to etcd.
 func (c *Cache) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	if len(opts) == 0 && strings.HasPrefix(key, Root) {
 		return c.one(ctx, key)
@@ -233,7 +232,7 @@ func (c *Cache) GetStream(ctx context.Context, key string, opts ...clientv3.OpOp
 	return c.cli.GetStream(ctx, key, opts...)
 }
 
-// one is Get of a single key, which is what most requests read.
+// one is Get of a single key, the most frequent request.
 func (c *Cache) one(ctx context.Context, key string) (*clientv3.GetResponse, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -250,7 +249,7 @@ func (c *Cache) one(ctx context.Context, key string) (*clientv3.GetResponse, err
 	return resp, nil
 }
 
-// scan reads the keys under a prefix, which begins with Root, in their order.
+// scan returns the keys under a prefix, which begins with Root, in their order.
 func (c *Cache) scan(prefix string) []*mvccpb.KeyValue {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -331,7 +330,7 @@ func (t *cachedTxn) Commit() (*clientv3.TxnResponse, error) {
 	return resp, nil
 }
 
-// wrote takes over what this process has written at a revision.
+// wrote stores what this process has written at a revision.
 func (c *Cache) wrote(rev int64, ops []clientv3.Op) {
 	var changed []string
 	c.mu.Lock()
@@ -362,7 +361,7 @@ func (c *Cache) wrote(rev int64, ops []clientv3.Op) {
 	c.notify(changed)
 }
 
-// refresh reads the keys of failed conditions from etcd.
+// refresh reads the keys of conditions from etcd.
 func (c *Cache) refresh(ctx context.Context, cmps []clientv3.Cmp) error {
 	if len(cmps) == 0 {
 		return nil
@@ -380,7 +379,7 @@ func (c *Cache) refresh(ctx context.Context, cmps []clientv3.Cmp) error {
 		n := min(len(ops), 100)
 		resp, err := c.cli.Txn(ctx).Then(ops[:n]...).Commit()
 		if err != nil {
-			return fmt.Errorf("reading what has changed: %w", err)
+			return fmt.Errorf("reading the keys of failed conditions: %w", err)
 		}
 		var changed []string
 		c.mu.Lock()

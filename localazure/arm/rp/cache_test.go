@@ -17,9 +17,8 @@ func event(key, value string, rev int64) clientv3.WatchResponse {
 	return clientv3.WatchResponse{Header: &pb.ResponseHeader{Revision: rev}, Events: []*clientv3.Event{ev}}
 }
 
-// Own writes and watched events reach the cache in any order; the latest
-// revision counts, and nothing deleted comes back.
-func TestCacheTakesTheLatest(t *testing.T) {
+// Own writes and watch events reach the cache in any order.
+func TestCacheKeepsLatestRevision(t *testing.T) {
 	const k = "/nap/k"
 	for _, x := range []struct {
 		name string
@@ -38,14 +37,14 @@ func TestCacheTakesTheLatest(t *testing.T) {
 			c.apply(event(k, "", 6))
 			c.wrote(5, ops(clientv3.OpPut(k, "a")))
 		}, ""},
-		{"made again after a deletion", func(c *Cache) {
+		{"created again after a deletion", func(c *Cache) {
 			c.apply(event(k, "a", 5))
 			c.wrote(6, ops(clientv3.OpDelete(k)))
 			c.wrote(7, ops(clientv3.OpPut(k, "c")))
 			c.apply(event(k, "", 6))
 			c.apply(event(k, "c", 7))
 		}, "c"},
-		{"a part of what was missed, then the rest", func(c *Cache) {
+		{"missed events in two responses", func(c *Cache) {
 			part := event("/nap/other", "x", 5)
 			part.Header.Revision = 9
 			c.apply(part)

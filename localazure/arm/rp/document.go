@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Doc is a JSON object as a client sent it: known and unknown properties alike.
+// Doc is a JSON object as sent by a client, with known and unknown properties.
 type Doc map[string]any
 
-// Clone copies the document deeply.
+// Clone returns a deep copy.
 func (d Doc) Clone() Doc {
 	if d == nil {
 		return Doc{}
@@ -37,7 +37,7 @@ func cloneAny(v any) any {
 	return v
 }
 
-// Lookup finds the value at a path; names match without regard to case.
+// Lookup returns the value at a path. Names are matched without regard to case.
 func (d Doc) Lookup(path ...string) (any, bool) {
 	var cur any = map[string]any(d)
 	for _, p := range path {
@@ -76,21 +76,21 @@ func findKey(m map[string]any, name string) (string, bool) {
 	return "", false
 }
 
-// Str is the string at a path, or "".
+// Str returns the string at a path, or "".
 func (d Doc) Str(path ...string) string {
 	v, _ := d.Lookup(path...)
 	s, _ := v.(string)
 	return s
 }
 
-// Bool is the boolean at a path, or false.
+// Bool returns the boolean at a path, or false.
 func (d Doc) Bool(path ...string) bool {
 	v, _ := d.Lookup(path...)
 	b, _ := v.(bool)
 	return b
 }
 
-// Int is the whole number at a path; false when it is absent or none.
+// Int returns the integer at a path; false if it is absent or not an integer.
 func (d Doc) Int(path ...string) (int, bool) {
 	v, ok := d.Lookup(path...)
 	if !ok {
@@ -110,21 +110,21 @@ func (d Doc) Int(path ...string) (int, bool) {
 	return 0, false
 }
 
-// Map is the object at a path, or nil.
+// Map returns the object at a path, or nil.
 func (d Doc) Map(path ...string) Doc {
 	v, _ := d.Lookup(path...)
 	m, _ := asMap(v)
 	return m
 }
 
-// List is the array at a path, or nil.
+// List returns the array at a path, or nil.
 func (d Doc) List(path ...string) []any {
 	v, _ := d.Lookup(path...)
 	l, _ := v.([]any)
 	return l
 }
 
-// Strings are the strings in the array at a path.
+// Strings returns the strings in the array at a path.
 func (d Doc) Strings(path ...string) []string {
 	var out []string
 	for _, v := range d.List(path...) {
@@ -135,8 +135,7 @@ func (d Doc) Strings(path ...string) []string {
 	return out
 }
 
-// Set writes a value at a path, making objects on the way. The last element of
-// the argument list is the value.
+// Set writes a value at a path and creates missing objects on the way.
 func (d Doc) Set(value any, path ...string) {
 	m := map[string]any(d)
 	for _, p := range path[:len(path)-1] {
@@ -158,8 +157,7 @@ func (d Doc) Set(value any, path ...string) {
 	m[last] = value
 }
 
-// Default writes a value at a path unless there is one that is neither null
-// nor the empty string.
+// Default writes a value at a path that is absent, null or the empty string.
 func (d Doc) Default(value any, path ...string) {
 	if v, ok := d.Lookup(path...); ok && v != nil && v != "" {
 		return
@@ -184,7 +182,7 @@ func (d Doc) Drop(path ...string) {
 	}
 }
 
-// Into decodes the document into a model, such as an SDK type; properties the
+// Into decodes the document into a model, such as an SDK type. Properties that the
 // model lacks are ignored.
 func (d Doc) Into(v any) error {
 	b, err := json.Marshal(d)
@@ -194,7 +192,7 @@ func (d Doc) Into(v any) error {
 	return json.Unmarshal(b, v)
 }
 
-// ToDoc makes a document of any value that encodes to a JSON object.
+// ToDoc converts a value that encodes to a JSON object.
 func ToDoc(v any) (Doc, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -207,23 +205,22 @@ func ToDoc(v any) (Doc, error) {
 	return d, nil
 }
 
-// opaque are the objects that are values as a whole: maps whose keys belong to
-// the user. A PUT replaces them; everything else merges.
+// opaque are the objects whose keys belong to the user. A PUT replaces them as a
+// whole; all other objects are merged.
 var opaque = map[string]bool{
 	"tags": true, "nodelabels": true, "userassignedidentities": true, "parameters": true, "template": true,
 	"customheaders": true, "addressspace": true,
 }
 
-// MergePut gives what a PUT of sent means on top of stored: a property that is
-// missing keeps its stored value, null clears it, arrays and the user's own
-// maps are replaced. That is how a client of an API version without a property
-// does not erase it.
+// MergePut returns the document after a PUT of sent on stored: a missing property
+// keeps its stored value, so that a client of an API version without it does not
+// erase it; null clears it; arrays and opaque objects are replaced.
 func MergePut(stored, sent Doc) Doc {
 	return Doc(mergeMap(stored, sent, false))
 }
 
-// MergePatch is RFC 7386: as MergePut, but maps of the user's merge as well,
-// except tags, which ARM replaces.
+// MergePatch returns the document after a PATCH (RFC 7386): as MergePut, but
+// opaque objects are merged too, except tags, which ARM replaces.
 func MergePatch(stored, sent Doc) Doc {
 	return Doc(mergeMap(stored, sent, true))
 }

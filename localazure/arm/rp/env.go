@@ -22,17 +22,19 @@ type Location struct {
 	Geography   string
 	Latitude    string
 	Longitude   string
-	// Zoned tells whether it has availability zones.
+	// Zoned reports whether it has availability zones.
 	Zoned bool
 }
 
-// Env is what the providers share: the store, the operations, who and where.
+// Env is shared by all providers: the store, the operations, the subscription and
+// its locations.
 type Env struct {
 	Store  *Store
 	Engine *Engine
 	Log    *slog.Logger
 	Now    func() time.Time
-	// BaseURL is the server's, such as https://localhost:8443, no slash.
+	// BaseURL is the server's URL without a trailing slash, such as
+	// https://localhost:8443.
 	BaseURL        string
 	TenantID       string
 	SubscriptionID string
@@ -40,11 +42,10 @@ type Env struct {
 	SubscriptionName string
 	DefaultLocation  string
 	Locations        []Location
-	// Authorize says whether a principal may do an action, such as
-	// Microsoft.Compute/skus/read, at a scope: an *Error (403) if not. dataPlane
-	// tells data actions.
+	// Authorize returns an *Error (403) unless a principal has the permission for an
+	// action, such as Microsoft.Compute/skus/read, at a scope.
 	Authorize func(ctx context.Context, p Principal, action string, scope ID) error
-	// Guard, if set, is asked before a resource is written or deleted (locks).
+	// Guard, if set, can refuse the write or deletion of a resource (locks).
 	Guard func(ctx context.Context, id ID, deleting bool) error
 
 	types      map[string]*Type
@@ -57,7 +58,7 @@ type Namespace struct {
 	Types []*Type
 }
 
-// System is the principal of Azure itself, which may do everything.
+// System is the principal of Azure itself, with all permissions.
 var System = Principal{ObjectID: "system", Type: "System"}
 
 // Add registers resource types.
@@ -78,10 +79,10 @@ func (e *Env) Add(types ...*Type) {
 	}
 }
 
-// FindType gives the registered type, or nil.
+// FindType returns a registered type, or nil.
 func (e *Env) FindType(full string) *Type { return e.types[strings.ToLower(full)] }
 
-// Namespaces gives the resource providers in the order of their names.
+// Namespaces returns the resource providers sorted by name.
 func (e *Env) Namespaces() []*Namespace {
 	out := make([]*Namespace, 0, len(e.namespaces))
 	for _, n := range e.namespaces {
@@ -91,10 +92,10 @@ func (e *Env) Namespaces() []*Namespace {
 	return out
 }
 
-// FindNamespace gives a resource provider, or nil.
+// FindNamespace returns a resource provider, or nil.
 func (e *Env) FindNamespace(name string) *Namespace { return e.namespaces[strings.ToLower(name)] }
 
-// TypeOf finds the type of an ID, or says what ARM says.
+// TypeOf returns the type of an ID, or ARM's answer if there is none.
 func (e *Env) TypeOf(id ID) (*Type, error) {
 	if id.Namespace == "" {
 		if id.ResourceGroup != "" || id.IsCollection() {
@@ -124,7 +125,7 @@ func typeNames(n *Namespace) string {
 	return strings.Join(names, ", ")
 }
 
-// FindLocation gives the region of a name as clients write it, or nil.
+// FindLocation returns a region by its name or display name, or nil.
 func (e *Env) FindLocation(name string) *Location {
 	for i := range e.Locations {
 		if e.Locations[i].Name == NormalizeLocation(name) {
@@ -134,8 +135,8 @@ func (e *Env) FindLocation(name string) *Location {
 	return nil
 }
 
-// canonical gives the ID the casing of the registered type and of the groups
-// and parents that exist, and checks that those do.
+// canonical returns the ID with the casing of the registered type and of the
+// existing group and parent, which must exist unless in preflight.
 func (e *Env) canonical(ctx context.Context, t *Type, id ID, preflight bool) (ID, error) {
 	if !strings.EqualFold(id.Subscription, e.SubscriptionID) && (id.Scope == nil || id.Subscription != "") {
 		return id, SubscriptionNotFound(id.Subscription)
@@ -183,29 +184,31 @@ type PutRequest struct {
 	Body       Doc
 	Header     http.Header
 	Patch      bool
+	// Internal is what a provider hands to its own hooks, in Change.Internal; no
+	// client can set it.
+	Internal Doc
 	// Preflight validates only.
 	Preflight bool
 }
 
-// PutResult is what came of it.
+// PutResult is the result of a PutRequest.
 type PutResult struct {
 	Type    *Type
 	Record  *Record
 	Created bool
-	// Op is the operation that goes on; nil when all is done.
+	// Op is the operation that completes the change; nil if it is complete.
 	Op     *Operation
 	Status int
 }
 
-// readOnly are the top-level properties that clients send back but never set.
+// readOnly are the top-level properties that clients may send but not set.
 var readOnly = []string{"id", "name", "type", "systemData", "etag", "eTag"}
 
-// attempts is how often a change is tried again when its records have changed
-// between reading and writing.
+// attempts is how often a change is retried on conflicts.
 const attempts = 20
 
-// Put creates or updates a resource. It answers when the change is in etcd; a
-// long one goes on as an operation.
+// Put creates or updates a resource. It returns when the change is in etcd; a
+// long-running one continues as an operation.
 func (e *Env) Put(ctx context.Context, q PutRequest) (*PutResult, error) {
 	t, err := e.TypeOf(q.ID)
 	if err != nil {
@@ -290,7 +293,7 @@ func (e *Env) tryPut(ctx context.Context, t *Type, id ID, q PutRequest) (*PutRes
 		sent.Drop(k)
 	}
 	sent.Drop("properties", "provisioningState")
-	c := &Change{Env: e, Caller: q.Caller, ID: id, Type: t, APIVersion: q.APIVersion, Header: q.Header, Old: old, Sent: sent, Patch: q.Patch, Preflight: q.Preflight}
+	c := &Change{Env: e, Caller: q.Caller, ID: id, Type: t, APIVersion: q.APIVersion, Header: q.Header, Old: old, Sent: sent, Patch: q.Patch, Preflight: q.Preflight, Internal: q.Internal}
 	if c.Header == nil {
 		c.Header = http.Header{}
 	}
@@ -348,7 +351,7 @@ func (e *Env) tryPut(ctx context.Context, t *Type, id ID, q PutRequest) (*PutRes
 	return res, false, nil
 }
 
-// commit writes a change; false means that something changed meanwhile.
+// commit writes a change; false means a conflict.
 func (e *Env) commit(ctx context.Context, c *Change, unchanged clientv3.Cmp, write clientv3.Op) (bool, error) {
 	cmps := append([]clientv3.Cmp{unchanged}, c.Cmps...)
 	ops := append([]clientv3.Op{write}, c.Ops...)
@@ -411,7 +414,7 @@ func (e *Env) fillOperation(c *Change) {
 	}
 }
 
-// LockHolder gives the running operation that holds a lock, or nil.
+// LockHolder returns the operation that holds a lock, or nil.
 func (e *Env) LockHolder(ctx context.Context, lock string) (*Operation, error) {
 	resp, err := e.Store.KV.Get(ctx, lock)
 	if err != nil {
@@ -423,8 +426,8 @@ func (e *Env) LockHolder(ctx context.Context, lock string) (*Operation, error) {
 	return e.Engine.Get(ctx, string(resp.Kvs[0].Value))
 }
 
-// StartOperation begins an operation that is not a create, update or delete: a
-// POST action. The writes in c go along; c.Rec may be nil.
+// StartOperation starts the operation of a POST action, together with the writes
+// in c. c.Rec may be nil.
 func (e *Env) StartOperation(ctx context.Context, c *Change) error {
 	unchanged := Exists(c.ID)
 	write := clientv3.OpGet(RecordKey(c.ID))
@@ -503,10 +506,10 @@ func (e *Env) checkCommon(ctx context.Context, c *Change) error {
 	return nil
 }
 
-// DeleteResult is what came of a delete.
+// DeleteResult is the result of a delete.
 type DeleteResult struct {
 	Type *Type
-	// Absent says there was nothing to delete.
+	// Absent means that the resource did not exist.
 	Absent bool
 	Record *Record
 	Op     *Operation
@@ -572,7 +575,7 @@ func (e *Env) Delete(ctx context.Context, caller Principal, id ID, apiVersion st
 func (e *Env) commitDelete(ctx context.Context, c *Change, write clientv3.Op) (bool, error) {
 	id := c.ID
 	c.Cmps = append(c.Cmps, Unchanged(c.Old))
-	// A group's or parent's absence must not keep a resource from going.
+	// A resource can be deleted even if its group or parent is gone.
 	saved := c.ID
 	c.ID = ID{}
 	if c.Op != nil && c.Op.Resource == "" {
@@ -583,7 +586,7 @@ func (e *Env) commitDelete(ctx context.Context, c *Change, write clientv3.Op) (b
 	return ok, err
 }
 
-// Children gives the records of all types below a resource.
+// Children returns the records of all types below a resource.
 func (e *Env) Children(ctx context.Context, id ID) ([]*Record, error) {
 	var out []*Record
 	for _, t := range e.types {
@@ -600,8 +603,8 @@ func (e *Env) Children(ctx context.Context, id ID) ([]*Record, error) {
 	return out, nil
 }
 
-// InGroup gives the records of all types in a resource group, top-level ones
-// only unless all is set.
+// InGroup returns the records of all types in a resource group; without all, the
+// top-level ones only.
 func (e *Env) InGroup(ctx context.Context, g ID, all bool) ([]*Record, error) {
 	var out []*Record
 	for _, t := range e.types {
@@ -618,7 +621,7 @@ func (e *Env) InGroup(ctx context.Context, g ID, all bool) ([]*Record, error) {
 	return out, nil
 }
 
-// Render makes the answer's body of a record.
+// Render returns the response body of a record.
 func (e *Env) Render(ctx context.Context, t *Type, r *Record, apiVersion string) (Doc, error) {
 	d := e.base(t, r)
 	if t.RenderList != nil {
@@ -633,7 +636,7 @@ func (e *Env) Render(ctx context.Context, t *Type, r *Record, apiVersion string)
 	return d, nil
 }
 
-// RenderAll makes the answers' bodies of records of one type.
+// RenderAll returns the response bodies of records of one type.
 func (e *Env) RenderAll(ctx context.Context, t *Type, rs []*Record, apiVersion string) ([]Doc, error) {
 	ds := make([]Doc, len(rs))
 	for i, r := range rs {
@@ -665,7 +668,7 @@ func (e *Env) base(t *Type, r *Record) Doc {
 	return d
 }
 
-// SystemData is the systemData of a record.
+// SystemData returns the systemData of a record.
 func SystemData(r *Record) Doc {
 	return Doc{
 		"createdAt": r.CreatedAt.Format(time.RFC3339Nano), "createdBy": r.CreatedBy, "createdByType": "Application",
@@ -673,8 +676,8 @@ func SystemData(r *Record) Doc {
 	}
 }
 
-// Modify reads a record, lets f change it and writes it, again if it changed
-// meanwhile. f returns false to leave it. It returns nil when there is none.
+// Modify reads a record, calls f to change it, and writes it unless f returns
+// false. It retries on conflicts. It returns nil if the record does not exist.
 func (e *Env) Modify(ctx context.Context, id ID, f func(*Record) (bool, error)) (*Record, error) {
 	for {
 		r, err := e.Store.Get(ctx, id)
@@ -695,7 +698,7 @@ func (e *Env) Modify(ctx context.Context, id ID, f func(*Record) (bool, error)) 
 	}
 }
 
-// DecodeBody reads a JSON object strictly; an empty body is an empty object.
+// DecodeBody decodes a JSON object; an empty body is an empty object.
 func DecodeBody(b []byte) (Doc, error) {
 	if len(strings.TrimSpace(string(b))) == 0 {
 		return Doc{}, nil

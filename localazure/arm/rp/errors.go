@@ -7,9 +7,9 @@ import (
 	"net/http"
 )
 
-// Error is an ARM error: what a client gets as {"error":{code,message,…}}.
+// Error is an ARM error, sent to clients as {"error":{code,message,…}}.
 type Error struct {
-	// Status is the HTTP status it is answered with.
+	// Status is the HTTP status.
 	Status  int            `json:"-"`
 	Code    string         `json:"code"`
 	Message string         `json:"message"`
@@ -17,24 +17,24 @@ type Error struct {
 	Details []Error        `json:"details,omitempty"`
 	Info    []any          `json:"additionalInfo,omitempty"`
 	Extra   map[string]any `json:"-"`
-	// Flat answers without the "error" wrapper, as AKS's own errors come.
+	// Flat omits the "error" wrapper, as AKS does.
 	Flat bool `json:"-"`
-	// Header are further response headers.
+	// Header has further response headers.
 	Header http.Header `json:"-"`
 }
 
 // Error implements error.
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
-// Errorf makes an Error.
+// Errorf returns an Error.
 func Errorf(status int, code, format string, args ...any) *Error {
 	return &Error{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// At sets the target: the field at fault.
+// At sets the target: the invalid property.
 func (e *Error) At(target string) *Error { e.Target = target; return e }
 
-// AsError gives the ARM error in err's chain; anything else becomes a 500.
+// AsError returns the ARM error in err's chain, or a 500.
 func AsError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -43,13 +43,13 @@ func AsError(err error) *Error {
 	return Errorf(http.StatusInternalServerError, "InternalServerError", "%v", err)
 }
 
-// IsNotFound tells whether err is a 404.
+// IsNotFound reports whether err is a 404.
 func IsNotFound(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Status == http.StatusNotFound
 }
 
-// WriteError answers with an ARM error body.
+// WriteError writes an ARM error response.
 func WriteError(w http.ResponseWriter, err error) {
 	e := AsError(err)
 	for k, v := range e.Header {
@@ -82,7 +82,7 @@ func WriteError(w http.ResponseWriter, err error) {
 	_, _ = w.Write(b)
 }
 
-// NotFound is the gateway's answer for a resource that is not there.
+// NotFound returns the gateway's answer for a resource that does not exist.
 func NotFound(id ID) *Error {
 	h := http.Header{"X-Ms-Failure-Cause": {"gateway"}}
 	if id.Namespace == "" {
@@ -106,23 +106,23 @@ func NotFound(id ID) *Error {
 		"The Resource '%s/%s' under %s was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix", id.Type(), name, where)}
 }
 
-// SubscriptionNotFound is the answer for a subscription this Azure lacks.
+// SubscriptionNotFound returns the answer for an unknown subscription.
 func SubscriptionNotFound(sub string) *Error {
 	return Errorf(404, "SubscriptionNotFound", "The subscription '%s' could not be found.", sub)
 }
 
-// BadRequest is a 400 with the given code.
+// BadRequest returns a 400.
 func BadRequest(code, format string, args ...any) *Error {
 	return Errorf(http.StatusBadRequest, code, format, args...)
 }
 
-// Conflict is a 409 with the given code.
+// Conflict returns a 409.
 func Conflict(code, format string, args ...any) *Error {
 	return Errorf(http.StatusConflict, code, format, args...)
 }
 
-// IsError tells whether an error is, or wraps, an *Error: one for the client,
-// which trying again does not mend.
+// IsError reports whether err is or wraps an *Error. Such an error is for the
+// client; a retry does not help.
 func IsError(err error) bool {
 	var e *Error
 	return errors.As(err, &e)

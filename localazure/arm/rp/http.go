@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// MaxBody is the most that a request's body may have, in bytes.
+// MaxBody is the maximum size of a request's body, in bytes.
 const MaxBody = 4 << 20
 
-// isAPIVersion tells whether a text is a date such as 2025-05-01, with a suffix of
-// letters such as -preview or without.
+// isAPIVersion reports whether s is a date such as 2025-05-01, optionally with a
+// suffix of letters such as -preview.
 func isAPIVersion(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
@@ -37,8 +37,8 @@ func isAPIVersion(s string) bool {
 	return len(s) == 10 || len(s) > 11
 }
 
-// ServeARM answers a request below /subscriptions or /providers that caller,
-// already authenticated, has sent.
+// ServeARM serves a request below /subscriptions or /providers by an authenticated
+// caller.
 func (e *Env) ServeARM(w http.ResponseWriter, r *http.Request, caller Principal) {
 	q, err := e.parse(r)
 	if err == nil {
@@ -63,13 +63,13 @@ func (e *Env) ServeARM(w http.ResponseWriter, r *http.Request, caller Principal)
 		}
 	}
 	if s := AsError(err).Status; s >= 500 && s != http.StatusNotImplemented {
-		e.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		e.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	WriteError(w, err)
 }
 
-// lenientPath are the resources whose bodies may hold a template file as it is
-// on disk, with comments and bare keys.
+// lenientPath reports whether a request's body may have the syntax of template
+// files, with comments and unquoted keys.
 func lenientPath(id ID) bool {
 	return strings.EqualFold(id.Namespace, "Microsoft.Resources") && len(id.Types) > 0 && strings.EqualFold(id.Types[0], "deployments")
 }
@@ -77,7 +77,7 @@ func lenientPath(id ID) bool {
 func (e *Env) parse(r *http.Request) (*Request, error) {
 	path := r.URL.Path
 	segs := strings.Split(strings.Trim(path, "/"), "/")
-	// Two old forms: deployments right below a group, and Microsoft.Features.
+	// Two irregular forms: deployments directly below a group, and Microsoft.Features.
 	if len(segs) > 4 && strings.EqualFold(segs[2], "resourcegroups") && strings.EqualFold(segs[4], "deployments") {
 		rest := append([]string{}, segs[:4]...)
 		segs = append(append(rest, "providers", "Microsoft.Resources"), segs[4:]...)
@@ -130,8 +130,8 @@ func (e *Env) parse(r *http.Request) (*Request, error) {
 	return q, nil
 }
 
-// parseSegments reads a path, taking collections of groups and subscriptions,
-// which have no namespace, as types of Microsoft.Resources.
+// parseSegments parses a path. Collections of groups and subscriptions, which have
+// no namespace, become types of Microsoft.Resources.
 func (e *Env) parseSegments(segs []string) (ID, error) {
 	n := len(segs)
 	sub := ID{}
@@ -160,7 +160,7 @@ func (e *Env) parseSegments(segs []string) (ID, error) {
 	return ParseID("/" + strings.Join(segs, "/"))
 }
 
-// permission gives the RBAC action of a request, such as
+// permission returns the RBAC action of a request, such as
 // Microsoft.ContainerService/managedClusters/read.
 func (q *Request) permission() string {
 	t := q.Type.Name
@@ -193,7 +193,7 @@ func (q *Request) action() (Action, bool) {
 	return a, ok
 }
 
-// Dispatch authorizes a request and has it served.
+// Dispatch authorizes and serves a request.
 func (e *Env) Dispatch(ctx context.Context, q *Request) (*Response, error) {
 	if q.ID.Subscription != "" && !strings.EqualFold(q.ID.Subscription, e.SubscriptionID) {
 		return nil, SubscriptionNotFound(q.ID.Subscription)
@@ -340,7 +340,7 @@ func (e *Env) list(ctx context.Context, q *Request) (*Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q.Type.keepable() {
+	if q.Type.cacheable() {
 		b, err := e.listBody(ctx, q.Type, page, q.APIVersion, next)
 		return &Response{JSON: b}, err
 	}
@@ -351,7 +351,7 @@ func (e *Env) list(ctx context.Context, q *Request) (*Response, error) {
 	return ListResponse(ds, next), nil
 }
 
-// ListResponse is a page of a list.
+// ListResponse returns a page of a list.
 func ListResponse[T any](items []T, next string) *Response {
 	if items == nil {
 		items = []T{}
@@ -363,10 +363,11 @@ func ListResponse[T any](items []T, next string) *Response {
 	return &Response{Body: body}
 }
 
-// maxPage is the most that a page of a list has.
+// maxPage is the maximum number of items of a page.
 const maxPage = 1000
 
-// Page cuts a list as $top and $skiptoken say and gives the link to the rest.
+// Page returns the page of a list selected by $top and $skiptoken, and the link to
+// the next.
 func Page[T any](q *Request, all []T) ([]T, string, error) {
 	size := maxPage
 	if top := q.Query.Get("$top"); top != "" {
@@ -397,7 +398,7 @@ func Page[T any](q *Request, all []T) ([]T, string, error) {
 	return all[from:to], q.Env.BaseURL + q.ID.String() + "?" + v.Encode(), nil
 }
 
-// OperationURL is where the status of an operation is polled.
+// OperationURL returns the URL of an operation's status.
 func (e *Env) OperationURL(op *Operation, apiVersion string) string {
 	id := MustParseID(op.Resource)
 	t, err := e.TypeOf(id)
@@ -465,7 +466,7 @@ func (e *Env) write(w http.ResponseWriter, r *http.Request, q *Request, resp *Re
 	}
 }
 
-// OperationBody is the body of an operation's status.
+// OperationBody returns the body of an operation's status.
 func OperationBody(op *Operation) Doc {
 	d := Doc{"name": op.ID, "status": op.Status, "startTime": op.Start.Format(time.RFC3339Nano)}
 	if op.Done() {
@@ -483,8 +484,8 @@ func OperationBody(op *Operation) Doc {
 	return d
 }
 
-// OperationTypes serve the status (operations) and the result
-// (operationresults) of long-running operations of a namespace.
+// OperationTypes returns the types that serve the status (operations) and the
+// result (operationresults) of a namespace's long-running operations.
 func (e *Env) OperationTypes(namespace string) []*Type {
 	find := func(ctx context.Context, q *Request) (*Operation, error) {
 		op, err := e.Engine.Get(ctx, strings.ToLower(q.ID.Name()))
@@ -514,7 +515,7 @@ func (e *Env) OperationTypes(namespace string) []*Type {
 	}
 }
 
-// StatusResponse answers a poll of an operation's status.
+// StatusResponse returns the answer to a poll of an operation's status.
 func (e *Env) StatusResponse(q *Request, op *Operation) *Response {
 	h := http.Header{}
 	if !op.Done() {
@@ -527,8 +528,8 @@ func (e *Env) StatusResponse(q *Request, op *Operation) *Response {
 	return &Response{Body: OperationBody(op), Header: h}
 }
 
-// ResultResponse answers a poll of an operation's Location: 202 until it is
-// done, then its result, or its error.
+// ResultResponse returns the answer to a poll of an operation's Location: 202 until
+// it is done, then its result or error.
 func (e *Env) ResultResponse(ctx context.Context, q *Request, op *Operation) (*Response, error) {
 	switch {
 	case !op.Done():
@@ -554,13 +555,13 @@ func (e *Env) ResultResponse(ctx context.Context, q *Request, op *Operation) (*R
 	return &Response{Status: http.StatusOK, Body: nil}, nil
 }
 
-// VersionAtLeast tells whether an API version is at or after another by date;
-// previews count as their date.
+// VersionAtLeast reports whether an API version is not older than another. The
+// date alone counts, also of previews.
 func VersionAtLeast(v, least string) bool {
 	return len(v) >= 10 && len(least) >= 10 && v[:10] >= least[:10]
 }
 
-// SortDocs orders rendered resources by ID.
+// SortDocs sorts rendered resources by ID.
 func SortDocs(ds []Doc) {
 	sort.Slice(ds, func(i, j int) bool { return ds[i].Str("id") < ds[j].Str("id") })
 }

@@ -6,23 +6,24 @@ import (
 )
 
 // ID is a parsed ARM resource ID: a subscription, a resource group, a resource
-// or a collection of one of them. IDs compare without regard to case: use Key.
+// or a collection of one of them. IDs are compared without regard to case: see
+// Key.
 type ID struct {
 	Subscription  string
 	ResourceGroup string
-	// Scope is what an extension resource sits on; nil for an ordinary one.
+	// Scope is the resource that an extension resource extends; nil for others.
 	Scope *ID
 	// Namespace is the provider's, such as Microsoft.ContainerService; empty
 	// for subscriptions and resource groups.
 	Namespace string
 	// Types and Names are the alternating segments below the namespace. A
-	// collection has one type more than it has names.
+	// collection has one more type than names.
 	Types []string
 	Names []string
 }
 
-// ParseID reads a resource ID or a collection's path. Keywords may have any
-// case; names keep theirs.
+// ParseID parses a resource ID or a collection's path. Keywords may have any case;
+// names keep theirs.
 func ParseID(s string) (ID, error) {
 	trimmed := strings.Trim(s, "/")
 	if trimmed == "" {
@@ -78,7 +79,7 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// MustParseID is ParseID for IDs the program itself wrote; it panics on others.
+// MustParseID is ParseID for stored IDs; it panics on invalid ones.
 func MustParseID(s string) ID {
 	id, err := ParseID(s)
 	if err != nil {
@@ -87,7 +88,7 @@ func MustParseID(s string) ID {
 	return id
 }
 
-// String gives the ID with ARM's keywords in their usual case.
+// String returns the ID with ARM's usual casing of keywords.
 func (id ID) String() string {
 	var b strings.Builder
 	if id.Scope != nil {
@@ -115,10 +116,10 @@ func (id ID) String() string {
 	return b.String()
 }
 
-// Key is the ID folded to lower case: two IDs are the same if their keys are.
+// Key returns the ID in lower case. Two IDs are the same if their keys are.
 func (id ID) Key() string { return strings.ToLower(id.String()) }
 
-// Type is the full resource type, such as
+// Type returns the full resource type, such as
 // Microsoft.ContainerService/managedClusters/agentPools.
 func (id ID) Type() string {
 	switch {
@@ -134,7 +135,7 @@ func (id ID) Type() string {
 	return ""
 }
 
-// Name is the last name: of the resource, the group or the subscription.
+// Name returns the last name: of the resource, the group or the subscription.
 func (id ID) Name() string {
 	switch {
 	case len(id.Names) > 0:
@@ -147,11 +148,11 @@ func (id ID) Name() string {
 	return id.Subscription
 }
 
-// IsCollection tells whether the ID ends in a type, as a list's path does.
+// IsCollection reports whether the ID ends in a type, as the path of a list does.
 func (id ID) IsCollection() bool { return len(id.Types) > len(id.Names) }
 
-// Parent is the resource one level up: of a child its parent, of an extension
-// its scope, of a top-level resource its group (or subscription).
+// Parent returns the resource one level up: the parent of a child, the scope of an
+// extension, the group (or subscription) of a top-level resource.
 func (id ID) Parent() ID {
 	n := len(id.Types) - 1
 	if n >= 1 {
@@ -173,7 +174,7 @@ func (id ID) Parent() ID {
 	return ID{Subscription: id.Subscription}
 }
 
-// Child is the resource of the given type and name below id.
+// Child returns the ID of a resource below id.
 func (id ID) Child(typ, name string) ID {
 	c := id
 	c.Types = append(append([]string(nil), id.Types...), typ)
@@ -181,23 +182,24 @@ func (id ID) Child(typ, name string) ID {
 	return c
 }
 
-// Group is the ID of the resource group that id is in.
+// Group returns the ID of the resource group that id is in.
 func (id ID) Group() ID { return ID{Subscription: id.Subscription, ResourceGroup: id.ResourceGroup} }
 
-// In is a resource of the given full type ("Namespace/type") in a group or
+// In returns the ID of a resource of a full type ("Namespace/type") in a group or
 // subscription.
 func (id ID) In(fullType string, names ...string) ID {
 	ns, rest, _ := strings.Cut(fullType, "/")
 	return ID{Subscription: id.Subscription, ResourceGroup: id.ResourceGroup, Namespace: ns, Types: strings.Split(rest, "/"), Names: names}
 }
 
-// Within tells whether id is scope itself or lies below it.
+// Within reports whether id is scope or below it.
 func (id ID) Within(scope ID) bool {
 	k, s := id.Key(), scope.Key()
 	return s == "/" || k == s || strings.HasPrefix(k, s+"/")
 }
 
-// NormalizeLocation folds a location as ARM compares it: "East US" is eastus.
+// NormalizeLocation returns the programmatic name of a location: "East US" is
+// eastus.
 func NormalizeLocation(s string) string {
 	return strings.ToLower(strings.ReplaceAll(s, " ", ""))
 }

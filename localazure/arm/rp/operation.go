@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,11 +25,12 @@ const (
 // Operation is a long-running operation.
 type Operation struct {
 	ID string `json:"id"` // a GUID
-	// Kind names the step function that drives it.
+	// Kind names the step function.
 	Kind string `json:"kind"`
-	// Verb is what a colliding request is told is in progress, such as "Updating".
+	// Verb says in refusals of other requests what is in progress, such as
+	// "Updating".
 	Verb string `json:"verb,omitempty"`
-	// Resource is the ID of the resource it works on.
+	// Resource is the ID of the resource.
 	Resource string `json:"resource"`
 	// Location is the region in the operation's URL.
 	Location string    `json:"location"`
@@ -36,29 +38,29 @@ type Operation struct {
 	Start    time.Time `json:"start"`
 	End      time.Time `json:"end"`
 	Error    *Error    `json:"error,omitempty"`
-	// Data is the step function's memory.
+	// Data is the state of the step function.
 	Data Doc `json:"data,omitempty"`
 	// Result is the body of the operation's result, for POST actions.
 	Result Doc `json:"result,omitempty"`
-	// Lock is the lock that the operation holds, released at its end.
+	// Lock is the key of the lock that the operation holds until its end.
 	Lock string `json:"lock,omitempty"`
-	// Cancel asks the step function to give up.
+	// Cancel asks the step function to stop.
 	Cancel bool `json:"cancel,omitempty"`
-	// Caller is who asked for it.
+	// Caller is the principal that requested it.
 	Caller Principal `json:"caller"`
 
 	rev int64
 }
 
-// Done tells whether the operation is over.
+// Done reports whether the operation has ended.
 func (o *Operation) Done() bool { return o.Status != InProgress && o.Status != "" }
 
 func opKey(id string) string { return OperationPrefix + id }
 
-// Step is what a step function says: done, or when to look again.
+// Step is the result of a step function: done, or when to call it again.
 type Step struct {
 	Done bool
-	// Forced finishes whatever has become of the operation's record meanwhile.
+	// Forced ends the operation even if its record has changed meanwhile.
 	Forced bool
 	// Cmps and Ops go into the transaction: the final one when Done, otherwise
 	// the one that saves the operation's Data (if Save).
@@ -66,29 +68,30 @@ type Step struct {
 	Ops  []clientv3.Op
 	// Result is the operation's result when Done.
 	Result Doc
-	// Save writes the operation (its Data) and Ops now, and steps again at once.
+	// Save writes the operation (its Data) and Ops, and steps again at once.
 	Save bool
-	// After is when to look again, at the latest; 0 means one second.
+	// After is the longest time to the next step; 0 means one second.
 	After time.Duration
-	// Watch are etcd keys, or prefixes ending in "/", whose change wakes it.
+	// Watch are etcd keys, or prefixes ending in "/", whose change triggers the next
+	// step.
 	Watch []string
 }
 
-// Kind is how operations of a kind are driven.
+// Kind has the functions of a kind of operations.
 type Kind struct {
-	// Step looks at what is there, does what is missing, and says whether that
-	// was all. An *Error ends the operation as failed; other errors are
-	// retried. It runs again after a crash and must not mind.
+	// Step reads the state, does what is missing, and reports whether it is done. An
+	// *Error ends the operation as failed; other errors are retried. It must be
+	// idempotent, since it runs again after a crash.
 	Step func(ctx context.Context, op *Operation) (Step, error)
-	// Failed gives the writes that go with a failure, such as the resource's
-	// state; may be nil.
+	// Failed returns the writes that go with a failure, such as the resource's
+	// state. It may be nil.
 	Failed func(ctx context.Context, op *Operation, e *Error) ([]clientv3.Op, error)
 }
 
-// ErrCanceled is what a step function returns when it gave up as asked.
+// ErrCanceled is returned by a step function that stopped because of Cancel.
 var ErrCanceled = &Error{Status: 409, Code: "Canceled", Message: "The operation was canceled."}
 
-// Engine drives operations.
+// Engine runs operations.
 type Engine struct {
 	kv    clientv3.KV
 	log   *slog.Logger
@@ -102,8 +105,8 @@ type Engine struct {
 	group sync.WaitGroup
 }
 
-// NewEngine makes an engine; Register kinds, then Run it. Wake has to be called
-// for every key that changes (see Cache.OnChange).
+// NewEngine returns an engine. Register kinds, then Run it. Wake must be called for
+// every changed key (see Cache.OnChange).
 func NewEngine(kv clientv3.KV, log *slog.Logger, now func() time.Time) *Engine {
 	return &Engine{kv: kv, log: log, now: now, kinds: map[string]Kind{}, wake: map[string]map[chan struct{}]bool{}, ops: map[string]chan struct{}{}}
 }
@@ -111,7 +114,7 @@ func NewEngine(kv clientv3.KV, log *slog.Logger, now func() time.Time) *Engine {
 // Register adds a kind of operation.
 func (e *Engine) Register(name string, k Kind) { e.kinds[name] = k }
 
-// Get reads an operation; nil when there is none.
+// Get returns an operation; nil if it does not exist.
 func (e *Engine) Get(ctx context.Context, id string) (*Operation, error) {
 	resp, err := e.kv.Get(ctx, opKey(id))
 	if err != nil {
@@ -158,10 +161,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// Wait returns when all operations have stopped being driven, after ctx ended.
+// Wait returns when no operation runs any more, after the context of Run is done.
 func (e *Engine) Wait() {
 	e.mu.Lock()
-	e.ctx = nil // nothing starts while others are waited for
+	e.ctx = nil // start nothing while waiting
 	e.mu.Unlock()
 	e.group.Wait()
 }
@@ -173,10 +176,9 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Wake lets the operations that watch a key look again. A key that is an
-// operation's record starts that operation, whoever wrote it: a transaction that
-// was on its way when a server was killed may be carried out after the next one
-// has read what there is.
+// Wake steps the operations that watch a key. The key of an operation's record
+// starts that operation, whoever wrote it: a transaction that was in flight when a
+// server was killed may be committed after the next server has read all records.
 func (e *Engine) Wake(key string) {
 	if id, ok := strings.CutPrefix(key, OperationPrefix); ok {
 		e.Start(id)
@@ -193,7 +195,7 @@ func (e *Engine) Wake(key string) {
 	}
 }
 
-// Poke lets an operation look again now.
+// Poke steps an operation now.
 func (e *Engine) Poke(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -202,8 +204,8 @@ func (e *Engine) Poke(id string) {
 	}
 }
 
-// Start drives an operation whose record is in etcd. It does nothing if it is
-// being driven already, or before Run (which finds the record).
+// Start runs an operation whose record is in etcd. It does nothing if the
+// operation runs already, or before Run (which finds the record).
 func (e *Engine) Start(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -252,13 +254,13 @@ func (e *Engine) drive(ctx context.Context, id string, c chan struct{}) {
 			if ctx.Err() != nil {
 				return
 			}
-			e.log.Warn("an operation has to be tried again", "operation", id, "error", err)
+			e.log.Warn("operation step failed; retrying", "operation", id, "error", err)
 		}
 		if step.Save && err == nil {
 			continue
 		}
-		if !equalStrings(watching, step.Watch) {
-			// From here on a change wakes it, so look once more before sleeping.
+		if !slices.Equal(watching, step.Watch) {
+			// A change wakes it only from here on, so step once more before sleeping.
 			unwatch()
 			e.mu.Lock()
 			for _, k := range step.Watch {
@@ -281,18 +283,6 @@ func (e *Engine) drive(ctx context.Context, id string, c chan struct{}) {
 	}
 }
 
-func equalStrings(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
-}
-
 func (e *Engine) once(ctx context.Context, id string) (Step, bool, error) {
 	op, err := e.Get(ctx, id)
 	if err != nil {
@@ -303,7 +293,7 @@ func (e *Engine) once(ctx context.Context, id string) (Step, bool, error) {
 	}
 	kind, ok := e.kinds[op.Kind]
 	if !ok {
-		return Step{}, true, fmt.Errorf("operation %s is of the unknown kind %q", id, op.Kind)
+		return Step{}, true, fmt.Errorf("operation %s has the unknown kind %q", id, op.Kind)
 	}
 	rev := op.rev
 	step, err := kind.Step(ctx, op)
@@ -342,7 +332,7 @@ func (e *Engine) once(ctx context.Context, id string) (Step, bool, error) {
 			return step, false, fmt.Errorf("saving operation %s: %w", id, err)
 		}
 		if !resp.Succeeded {
-			e.log.Debug("the operation's records changed meanwhile; looking again", "operation", id)
+			e.log.Debug("conflict; stepping again", "operation", id)
 		}
 	}
 	return step, false, nil
@@ -371,8 +361,8 @@ func (e *Engine) finish(ctx context.Context, op *Operation, rev int64, cmps []cl
 	return Step{}, true, nil
 }
 
-// RequestCancel asks a running operation to give up; it returns false when it
-// is over or unknown.
+// RequestCancel asks a running operation to stop. It returns false if the operation
+// has ended or does not exist.
 func (e *Engine) RequestCancel(ctx context.Context, id string) (bool, error) {
 	for {
 		op, err := e.Get(ctx, id)
@@ -394,8 +384,8 @@ func (e *Engine) RequestCancel(ctx context.Context, id string) (bool, error) {
 	}
 }
 
-// Record writes an operation that is over already: work that was done while
-// the request waited, but whose result clients fetch like that of a long one.
+// Record writes an operation that has already ended: one done while the request
+// waited, whose result clients fetch as that of a long-running one.
 func (e *Engine) Record(ctx context.Context, op *Operation) error {
 	op.ID, op.Status, op.Start = NewGUID(), Succeeded, e.now().UTC()
 	op.End = op.Start

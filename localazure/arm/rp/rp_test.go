@@ -23,8 +23,7 @@ func text(t *testing.T, d Doc) string {
 	return string(b)
 }
 
-// What a PUT or PATCH means on top of what is stored.
-func TestMerge(t *testing.T) {
+func TestMergePutAndPatch(t *testing.T) {
 	for _, x := range []struct{ name, stored, sent, put, patch string }{
 		{"missing keeps", `{"a":1,"p":{"x":1,"y":2}}`, `{"p":{"x":3}}`, `{"a":1,"p":{"x":3,"y":2}}`, `{"a":1,"p":{"x":3,"y":2}}`},
 		{"null clears", `{"a":1,"p":{"x":1}}`, `{"a":null,"p":{"x":null}}`, `{"p":{}}`, `{"p":{}}`},
@@ -48,7 +47,7 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-func TestIDs(t *testing.T) {
+func TestParseID(t *testing.T) {
 	for _, x := range []struct{ in, typ, name, parent string }{
 		{"/subscriptions/s/resourcegroups/g", "Microsoft.Resources/resourceGroups", "g", "/subscriptions/s"},
 		{"/subscriptions/s/resourceGroups/g/providers/A.B/c/d", "A.B/c", "d", "/subscriptions/s/resourceGroups/g"},
@@ -63,11 +62,11 @@ func TestIDs(t *testing.T) {
 	}
 	for _, bad := range []string{"", "/", "/subscriptions", "/subscriptions/s/resourceGroups", "/subscriptions/s/x", "/subscriptions//resourceGroups/g", "/subscriptions/s/providers", "/subscriptions/s/providers/A.B/c/providers/E.F/g/h"} {
 		if id, err := ParseID(bad); err == nil {
-			t.Errorf("%q was read as %s", bad, id)
+			t.Errorf("%q was parsed as %s", bad, id)
 		}
 	}
 	a, b := MustParseID("/subscriptions/S/resourceGroups/g"), MustParseID("/subscriptions/s/resourcegroups/G2")
 	if b.Within(a) || !MustParseID("/subscriptions/s/resourcegroups/G/providers/A.B/c/d").Within(a) {
-		t.Error("Within takes g2 for something in g, or what is in G for something else")
+		t.Error("Within: g2 is not in g, but what is in G is")
 	}
 }

@@ -24,18 +24,18 @@ const (
 	PrincipalPrefix = "/nap/arm/principals/"
 )
 
-// Record is a resource as it is kept.
+// Record is a stored resource.
 type Record struct {
 	// ID has the casing that the resource was created with.
 	ID string `json:"id"`
-	// Doc is the resource without what the server says about it (id, name,
+	// Doc is the resource without the properties that the server adds (id, name,
 	// type, provisioningState, etag).
 	Doc Doc `json:"doc"`
 	// State is the provisioningState.
 	State string `json:"state,omitempty"`
-	// Internal is the provider's own, never shown.
+	// Internal is the provider's state, never sent to clients.
 	Internal Doc `json:"internal,omitempty"`
-	// UID is unique for ever; a resource made again under its ID has another.
+	// UID is unique; a resource created again under its ID has another.
 	UID  string `json:"uid"`
 	ETag string `json:"etag"`
 
@@ -45,25 +45,25 @@ type Record struct {
 	ChangedBy string    `json:"changedBy,omitempty"`
 
 	rev int64
-	// answers are the bodies made of this record, while it is shared.
+	// answers caches the response bodies of a shared record.
 	answers *answers
 }
 
-// Rev is the etcd revision that the record was read at; 0 if it is new.
+// Rev returns the etcd revision that the record was read at; 0 if it is new.
 func (r *Record) Rev() int64 { return r.rev }
 
-// ParsedID is the record's ID.
+// ParsedID returns the record's ID.
 func (r *Record) ParsedID() ID { return MustParseID(r.ID) }
 
-// Clone copies the record deeply.
+// Clone returns a deep copy.
 func (r *Record) Clone() *Record {
 	c := *r
 	c.Doc, c.Internal, c.answers = r.Doc.Clone(), r.Internal.Clone(), nil
 	return &c
 }
 
-// RecordKey is where the resource with the ID is kept: by type, then scope and
-// names, so that a list is a scan of a prefix and never sees child types.
+// RecordKey returns the etcd key of a resource: its type, scope and names, so that a
+// list is a scan of a prefix and does not include child types.
 func RecordKey(id ID) string {
 	return collectionKey(id) + strings.ToLower(strings.Join(id.Names, "/"))
 }
@@ -84,10 +84,10 @@ func collectionKey(id ID) string {
 type Store struct {
 	KV clientv3.KV
 
-	decoded sync.Map // key to *Record, as it was last read
+	decoded sync.Map // key to the last decoded *Record
 }
 
-// Get reads a record. It returns nil without an error when there is none.
+// Get returns a record; nil if it does not exist.
 func (s *Store) Get(ctx context.Context, id ID) (*Record, error) {
 	r, err := s.View(ctx, id)
 	if err != nil || r == nil {
@@ -96,8 +96,8 @@ func (s *Store) Get(ctx context.Context, id ID) (*Record, error) {
 	return r.Clone(), nil
 }
 
-// Target reads the record that an operation works on. One that is gone is the
-// error NotFound.
+// Target returns the record of an operation's resource; the error NotFound if it
+// does not exist.
 func (s *Store) Target(ctx context.Context, op *Operation) (*Record, error) {
 	id := MustParseID(op.Resource)
 	r, err := s.Get(ctx, id)
@@ -107,8 +107,7 @@ func (s *Store) Target(ctx context.Context, op *Operation) (*Record, error) {
 	return r, err
 }
 
-// View is Get for those who only read: the record is shared and must not be
-// changed.
+// View is Get without a copy: the record is shared and must not be modified.
 func (s *Store) View(ctx context.Context, id ID) (*Record, error) {
 	key := RecordKey(id)
 	resp, err := s.KV.Get(ctx, key)
@@ -122,8 +121,8 @@ func (s *Store) View(ctx context.Context, id ID) (*Record, error) {
 	return s.decode(resp.Kvs[0].Key, resp.Kvs[0].Value, resp.Kvs[0].ModRevision)
 }
 
-// decode gives the record of a value, from memory if it has been decoded
-// before. It is shared.
+// decode returns the shared record of a value, from memory if it has been decoded
+// before.
 func (s *Store) decode(key, value []byte, rev int64) (*Record, error) {
 	if x, ok := s.decoded.Load(string(key)); ok && x.(*Record).rev == rev {
 		return x.(*Record), nil
@@ -137,15 +136,14 @@ func (s *Store) decode(key, value []byte, rev int64) (*Record, error) {
 	return &r, nil
 }
 
-// List reads the records of a collection (see ID.IsCollection), in the order
-// of their names. A collection of a subscription takes in all its groups; one
-// of an extension type at a scope only those right at it.
+// List returns the records of a collection (see ID.IsCollection) sorted by name. A
+// collection of a subscription includes all its groups; one of an extension type
+// at a scope only the records directly at it.
 func (s *Store) List(ctx context.Context, id ID) ([]*Record, error) {
 	return s.ListPrefix(ctx, listPrefix(id))
 }
 
-// ViewList is List for those who only read: the records are shared and must not
-// be changed.
+// ViewList is List without copies: the records are shared and must not be modified.
 func (s *Store) ViewList(ctx context.Context, id ID) ([]*Record, error) {
 	return s.ViewPrefix(ctx, listPrefix(id))
 }
@@ -163,12 +161,12 @@ func listPrefix(id ID) string {
 	return prefix
 }
 
-// ListType reads all records of a full type, everywhere.
+// ListType returns all records of a full type.
 func (s *Store) ListType(ctx context.Context, fullType string) ([]*Record, error) {
 	return s.ListPrefix(ctx, ResourcePrefix+strings.ToLower(fullType)+":")
 }
 
-// ListPrefix reads the records under a key prefix.
+// ListPrefix returns the records under a key prefix.
 func (s *Store) ListPrefix(ctx context.Context, prefix string) ([]*Record, error) {
 	rs, err := s.ViewPrefix(ctx, prefix)
 	if err != nil {
@@ -180,8 +178,8 @@ func (s *Store) ListPrefix(ctx context.Context, prefix string) ([]*Record, error
 	return rs, nil
 }
 
-// ViewPrefix is ListPrefix for those who only read: the records are shared and
-// must not be changed.
+// ViewPrefix is ListPrefix without copies: the records are shared and must not be
+// modified.
 func (s *Store) ViewPrefix(ctx context.Context, prefix string) ([]*Record, error) {
 	kvs, err := s.scan(ctx, prefix)
 	if err != nil {
@@ -209,7 +207,7 @@ func (s *Store) scan(ctx context.Context, prefix string) ([]*mvccpb.KeyValue, er
 	return resp.Kvs, nil
 }
 
-// PutOp is the write of a record, for a transaction.
+// PutOp returns the write of a record, for a transaction.
 func PutOp(r *Record) clientv3.Op {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -218,10 +216,10 @@ func PutOp(r *Record) clientv3.Op {
 	return clientv3.OpPut(RecordKey(r.ParsedID()), string(b))
 }
 
-// DeleteOp is the removal of a record, for a transaction.
+// DeleteOp returns the deletion of a record, for a transaction.
 func DeleteOp(id ID) clientv3.Op { return clientv3.OpDelete(RecordKey(id)) }
 
-// JSONOp is the write of any value as JSON, for a transaction.
+// JSONOp returns the write of a value as JSON, for a transaction.
 func JSONOp(key string, v any) clientv3.Op {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -230,23 +228,23 @@ func JSONOp(key string, v any) clientv3.Op {
 	return clientv3.OpPut(key, string(b))
 }
 
-// Unchanged is the condition that a record is still as it was read; for a new
-// one (Rev 0), that there is none.
+// Unchanged returns the condition that a record is as it was read; for a new one
+// (Rev 0), that it does not exist.
 func Unchanged(r *Record) clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(RecordKey(r.ParsedID())), "=", r.rev)
 }
 
-// Exists is the condition that a resource is there.
+// Exists returns the condition that a resource exists.
 func Exists(id ID) clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(RecordKey(id)), ">", 0)
 }
 
-// Absent is the condition that a key is not there.
+// Absent returns the condition that a key does not exist.
 func Absent(key string) clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
 }
 
-// NewGUID is a random GUID (version 4).
+// NewGUID returns a random GUID (version 4).
 func NewGUID() string {
 	var b [16]byte
 	if _, err := rand.Read(b[:]); err != nil {
@@ -257,7 +255,7 @@ func NewGUID() string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// NewSecret is a random secret of 256 bits, in hexadecimal.
+// NewSecret returns a random secret of 256 bits, in hexadecimal.
 func NewSecret() string {
 	var b [32]byte
 	if _, err := rand.Read(b[:]); err != nil {

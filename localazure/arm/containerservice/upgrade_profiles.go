@@ -2,21 +2,15 @@ package containerservice
 
 import (
 	"context"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
-
-	"github.com/nap-aks/nap/localazure/arm/resources"
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-func (p *Provider) autoscalerAllowed(ctx context.Context) (bool, error) {
-	return resources.FeatureRegistered(ctx, p.env, "Microsoft.ContainerService/AllowClusterAutoscalerAndNAP")
-}
-
-// addMore registers the small types.
-func (p *Provider) addMore() {
+// addVersions registers the read-only types of versions and upgrades.
+func (p *Provider) addVersions() {
 	virtual := func(name string, scope rp.Scope, get, list func(context.Context, *rp.Request) (*rp.Response, error)) *rp.Type {
 		return &rp.Type{Name: "Microsoft.ContainerService/" + name, Versions: apiVersions, Scope: scope, Virtual: true, Flat: true, Get: get, List: list}
 	}
@@ -26,11 +20,6 @@ func (p *Provider) addMore() {
 		virtual("managedClusters/upgradeProfiles", rp.InGroup, p.upgradeProfile, nil),
 		virtual("managedClusters/agentPools/upgradeProfiles", rp.InGroup, p.poolUpgradeProfile, nil),
 		virtual("managedClusters/availableAgentPoolVersions", rp.InGroup, nil, p.poolVersions),
-		&rp.Type{Name: "Microsoft.ContainerService/managedClusters/maintenanceConfigurations", Versions: apiVersions, Scope: rp.InGroup, Flat: true, NoState: true, Prepare: prepareMaintenance,
-			Render: func(_ context.Context, r *rp.Record, d rp.Doc, _ string) error {
-				d["systemData"] = rp.SystemData(r)
-				return nil
-			}},
 	)
 }
 
@@ -50,19 +39,14 @@ func (p *Provider) kubernetesVersions(_ context.Context, q *rp.Request) (*rp.Res
 	for _, v := range p.versions {
 		byMinor[minor(v)] = append(byMinor[minor(v)], v)
 	}
-	var minors []string
-	for m := range byMinor {
-		minors = append(minors, m)
-	}
-	sort.Slice(minors, func(i, j int) bool { return compareVersions(minors[i], minors[j]) < 0 })
 	var values []any
-	for _, m := range minors {
+	for _, m := range slices.SortedFunc(maps.Keys(byMinor), compareVersions) {
 		patches := map[string]any{}
 		for _, v := range byMinor[m] {
 			patches[v] = map[string]any{"upgrades": append([]string{}, p.versions.upgrades(v)...)}
 		}
 		d := map[string]any{"version": m, "capabilities": map[string]any{"supportPlan": []string{"KubernetesOfficial", "AKSLongTermSupport"}}, "patchVersions": patches, "isPreview": nil}
-		if m == minor(p.versions.latest()) {
+		if m == minor(p.versions.preselected()) {
 			d["isDefault"] = true
 		}
 		values = append(values, d)
@@ -99,7 +83,7 @@ func (p *Provider) upgradeProfile(ctx context.Context, q *rp.Request) (*rp.Respo
 	if !equal(q.ID.Name(), "default") {
 		return nil, rp.NotFound(q.ID)
 	}
-	pools, err := p.pools(ctx, cluster.ParsedID(), false)
+	pools, err := p.pools(ctx, cluster.ParsedID())
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +98,8 @@ func (p *Provider) upgradeProfile(ctx context.Context, q *rp.Request) (*rp.Respo
 		"agentPoolProfiles":   profiles}}}, nil
 }
 
-// poolUpgrades are the versions a pool can go to: not past its control plane.
+// poolUpgrades returns the versions that a pool can be upgraded to: up to its
+// control plane's.
 func (p *Provider) poolUpgrades(from, controlPlane string) []string {
 	var out []string
 	for _, v := range p.versions.upgrades(from) {
@@ -153,52 +138,4 @@ func (p *Provider) poolVersions(ctx context.Context, q *rp.Request) (*rp.Respons
 		}
 	}
 	return &rp.Response{Body: rp.Doc{"id": cluster.ID + "/availableagentpoolversions", "name": "default", "type": "Microsoft.ContainerService/managedClusters/availableAgentpoolVersions", "properties": map[string]any{"agentPoolVersions": list}}}, nil
-}
-
-// prepareMaintenance checks a planned maintenance.
-func prepareMaintenance(_ context.Context, c *rp.Change) error {
-	d := c.Doc
-	var model armcontainerservice.MaintenanceConfiguration
-	if err := d.Into(&model); err != nil {
-		return rp.BadRequest("InvalidParameter", "The request body does not have the shape of a maintenance configuration: %v", err)
-	}
-	name := c.ID.Name()
-	if !equal(name, "default", "aksManagedAutoUpgradeSchedule", "aksManagedNodeOSUpgradeSchedule") {
-		return rp.BadRequest("InvalidParameter", "The maintenance configuration name '%s' is none of default, aksManagedAutoUpgradeSchedule, aksManagedNodeOSUpgradeSchedule.", name).At("name")
-	}
-	w := d.Map("properties", "maintenanceWindow")
-	if w == nil {
-		if equal(name, "default") {
-			return nil
-		}
-		return rp.BadRequest("InvalidParameter", "The maintenance configuration '%s' needs properties.maintenanceWindow.", name).At("properties.maintenanceWindow")
-	}
-	// A PUT's schedule replaces the old one of another kind.
-	if sent := c.Sent.Map("properties", "maintenanceWindow", "schedule"); sent != nil {
-		d.Set(map[string]any(sent.Clone()), "properties", "maintenanceWindow", "schedule")
-	}
-	sched := d.Map("properties", "maintenanceWindow", "schedule")
-	kinds := 0
-	for _, k := range []string{"daily", "weekly", "absoluteMonthly", "relativeMonthly"} {
-		if sched.Map(k) != nil {
-			kinds++
-		} else {
-			sched.Drop(k)
-		}
-	}
-	if kinds != 1 {
-		return rp.BadRequest("InvalidParameter", "A maintenance window has exactly one of the schedules daily, weekly, absoluteMonthly, relativeMonthly; this one has %d.", kinds).At("properties.maintenanceWindow.schedule")
-	}
-	if equal(name, "default") && sched.Map("weekly") == nil {
-		return rp.BadRequest("InvalidParameter", "The maintenance configuration default accepts a weekly schedule only.").At("properties.maintenanceWindow.schedule")
-	}
-	if n, ok := w.Int("durationHours"); !ok || n < 4 || n > 24 {
-		return rp.BadRequest("InvalidParameter", "The duration of a maintenance window is 4 to 24 hours, not %d.", n).At("properties.maintenanceWindow.durationHours")
-	}
-	w.Default("+00:00", "utcOffset")
-	w.Default(c.Env.Now().UTC().Format("2006-01-02"), "startDate")
-	if t := w.Str("startTime"); len(t) != 5 || t[2] != ':' || atoi(t[:2]) > 23 || atoi(t[3:]) > 59 {
-		return rp.BadRequest("InvalidParameter", "The start time '%s' of the maintenance window is not of the form 23:59.", t).At("properties.maintenanceWindow.startTime")
-	}
-	return nil
 }
