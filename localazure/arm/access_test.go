@@ -24,7 +24,8 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/token"
 )
 
-// someone makes a service principal and gives it a role.
+// someone creates a service principal with a role, if any, and returns its
+// Authorization header.
 func someone(a *armtest.Azure, clientID, role, scope string) string {
 	a.T.Helper()
 	oid := "55555555" + clientID[8:]
@@ -39,14 +40,14 @@ func someone(a *armtest.Azure, clientID, role, scope string) string {
 			a.T.Fatal(r.Body)
 		}
 	}
-	// It was put into etcd behind the server's back, which sees it soon.
+	// The server notices soon what was written to etcd directly.
 	for range 3000 {
 		if tok, _ := a.TryToken(clientID, "pw"); tok != "" {
 			return "Bearer " + tok
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	a.T.Fatal("the new principal has no token")
+	a.T.Fatal("the new principal gets no token")
 	return ""
 }
 
@@ -56,7 +57,7 @@ const (
 	clusterUser = "4abbcc35-e782-43d8-92c5-2d3f1bd2253f"
 )
 
-// What a principal may do follows from its roles, on every request.
+// The roles of a principal are checked on every request.
 func TestRolesDecideWhatAPrincipalMayDo(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -85,7 +86,7 @@ func TestRolesDecideWhatAPrincipalMayDo(t *testing.T) {
 		{"reader validates", looks, "POST", deploymentID + "/validate", azBody(napTemplate, "{}"), 403},
 		{"contributor in the group", works, "PATCH", clusterID, map[string]any{"tags": map[string]any{"a": "b"}}, 200},
 		{"contributor elsewhere", works, "PUT", sub + "/resourceGroups/other", map[string]any{"location": "eastus"}, 403},
-		{"contributor gives a role", works, "PUT", group + "/providers/Microsoft.Authorization/roleAssignments/77777777-0000-4000-8000-000000000003", map[string]any{"properties": map[string]any{"principalId": "55555555-0000-4000-8000-000000000003", "roleDefinitionId": "/x/" + contributor}}, 403},
+		{"contributor assigns a role", works, "PUT", group + "/providers/Microsoft.Authorization/roleAssignments/77777777-0000-4000-8000-000000000003", map[string]any{"properties": map[string]any{"principalId": "55555555-0000-4000-8000-000000000003", "roleDefinitionId": "/x/" + contributor}}, 403},
 		{"user reads its cluster", user, "GET", clusterID, nil, 200},
 		{"user gets user credentials", user, "POST", clusterID + "/listClusterUserCredential", nil, 200},
 		{"user gets admin credentials", user, "POST", clusterID + "/listClusterAdminCredential", nil, 403},
@@ -98,19 +99,19 @@ func TestRolesDecideWhatAPrincipalMayDo(t *testing.T) {
 			}
 		})
 	}
-	// A template cannot do what its sender may not.
+	// A template cannot do what its sender may not do.
 	r := a.Do("PUT", sub+"/resourceGroups/rg/providers/Microsoft.Resources/deployments/d", `{"properties":{"template":{"$schema":"https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#","contentVersion":"1.0.0.0","resources":[
 		{"type":"Microsoft.Authorization/roleAssignments","apiVersion":"2022-04-01","name":"88888888-0000-4000-8000-000000000001","properties":{"principalId":"55555555-0000-4000-8000-000000000003","principalType":"ServicePrincipal","roleDefinitionId":"/x/`+contributor+`"}}]}}}`, "Authorization", works)
 	if r.Status != 403 {
 		t.Errorf("a role by template: %d %s", r.Status, r.Body)
 	}
-	// A role that is taken away is gone at once; so is a principal.
+	// Deleting a role assignment or a principal takes effect at once.
 	id := sub + "/providers/Microsoft.Authorization/roleAssignments/66666666-0000-4000-8000-000000000002"
 	if r := a.Do("DELETE", id, nil); r.Status != 200 || len(r.Body) == 0 {
 		t.Fatalf("%d %s", r.Status, r.Body)
 	}
 	if r := a.Do("GET", clusterID, nil, "Authorization", looks); r.Status != 403 {
-		t.Errorf("without its role: %d", r.Status)
+		t.Errorf("after the role assignment was deleted: %d", r.Status)
 	}
 	if _, err := a.Etcd.Txn(context.Background()).Then(token.DeleteOps("55555555-0000-4000-8000-000000000003", "a0000000-0000-4000-8000-000000000003")...).Commit(); err != nil {
 		t.Fatal(err)
@@ -156,7 +157,7 @@ func TestTokensExpire(t *testing.T) {
 	if r := a.Do("GET", group, nil, "Authorization", "Bearer "+tok); r.Status != 401 || r.Code() != "ExpiredAuthenticationToken" {
 		t.Errorf("after 61 minutes: %d %s", r.Status, r.Body)
 	}
-	// And one that the server has never seen before.
+	// Also if the server has not validated the token before.
 	a.Stop()
 	a.Start()
 	if r := a.Do("GET", group, nil, "Authorization", "Bearer "+tok); r.Status != 401 || r.Code() != "ExpiredAuthenticationToken" {
@@ -164,7 +165,7 @@ func TestTokensExpire(t *testing.T) {
 	}
 }
 
-// A certificate signs in instead of a secret.
+// A client can sign in with a certificate instead of a secret.
 func TestSignInWithCertificate(t *testing.T) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -221,7 +222,7 @@ func TestSignInWithCertificate(t *testing.T) {
 	}
 }
 
-// Nothing secret is logged, and no file that the server makes is open to others.
+// Secrets are not logged, and the server's files are readable by their owner only.
 func TestSecretsAreNeitherLoggedNorReadable(t *testing.T) {
 	var log bytes.Buffer
 	a := armtest.New(t, armtest.LogTo(&log))
@@ -247,7 +248,7 @@ func TestSecretsAreNeitherLoggedNorReadable(t *testing.T) {
 		}
 	}
 	if log.Len() == 0 {
-		t.Error("nothing was logged at all")
+		t.Error("the log is empty")
 	}
 	all, err := a.Etcd.Get(t.Context(), "/nap/arm/", withPrefix)
 	if err != nil {
@@ -256,7 +257,7 @@ func TestSecretsAreNeitherLoggedNorReadable(t *testing.T) {
 	for _, kv := range all.Kvs {
 		for name, s := range map[string]string{"the owner's secret": armtest.ClientSecret, "the controller's secret": controllerSecret, "a secure parameter": "do-not-tell-1234"} {
 			if bytes.Contains(kv.Value, []byte(s)) {
-				t.Errorf("%s is in clear in %s", name, kv.Key)
+				t.Errorf("%s is in clear text in %s", name, kv.Key)
 			}
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// cpuTime is the processor time that this process has used in user mode. Unlike
-// time on the clock it hardly depends on what else the machine does.
+// cpuTime returns the processor time that this process has used in user mode. It
+// hardly depends on other load, unlike elapsed time.
 func cpuTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
@@ -22,7 +22,7 @@ func cpuTime(t testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano())
 }
 
-// manyClusters makes clusters c0, c1, … and gives their IDs.
+// manyClusters creates clusters c0, c1, … and returns their IDs.
 func manyClusters(a *armtest.Azure, n int) []string {
 	a.T.Helper()
 	newGroup(a)
@@ -38,8 +38,8 @@ func manyClusters(a *armtest.Azure, n int) []string {
 	return ids
 }
 
-// inProcess gives a function that reads a resource as the owner, in the process:
-// without network, TLS and a client's work.
+// inProcess returns a function that reads a resource as the owner by calling the
+// handler, without network and TLS.
 func inProcess(a *armtest.Azure) func(path string) *httptest.ResponseRecorder {
 	token := "Bearer " + a.Token(armtest.ClientID, armtest.ClientSecret)
 	h := a.Server().Handler()
@@ -52,7 +52,7 @@ func inProcess(a *armtest.Azure) func(path string) *httptest.ResponseRecorder {
 	}
 }
 
-// BenchmarkGet is the server's own time for reading one of 50 clusters, all of
+// BenchmarkGet measures the server's time for reading one of 50 clusters, all of
 // them, a pool and an operation.
 func BenchmarkGet(b *testing.B) {
 	a := armtest.New(b)

@@ -8,15 +8,15 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// override changes a cluster's upgrade overrides as az sends them: with
-// everything that it read.
+// override changes a cluster's upgrade overrides as az does, by writing back the
+// whole cluster.
 func override(f *fixedPools, force bool, until time.Time) armtest.Reply {
 	return f.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{
 		"upgradeSettings": map[string]any{"overrideSettings": map[string]any{"forceUpgrade": force, "until": until.UTC().Format("2006-01-02T15:04:05.000Z")}}}})
 }
 
-// An upgrade does not begin while a PodDisruptionBudget would never let a node be
-// drained; other changes do.
+// An upgrade is refused while a PodDisruptionBudget never allows an eviction;
+// other changes are not.
 func TestUpgradeIsRefusedByBudgetsWithoutEvictions(t *testing.T) {
 	f := newFixedPools(t, 2, nil)
 	f.Live.SetNever("shop/web", "shop/db")
@@ -38,7 +38,7 @@ func TestUpgradeIsRefusedByBudgetsWithoutEvictions(t *testing.T) {
 	}
 	f.MustSucceed(f.put(map[string]any{"count": 3}))
 	f.MustSucceed(f.Do("PUT", clusterID, cluster(map[string]any{"disableLocalAccounts": true})))
-	// A pool of its own, and pools through the cluster.
+	// Once no budget does, a pool is upgraded on its own or through the cluster.
 	f.Live.SetNever()
 	f.MustSucceed(f.Do("PUT", clusterID, newer))
 	f.Live.SetNever("shop/web", "shop/db")
@@ -49,8 +49,8 @@ func TestUpgradeIsRefusedByBudgetsWithoutEvictions(t *testing.T) {
 	f.expect("without the budgets", "000@1.36.3", "001@1.36.3", "002@1.36.3")
 }
 
-// A forced upgrade begins all the same, and budgets do not hold it up, whatever
-// the pool does with nodes that cannot be drained; its time is when it begins.
+// A forced upgrade starts and ignores budgets, whatever the pool's behaviour for
+// undrainable nodes is. The override's time limits when it may start.
 func TestForcedUpgradeIgnoresBudgets(t *testing.T) {
 	f := newFixedPools(t, 2, map[string]any{"undrainableNodeBehavior": "Cordon"})
 	f.Live.SetNever("shop/web")
@@ -62,7 +62,7 @@ func TestForcedUpgradeIgnoresBudgets(t *testing.T) {
 	}
 	f.MustSucceed(override(f, true, now.Add(72*time.Hour)))
 	if r := f.Do("GET", clusterID, nil); !strings.Contains(r.Body, `"overrideSettings":{"forceUpgrade":true,"until":"`+now.Add(72*time.Hour).UTC().Format("2006-01-02T15:04")) {
-		t.Errorf("it is not shown: %s", r.Body)
+		t.Errorf("the override is missing: %s", r.Body)
 	}
 	f.MustSucceed(f.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"kubernetesVersion": "1.36.3"}}))
 	// az aks update --disable-force-upgrade leaves the time as it was.
@@ -79,7 +79,7 @@ func TestForcedUpgradeIgnoresBudgets(t *testing.T) {
 	f.Advance(-31 * time.Minute)
 	f.block("000", "001", "002", "003")
 	f.MustSucceed(f.put(map[string]any{"count": 3}))
-	f.fails(f.put(map[string]any{"count": 2}), "PodDrainFailure") // which is no upgrade
+	f.fails(f.put(map[string]any{"count": 2}), "PodDrainFailure") // scaling in is not an upgrade
 	f.block("000", "001")
 	f.MustSucceed(f.put(map[string]any{"count": 2}))
 	f.block("000", "001", "002", "003", "004")

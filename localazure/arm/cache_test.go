@@ -7,8 +7,8 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// A body that is kept is never older than what it is made of: the cluster's own
-// record and those of its pools.
+// A cached body is never older than the records that it is made of: the cluster's
+// and those of its pools.
 func TestCachedBodiesAreCurrent(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -35,9 +35,9 @@ func TestCachedBodiesAreCurrent(t *testing.T) {
 		t.Fatal(r.Body)
 	}
 	check("tagged", `"tags":{"x":"y"}`, true)
-	// An old version's body is another.
+	// Another API version has another body.
 	if r := a.Do("GET", clusterID+"?api-version=2022-11-01", nil); strings.Contains(r.Body, "nodeProvisioningProfile") {
-		t.Errorf("in the shape of 2022: %s", r.Body)
+		t.Errorf("at API version 2022-11-01: %s", r.Body)
 	}
 	check("now", "nodeProvisioningProfile", true)
 }

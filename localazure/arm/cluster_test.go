@@ -13,8 +13,8 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// The SDK creates a cluster with node auto-provisioning, adds a machine the way
-// the controller does, and takes both away again.
+// The SDK creates a cluster with node auto-provisioning, adds a machine as the
+// controller does, and deletes both.
 func TestClusterAndMachineLifecycleWithTheSDK(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -47,7 +47,7 @@ func TestClusterAndMachineLifecycleWithTheSDK(t *testing.T) {
 		t.Fatalf("the cluster is %s with mode %s", *c.Properties.ProvisioningState, *c.Properties.NodeProvisioningProfile.Mode)
 	}
 	if len(c.Properties.AgentPoolProfiles) != 1 {
-		t.Fatalf("%d pools; the pool of provisioned machines must not be among them", len(c.Properties.AgentPoolProfiles))
+		t.Fatalf("%d pools, want only those without provisioned machines", len(c.Properties.AgentPoolProfiles))
 	}
 	machines, err := armcontainerservice.NewMachinesClient(armtest.Subscription, a.Owner(), a.ClientOptions())
 	if err != nil {
@@ -82,7 +82,7 @@ func TestClusterAndMachineLifecycleWithTheSDK(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r := a.Do(http.MethodGet, clusterID+"/agentPools/aksmanagedap/machines/default-abc12", nil); r.Status != 404 {
-		t.Errorf("the deleted machine answers %d", r.Status)
+		t.Errorf("GET of the deleted machine: %d", r.Status)
 	}
 	del, err := clusters.BeginDelete(ctx, "rg", "c", nil)
 	if err != nil {
@@ -96,6 +96,6 @@ func TestClusterAndMachineLifecycleWithTheSDK(t *testing.T) {
 		t.Errorf("%d intents are left (%v)", len(resp.Kvs), err)
 	}
 	if r := a.Do(http.MethodGet, "/subscriptions/"+armtest.Subscription+"/resourcegroups/MC_rg_c_eastus", nil); r.Status != 404 {
-		t.Errorf("the node resource group answers %d", r.Status)
+		t.Errorf("GET of the node resource group: %d", r.Status)
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func TestCommandInvoke(t *testing.T) {
-	// A program that says what it was given stands in for kubectl.
+	// A program that prints its arguments stands in for kubectl.
 	a := armtest.New(t, func(o *arm.Options) {
 		o.Kubectl = []string{"/bin/sh", "-c", `echo "$@"; [ -f x.yaml ] && cat x.yaml; case "$*" in *fail*) exit 3;; esac`, "kubectl"}
 	})

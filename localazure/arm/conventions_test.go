@@ -17,7 +17,7 @@ import (
 
 const sub = "/subscriptions/" + armtest.Subscription
 
-// Errors of the front door, as ARM gives them.
+// Errors of the front door are ARM's.
 func TestFrontDoorErrors(t *testing.T) {
 	a := armtest.New(t)
 	newGroup(a)
@@ -87,7 +87,7 @@ func TestIDsAreCaseInsensitive(t *testing.T) {
 		t.Errorf("%s", r.Body)
 	}
 	if r := a.Do("PUT", strings.ToLower(vnet), map[string]any{"location": "uksouth"}); r.Status != 409 || r.Code() != "InvalidResourceLocation" {
-		t.Errorf("moving it: %d %s", r.Status, r.Body)
+		t.Errorf("changing the location: %d %s", r.Status, r.Body)
 	}
 }
 
@@ -95,7 +95,7 @@ func TestOldAPIVersionsKeepUnknownProperties(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
 	newCluster(a, "Auto")
-	// az 2.45 reads and writes the whole cluster at a version without the property.
+	// az 2.45 reads and writes the whole cluster with an API version that lacks the property.
 	old := a.Do("GET", clusterID+"?api-version=2022-11-01", nil)
 	props := old.JSON["properties"].(map[string]any)
 	if _, there := props["nodeProvisioningProfile"]; there {
@@ -139,7 +139,7 @@ func TestPaging(t *testing.T) {
 	}
 }
 
-// Every way in without a good token is shut.
+// Requests without a valid token are refused.
 func TestRequestsNeedAValidToken(t *testing.T) {
 	a := armtest.New(t)
 	newGroup(a)
@@ -217,7 +217,7 @@ func TestRequestsNeedAValidToken(t *testing.T) {
 			t.Errorf("%s: %d %s", name, st, body)
 		}
 	}
-	// A token for another service is not one for ARM.
+	// ARM refuses a token for another service.
 	resp, err := a.HTTP.PostForm(a.URL+token, with("scope", "https://api.loganalytics.io/.default"))
 	if err != nil {
 		t.Fatal(err)

@@ -10,8 +10,8 @@ import (
 
 const deploymentID = group + "/providers/Microsoft.Resources/deployments/nap"
 
-// The body is what az really sends: the template file, with its comments, under
-// a key without quotes.
+// azBody returns the body that az sends: the template file, with its comments,
+// under a key without quotes.
 func azBody(template, parameters string) string {
 	return `{"properties": {"parameters": ` + parameters + `, "mode": "Incremental", template:` + template + `}}`
 }
@@ -44,7 +44,7 @@ func TestDocumentedTemplateAsAzSendsIt(t *testing.T) {
 		t.Fatalf("validate: %d %s", r.Status, r.Body)
 	}
 	if g := a.Do(http.MethodGet, clusterID, nil); g.Status != 404 {
-		t.Fatalf("validate made something: %d", g.Status)
+		t.Fatalf("validate created a resource: %d", g.Status)
 	}
 	r := a.Do(http.MethodPut, deploymentID, azBody(napTemplate, "{}"))
 	if r.Status != 201 || !strings.Contains(r.Header.Get("Azure-AsyncOperation"), "/operationStatuses/") {
@@ -100,14 +100,13 @@ func TestDocumentedTemplateAsAzSendsIt(t *testing.T) {
 		a.MustSucceed(r)
 	}
 	if r := a.Do(http.MethodHead, deploymentID, nil); r.Status != 404 {
-		t.Errorf("the deleted deployment answers %d", r.Status)
+		t.Errorf("HEAD of the deleted deployment: %d", r.Status)
 	}
 }
 
 func TestFailedDeploymentNamesTheResource(t *testing.T) {
 	a := armtest.New(t)
-	m := a.Machinery()
-	_ = m
+	a.Machinery()
 	newGroup(a)
 	bad := strings.Replace(napTemplate, `"networkPluginMode": "overlay", `, "", 1)
 	r := a.Do(http.MethodPut, deploymentID, azBody(bad, "{}"))

@@ -17,8 +17,8 @@ func nodePool() map[string]any {
 
 const nodePoolJSON = `{"metadata":{"name":"default"},"spec":{"disruption":{"budgets":[{"nodes":"10%"}]},"limits":{"cpu":"1000","memory":"1Ti"},"template":{"spec":{}}}}`
 
-// One call does the documented migration: a fixed pool, limits 0, the taint,
-// waiting for the nodes to go, Manual.
+// One call does the documented steps: a fixed pool, limits of 0, the taint,
+// waiting for the nodes to be deleted, Manual.
 func TestDisableInOneCall(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -38,7 +38,7 @@ func TestDisableInOneCall(t *testing.T) {
 	a.Start()
 	a.Live.SetClaims("default-x")
 	a.Live.Set(nil, nil)
-	// The controller has to stay until the last of its objects has gone.
+	// The controller must run until its last object is deleted.
 	eventually(t, func() bool { return strings.Contains(a.Do("GET", poll, nil).Body, "1 nodes left: NodeClaim default-x") })
 	a.Live.SetClaims()
 	a.MustSucceed(r)
@@ -49,14 +49,14 @@ func TestDisableInOneCall(t *testing.T) {
 	if r := a.Do("POST", clusterID+"/disableNodeProvisioning", nil); r.Status != 400 {
 		t.Errorf("disabling it again: %d %s", r.Status, r.Body)
 	}
-	// Switched on again, the NodePools are what they were.
+	// Enabled again, the NodePools are as they were.
 	a.MustSucceed(a.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"nodeProvisioningProfile": map[string]any{"mode": "Auto"}}}))
 	if o := a.Live.Object(0); o != nodePoolJSON {
 		t.Errorf("enabled again, the NodePool is %s", o)
 	}
 }
 
-// Aborting puts everything back, and so does giving up.
+// Aborting restores the cluster, and so does failing.
 func TestAbortedDisableIsUndone(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -126,9 +126,9 @@ func TestFreezeAndResume(t *testing.T) {
 	}
 }
 
-// Whenever disabling is aborted, the mode, the NodePools and the fixed pools are
-// what they were: one that was made is gone, one that was scaled has its nodes,
-// and pods that had moved there are moved back first.
+// Aborting at any stage restores the mode, the NodePools and the fixed pools: a
+// created pool is deleted, a scaled one has its former nodes, and pods that were
+// evicted to it are moved back first.
 func TestAbortedDisableIsUndoneAtEachStage(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
@@ -169,7 +169,7 @@ func TestAbortedDisableIsUndoneAtEachStage(t *testing.T) {
 			block(fixed[1], "")
 			a.Start()
 		}},
-		{"the controller goes", func() {
+		{"the controller stops", func() {
 			disable("1 nodes left: aks-a")
 			m.Hold(true)
 			a.Live.Set(nil, nil)
@@ -196,7 +196,7 @@ func TestAbortedDisableIsUndoneAtEachStage(t *testing.T) {
 			}
 		})
 	}
-	// And then it goes through, with both pools.
+	// The next attempt succeeds, with both pools.
 	a.Live.Set(nil, nil)
 	a.MustSucceed(a.Do("POST", clusterID+"/disableNodeProvisioning", body))
 	if got := clusterMode(a) + "; fixed " + poolOf(a, "fixed") + "; grow " + poolOf(a, "grow"); got != "Manual Auto Succeeded; fixed 2 nodes, autoscaler false; grow 3 nodes, autoscaler false" {
@@ -204,7 +204,7 @@ func TestAbortedDisableIsUndoneAtEachStage(t *testing.T) {
 	}
 }
 
-// A fixed pool that does not come up ends the attempt.
+// Disabling fails if the fixed pool does not start.
 func TestDisableFailsIfItsPoolDoesNotBoot(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()

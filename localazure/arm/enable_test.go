@@ -12,8 +12,8 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// autoscaledCluster has a system pool of 3, a pool "web" of 2 and one "batch" of
-// 1 under the cluster autoscaler.
+// autoscaledCluster creates a cluster with a system pool of 3 nodes and the
+// autoscaled pools "web" of 2 and "batch" of 1.
 func autoscaledCluster(a *armtest.Azure) {
 	a.T.Helper()
 	newGroup(a)
@@ -64,8 +64,8 @@ func fromAutoscaler(more ...any) map[string]any {
 	return out
 }
 
-// blocks has the machinery keep the pods of some nodes, for a reason; an empty
-// one lets them go.
+// blocks returns a function that makes the drain of a node fail for a reason; an
+// empty reason lets it succeed.
 func blocks(m *armtest.Machinery) func(node, why string) {
 	var mu sync.Mutex
 	reasons := map[string]string{}
@@ -81,7 +81,7 @@ func blocks(m *armtest.Machinery) func(node, why string) {
 	}
 }
 
-// inProgress polls an operation until its progress says something.
+// inProgress polls an operation until its progress contains want.
 func inProgress(a *armtest.Azure, r armtest.Reply, want string) {
 	a.T.Helper()
 	if r.Status != 202 {
@@ -93,10 +93,10 @@ func inProgress(a *armtest.Azure, r armtest.Reply, want string) {
 			return
 		}
 	}
-	a.T.Fatalf("the progress never said %q; at last %s", want, last)
+	a.T.Fatalf("the progress never contained %q, the last one is %s", want, last)
 }
 
-// A dry run proposes and changes nothing.
+// A dry run returns a proposal and changes nothing.
 func TestEnableDryRunChangesNothing(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -123,17 +123,17 @@ func TestEnableDryRunChangesNothing(t *testing.T) {
 		t.Errorf("with priorities of the expander: %s", got)
 	}
 	if got := fmt.Sprint(r.JSON["pools"], r.JSON["blockedBy"]); got != "[web] []" {
-		t.Errorf("pools and what stands in the way: %s", got)
+		t.Errorf("pools and obstacles: %s", got)
 	}
 	if !strings.Contains(r.Body, `"pool":"batch","setting":"enableAutoScaling"`) {
-		t.Errorf("nothing is said of the pool that stays: %s", r.Body)
+		t.Errorf("the proposal does not name the pool that stays: %s", r.Body)
 	}
 	if after := a.Do("GET", clusterID, nil).Body; after != before {
 		t.Errorf("a dry run changed the cluster: %s", after)
 	}
 }
 
-// What is refused, and that nothing has been touched then.
+// Invalid requests are refused and change nothing.
 func TestEnableRefusesInvalidRequests(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -155,21 +155,21 @@ func TestEnableRefusesInvalidRequests(t *testing.T) {
 			t.Errorf("%s: %d %s", name, r.Status, r.Body)
 		}
 	}
-	// A pool that node auto-provisioning cannot be beside.
+	// Node auto-provisioning does not support Windows pools.
 	a.MustSucceed(a.Do("PUT", clusterID+"/agentPools/win", map[string]any{"properties": map[string]any{"osType": "Windows", "mode": "User", "count": 1, "vmSize": "Standard_D4s_v5"}}))
 	if r := a.Do("POST", enablePath, fromAutoscaler()); r.Status != 400 || !strings.Contains(r.Body, "Windows") {
-		t.Errorf("beside a Windows pool: %d %s", r.Status, r.Body)
+		t.Errorf("with a Windows pool: %d %s", r.Status, r.Body)
 	}
 	if r := a.Do("POST", enablePath, fromAutoscaler("dryRun", true)); r.Status != 200 || !strings.Contains(fmt.Sprint(r.JSON["blockedBy"]), "osType") {
-		t.Errorf("the dry run does not say that Windows stands in the way: %d %s", r.Status, r.Body)
+		t.Errorf("the dry run does not name the Windows pool as an obstacle: %d %s", r.Status, r.Body)
 	}
 	if got := clusterMode(a) + ", web " + poolOf(a, "web"); got != "Manual Auto Succeeded, web 2 nodes, autoscaler true 1-4" {
 		t.Errorf("after refusals the cluster is %s", got)
 	}
 }
 
-// The whole migration: nodes are drained one after the other, within disruption
-// budgets and only while moved pods find a place, and across restarts.
+// A migration drains nodes one after the other, within disruption budgets and
+// only while evicted pods are scheduled again, and survives restarts.
 func TestEnableMigratesPools(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
@@ -184,21 +184,21 @@ func TestEnableMigratesPools(t *testing.T) {
 		t.Errorf("at the start the cluster is %s", got)
 	}
 	if r := a.Do("PUT", clusterID+"/agentPools/web", map[string]any{"properties": map[string]any{"count": 3}}); r.Status != 409 {
-		t.Errorf("scaling meanwhile: %d %s", r.Status, r.Body)
+		t.Errorf("scaling during the migration: %d %s", r.Status, r.Body)
 	}
 	a.Live.Refuse("", "its class is not there")
 	m.Hold(false)
 	inProgress(a, r, "NodePools are not ready: batch (its class is not there), web")
 	made, cordoned := a.Live.State()
 	if got := fmt.Sprint(made, cordoned); got != "[AKSNodeClass batch AKSNodeClass web NodePool batch NodePool web] []" {
-		t.Errorf("made and cordoned: %s", got)
+		t.Errorf("created and cordoned: %s", got)
 	}
 	a.Stop()
 	a.Live.Refuse("", "")
 	a.Start()
 	inProgress(a, r, "pool web: 2 nodes left to drain; "+web[1]+" is being drained, the budget web allows none")
 	if _, cordoned := a.Live.State(); !slices.Contains(cordoned, web[0]) || !slices.Contains(cordoned, web[1]) {
-		t.Errorf("cordoned are %v", cordoned)
+		t.Errorf("cordoned nodes: %v", cordoned)
 	}
 	if got := poolOf(a, "web") + "; " + poolOf(a, "batch"); got != "2 nodes, autoscaler false; 0 nodes, autoscaler false" {
 		t.Errorf("while a pod cannot be evicted: web %s", got)
@@ -218,7 +218,7 @@ func TestEnableMigratesPools(t *testing.T) {
 	}
 }
 
-// Emptied pools go when that is asked for, and NodePools are the given ones.
+// Emptied pools are deleted on request, and the request can contain NodePools.
 func TestEnableDeletesEmptiedPoolsAndUsesGivenNodePools(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -229,12 +229,12 @@ func TestEnableDeletesEmptiedPoolsAndUsesGivenNodePools(t *testing.T) {
 		t.Errorf("the cluster is %s", got)
 	}
 	if made, _ := a.Live.State(); fmt.Sprint(made) != "[AKSNodeClass batch AKSNodeClass mine NodePool batch NodePool mine]" {
-		t.Errorf("made: %v", made)
+		t.Errorf("created: %v", made)
 	}
 }
 
-// Whenever a migration is given up, by a person or for a reason, the cluster is
-// what it was: mode, autoscaler, nodes, and no NodePool is left.
+// A migration that is aborted or fails, at any stage, leaves the cluster as it
+// was: mode, autoscaler and nodes, and no NodePools.
 func TestAbortedEnableIsUndone(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
@@ -251,7 +251,7 @@ func TestAbortedEnableIsUndone(t *testing.T) {
 		do   func()
 		want string
 	}{
-		{"aborted while the controller comes up", func() {
+		{"aborted while the controller starts", func() {
 			m.Hold(true)
 			op = a.Do("POST", enablePath, fromAutoscaler())
 			inProgress(a, op, "comes up")
@@ -268,7 +268,7 @@ func TestAbortedEnableIsUndone(t *testing.T) {
 			a.Live.Refuse("spec.limits is wrong", "")
 			op = a.Do("POST", enablePath, fromAutoscaler())
 		}, "spec.limits is wrong"},
-		{"aborted when a pool is empty and one half drained", func() {
+		{"aborted when one pool is empty and another half drained", func() {
 			web := machines(a, "web")
 			block(web[0], "not now")
 			op = a.Do("POST", enablePath, fromAutoscaler())
@@ -278,7 +278,7 @@ func TestAbortedEnableIsUndone(t *testing.T) {
 			a.Start()
 			abort()
 		}, "Canceled"},
-		{"moved pods find no place", func() {
+		{"evicted pods stay pending", func() {
 			a.Live.SetWaits("shop/lost")
 			op = a.Do("POST", enablePath, fromAutoscaler())
 			inProgress(a, op, "waiting for a place for shop/lost")
@@ -301,13 +301,13 @@ func TestAbortedEnableIsUndone(t *testing.T) {
 				t.Errorf("the cluster is %s", got)
 			}
 			if made, cordoned := a.Live.State(); len(made)+len(cordoned) > 0 {
-				t.Errorf("left are %v, and cordoned %v", made, cordoned)
+				t.Errorf("objects %v are left, and nodes %v cordoned", made, cordoned)
 			}
 			if nodes, _ := a.Live.ProvisionedNodes(t.Context()); len(nodes) > 0 {
 				t.Errorf("provisioned nodes %v are left", nodes)
 			}
 		})
 	}
-	// And then it can be done again.
+	// The migration can be repeated.
 	a.MustSucceed(a.Do("POST", enablePath, fromAutoscaler()))
 }

@@ -13,10 +13,10 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// Many writers change one resource, each on the condition of the etag it read:
-// every acknowledged change must have been made on top of exactly one earlier
-// state, none lost, and what is read is never older than what was acknowledged
-// before. Meanwhile the server is killed now and then.
+// Many writers change one resource, each on the condition of the etag that it
+// read, while the server is killed repeatedly: every acknowledged change is made
+// on top of exactly one earlier state, none is lost, and no read is older than a
+// change that was acknowledged before.
 func TestETagsAreLinearizable(t *testing.T) {
 	a := armtest.New(t)
 	newGroup(a)
@@ -44,7 +44,8 @@ func TestETagsAreLinearizable(t *testing.T) {
 	go func() {
 		n := 0
 		defer func() { restarts <- n }()
-		// By what has been done, not by time: a fast machine would be through.
+		// The kills are spread over the changes, not over time, so that they all
+		// happen on a fast machine too.
 		for ; n < kills; n++ {
 			for int(last.Load()) < each*writers*(n+1)/(kills+2) {
 				select {
@@ -130,11 +131,11 @@ func TestETags(t *testing.T) {
 	put := a.Do("PUT", clusterID, clusterBody("Manual"), "If-Match", tag)
 	a.MustSucceed(put)
 	if r := a.Do("DELETE", clusterID, nil, "If-Match", tag); r.Status != 412 {
-		t.Errorf("deleting at an old etag: %d", r.Status)
+		t.Errorf("deleting with an old etag: %d", r.Status)
 	}
 }
 
-// counterOf is the number in a cluster's tags.
+// counterOf returns the number in a cluster's tags.
 func counterOf(r armtest.Reply) (int, error) {
 	n := 0
 	tags, _ := r.JSON["tags"].(map[string]any)

@@ -16,6 +16,7 @@ var withPrefix = clientv3.WithPrefix()
 
 func decode(r io.Reader, v any) error { return json.NewDecoder(r).Decode(v) }
 
+// eventually waits up to a minute until f returns true.
 func eventually(t *testing.T, f func() bool) {
 	t.Helper()
 	for range 3000 {
@@ -24,7 +25,7 @@ func eventually(t *testing.T, f func() bool) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	t.Error("did not come true")
+	t.Error("the condition did not become true within a minute")
 }
 
 const group = "/subscriptions/" + armtest.Subscription + "/resourceGroups/rg"

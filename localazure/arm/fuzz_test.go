@@ -11,7 +11,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// A path that parses says the same again when it is written and parsed.
+// A path that parses is the same after it is formatted and parsed again.
 func FuzzParseID(f *testing.F) {
 	for _, s := range []string{group, clusterID, clusterID + "/agentPools/p/machines/m", group + "/providers/A.B/c/d/providers/E.F/g/h", "/subscriptions", "//", "/providers/x", "/SUBSCRIPTIONS/s/RESOURCEGROUPS/g/PROVIDERS/n/t"} {
 		f.Add(s)
@@ -31,8 +31,8 @@ func FuzzParseID(f *testing.F) {
 	})
 }
 
-// Whatever comes, the router answers with a status of its own, never with a 5xx
-// or a panic, and never without a token.
+// The router neither panics nor answers any request with a 5xx, and refuses
+// requests without a token.
 func FuzzRouter(f *testing.F) {
 	a := armtest.New(f)
 	a.Machinery()

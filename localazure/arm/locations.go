@@ -7,13 +7,13 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// catalogued are the regions whose sizes and prices are in the catalogue.
+// catalogued returns the regions whose sizes and prices are in the catalogue.
 func catalogued() []rp.Location {
 	have := catalog.Regions()
 	return slices.DeleteFunc(slices.Clone(regions), func(l rp.Location) bool { return !slices.Contains(have, l.Name) })
 }
 
-// regions are Azure's regions, as far as they are described here.
+// regions are the regions of Azure that ARM can list.
 var regions = []rp.Location{
 	{Name: "australiaeast", DisplayName: "Australia East", Geography: "Asia Pacific", Latitude: "-33.86", Longitude: "151.2094", Zoned: true},
 	{Name: "brazilsouth", DisplayName: "Brazil South", Geography: "South America", Latitude: "-23.55", Longitude: "-46.633", Zoned: true},

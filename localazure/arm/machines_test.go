@@ -23,7 +23,7 @@ func TestMachineErrors(t *testing.T) {
 	if r := put("m1", "Standard_Nonsense", nil); r.Status != 400 || r.Code() != "VMSizeNotSupported" {
 		t.Errorf("an unknown size: %d %s", r.Status, r.Body)
 	}
-	// Six vCPUs of the family: one machine of four fits, a second does not.
+	// The quota of six vCPUs of the family allows one machine of four, not two.
 	if _, err := a.Etcd.Put(t.Context(), "/nap/arm/quota/eastus/standarddsv5family", "6"); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestMachineErrors(t *testing.T) {
 	if !strings.Contains(u.Body, `"currentValue":4,"limit":6`) {
 		t.Errorf("usages do not show 4 of 6")
 	}
-	// A batch: one of three is there already.
+	// A batch of three, of which one exists.
 	head := `{"batchMachines":[{"machineName":"m2","zones":["1"],"tags":{}},{"machineName":"b1","zones":["1"],"tags":{"x":"1"}},{"machineName":"b2","zones":["2"],"tags":{"x":"2"}}]}`
 	r = a.Do("PUT", clusterID+"/agentPools/aksmanagedap/machines/b1", map[string]any{"properties": map[string]any{"hardware": map[string]any{"vmSize": "Standard_E2s_v5"}}}, "BatchPutMachine", head)
 	if r.Status != 400 || r.Code() != "BatchMachineClientError" || !strings.Contains(r.Body, `"target":"m2"`) {

@@ -10,17 +10,18 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// deriveGUID is a GUID that stays the same for a string.
+// deriveGUID returns the GUID that is derived from a string.
 func deriveGUID(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	h := hex.EncodeToString(sum[:16])
 	return h[:8] + "-" + h[8:12] + "-5" + h[13:16] + "-a" + h[17:20] + "-" + h[20:]
 }
 
-// CloudName is how the cloud calls itself in its metadata.
+// CloudName is the name of the cloud in its metadata.
 const CloudName = "LocalAzure"
 
-// cloud is the description of this cloud that clients configure themselves by.
+// cloud returns the description of this cloud with which clients configure
+// themselves.
 func (s *Server) cloud() map[string]any {
 	b := s.options.BaseURL
 	host := strings.TrimPrefix(b, "https://")
@@ -39,8 +40,8 @@ func (s *Server) cloud() map[string]any {
 	}
 }
 
-// metadata answers in the shape of the version asked for: a flat object (2015),
-// an array of clouds (2019), or one cloud (2022 and later).
+// metadata serves the metadata in the form of the requested version: a flat
+// object (2015), an array of clouds (2019), or one cloud (2022 and later).
 func (s *Server) metadata(w http.ResponseWriter, r *http.Request) {
 	version := r.URL.Query().Get("api-version")
 	c := s.cloud()

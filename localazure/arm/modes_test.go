@@ -8,7 +8,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// change applies a path like "properties.networkProfile.networkPlugin" to a body.
+// change sets a property, such as "properties.networkProfile.networkPlugin", in a body.
 func change(body map[string]any, path string, v any) {
 	parts := strings.Split(path, ".")
 	m := body
@@ -31,9 +31,9 @@ func pool(name string, extra map[string]any) map[string]any {
 	return p
 }
 
-// One row for each combination that node auto-provisioning does not support:
-// refused when a cluster is created with it, and when it is enabled on one that
-// has it; each names the property at fault.
+// Configurations that node auto-provisioning does not support are refused when a
+// cluster is created with them and when it is enabled on a cluster that has them;
+// the error names the property.
 func TestUnsupportedWithNodeAutoProvisioning(t *testing.T) {
 	system := pool("system", map[string]any{"mode": "System", "count": 2})
 	rows := []struct {
@@ -73,20 +73,20 @@ func TestUnsupportedWithNodeAutoProvisioning(t *testing.T) {
 			}
 			check("creating with Auto", a.Do("PUT", id, body))
 			if r := a.Do("GET", id, nil); r.Status != 404 {
-				t.Fatalf("the refused cluster is there: %d", r.Status)
+				t.Fatalf("the refused cluster exists: %d", r.Status)
 			}
 			change(body, "properties.nodeProvisioningProfile.mode", "Manual")
 			a.MustSucceed(a.Do("PUT", id, body))
 			before := a.Do("GET", id, nil)
 			check("enabling", a.Do("PUT", id, map[string]any{"location": "eastus", "properties": map[string]any{"nodeProvisioningProfile": map[string]any{"mode": "Auto"}}}))
 			if after := a.Do("GET", id, nil); after.Body != before.Body {
-				t.Error("the refused change has changed something")
+				t.Error("the refused request changed the cluster")
 			}
 		})
 	}
 }
 
-// What cannot be done while node auto-provisioning is on.
+// Requests that are refused while node auto-provisioning is enabled.
 func TestRefusedWhileNodeAutoProvisioningIsOn(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -110,7 +110,7 @@ func TestRefusedWhileNodeAutoProvisioningIsOn(t *testing.T) {
 			}
 		})
 	}
-	// With the feature registered, the autoscaler may stay beside.
+	// With the feature registered, autoscaled pools are allowed.
 	f := sub + "/providers/Microsoft.Features/providers/Microsoft.ContainerService/features/AllowClusterAutoscalerAndNAP"
 	if r := a.Do("POST", f+"/register", nil); r.Status != 200 {
 		t.Fatal(r.Body)
@@ -118,8 +118,8 @@ func TestRefusedWhileNodeAutoProvisioningIsOn(t *testing.T) {
 	a.MustSucceed(a.Do("PUT", clusterID+"/agentPools/p", map[string]any{"properties": map[string]any{"count": 1, "enableAutoScaling": true, "minCount": 1, "maxCount": 2}}))
 }
 
-// Switching off looks at the cluster: the refusal names every node and NodePool
-// in the way, and changes nothing.
+// Disabling checks the cluster: the refusal names every provisioned node and every
+// NodePool without a limit of 0, and changes nothing.
 func TestDisablingIsRefusedWhileNodesExist(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -138,14 +138,14 @@ func TestDisablingIsRefusedWhileNodesExist(t *testing.T) {
 			}
 		}
 		if a.Do("GET", clusterID, nil).Body != before {
-			t.Error("the refused change has changed something")
+			t.Error("the refused request changed the cluster")
 		}
 	}
 	a.Live.Set([]string{"aks-a", "aks-b"}, map[string]string{"default": "1000", "system-surge": "none"})
 	refused("aks-a", "aks-b", "default (cpu limit 1000)", "system-surge (cpu limit none)")
 	a.Live.Set(nil, map[string]string{"default": "1"})
 	refused("default (cpu limit 1)")
-	// A machine that has no node yet is in the way as well.
+	// A machine that has no node yet prevents it as well.
 	a.Live.Set(nil, nil)
 	m := clusterID + "/agentPools/aksmanagedap/machines/default-x1"
 	a.MustSucceed(a.Do("PUT", m, map[string]any{"properties": map[string]any{"hardware": map[string]any{"vmSize": "Standard_D4s_v5"}}}))

@@ -8,7 +8,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// A second operation on a cluster is told which one is in the way.
+// The refusal of a second operation on a cluster names the first.
 func TestOneOperationAtATimeOnACluster(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
@@ -29,9 +29,9 @@ func TestOneOperationAtATimeOnACluster(t *testing.T) {
 		}
 	}
 	if r := a.Do("GET", clusterID, nil); !strings.Contains(r.Body, `"provisioningState":"Creating"`) || !strings.Contains(r.Body, `"principalId"`) {
-		t.Errorf("while it is created: %s", r.Body)
+		t.Errorf("during creation: %s", r.Body)
 	}
-	// It can be given up, and tried again.
+	// It can be aborted and repeated.
 	a.MustSucceed(a.Do("POST", clusterID+"/abort", nil))
 	if end := a.Wait(first); end.JSON["status"] != "Canceled" {
 		t.Errorf("the aborted operation ended as %s", end.Body)
@@ -43,7 +43,7 @@ func TestOneOperationAtATimeOnACluster(t *testing.T) {
 	a.MustSucceed(a.Do("PUT", clusterID, clusterBody("Auto")))
 }
 
-// Operations go on where they were, whenever the server is killed.
+// Operations are resumed whenever the server is killed.
 func TestOperationsSurviveRestarts(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()
@@ -85,8 +85,8 @@ func TestOperationsSurviveRestarts(t *testing.T) {
 	}
 }
 
-// What a killed server had sent to etcd may be carried out only after the next
-// one has read which operations there are. It is driven all the same.
+// etcd may apply a write of a killed server after the next server has listed the
+// operations. Such an operation is resumed too.
 func TestOperationWrittenLateIsResumed(t *testing.T) {
 	a := armtest.New(t)
 	m := a.Machinery()

@@ -12,15 +12,15 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// fixedPools is a cluster of version 1.35.6 with a system pool of one node and
-// a user pool, and machinery whose drains fail on the nodes that are blocked.
+// fixedPools is a cluster of version 1.35.6 with a system pool of one node and a
+// user pool. Drains fail on the nodes that are blocked.
 type fixedPools struct {
 	*armtest.Azure
 	m       *armtest.Machinery
 	mu      sync.Mutex
 	blocked map[string]bool
-	most    int // most instances of the pool that were seen at once
-	least   int // fewest that were not being drained
+	most    int // largest number of nodes of the pool at one time
+	least   int // smallest number of nodes that were not being drained
 }
 
 const userPool = clusterID + "/agentPools/p"
@@ -61,7 +61,7 @@ func newFixedPools(t *testing.T, count int, settings map[string]any) *fixedPools
 	return f
 }
 
-// short is the number of an instance, such as "00a".
+// short returns the number of an instance, such as "00a".
 func short(m intent.MachineIntent) string { return m.Name[len(m.Name)-3:] }
 
 func (f *fixedPools) block(names ...string) {
@@ -81,8 +81,8 @@ func (f *fixedPools) intents() []intent.MachineIntent {
 	return slices.DeleteFunc(all, func(m intent.MachineIntent) bool { return m.Pool != "p" })
 }
 
-// nodes are the pool's instances, as "number@version" with "!" for those that
-// take no pods and "?" for those that are quarantined.
+// nodes returns the pool's instances as "number@version", with "!" for cordoned
+// ones and "?" for quarantined ones.
 func (f *fixedPools) nodes() []string {
 	var out []string
 	for _, m := range f.intents() {
@@ -106,7 +106,7 @@ func (f *fixedPools) expect(what string, want ...string) {
 	}
 }
 
-// fails waits for an operation to fail and gives its message.
+// fails waits for an operation to fail and returns its message.
 func (f *fixedPools) fails(r armtest.Reply, code string) string {
 	f.T.Helper()
 	if r.Status >= 300 {
@@ -129,7 +129,7 @@ func (f *fixedPools) put(props map[string]any) armtest.Reply {
 	return f.Do("PUT", userPool, map[string]any{"properties": props})
 }
 
-// upgrade takes the control plane alone to 1.36.3, then the pool.
+// upgrade upgrades the control plane to 1.36.3, then starts the pool's upgrade.
 func (f *fixedPools) upgrade() armtest.Reply {
 	f.T.Helper()
 	f.MustSucceed(f.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"kubernetesVersion": "1.36.3"}}))
@@ -139,32 +139,32 @@ func (f *fixedPools) upgrade() armtest.Reply {
 	return f.put(map[string]any{"orchestratorVersion": "1.36.3"})
 }
 
-// Nodes are drained before they go, and those that cannot be stay.
+// Nodes are drained before they are deleted; those that cannot be drained stay.
 func TestScaleInDrainsNodes(t *testing.T) {
 	f := newFixedPools(t, 4, nil)
 	f.block("003")
 	msg := f.fails(f.put(map[string]any{"count": 2}), "PodDrainFailure")
 	for _, want := range []string{"vmss000003", "shop/web-0", "budget says no"} {
 		if !strings.Contains(msg, want) {
-			t.Errorf("the failure does not say %q: %s", want, msg)
+			t.Errorf("the failure does not contain %q: %s", want, msg)
 		}
 	}
-	// The other one went; the blocked one takes pods again.
+	// The other node is deleted, the blocked one uncordoned.
 	f.expect("after the failure", "000@1.35.6", "001@1.35.6", "003@1.35.6")
 	p, _ := f.Do("GET", userPool, nil).JSON["properties"].(map[string]any)
 	if p["count"] != 3.0 || p["provisioningState"] != "Failed" {
-		t.Errorf("count %v, state %v; want what there is, 3, and Failed", p["count"], p["provisioningState"])
+		t.Errorf("count %v, state %v; want the actual 3 and Failed", p["count"], p["provisioningState"])
 	}
 	f.block()
 	f.MustSucceed(f.put(map[string]any{"count": 2}))
 	f.expect("repeated", "000@1.35.6", "001@1.35.6")
-	// Machines that are named go, and no others.
+	// deleteMachines deletes the named machines only.
 	f.MustSucceed(f.Do("POST", userPool+"/deleteMachines", map[string]any{"machineNames": []string{f.intents()[0].Name}}))
 	f.expect("named", "001@1.35.6")
 }
 
-// A drain that takes its time is seen in the state, survives a restart and can
-// be aborted, which lets the node take pods again.
+// A long drain shows in the state, survives a restart and can be aborted, which
+// uncordons the node.
 func TestScaleInCanBeAborted(t *testing.T) {
 	f := newFixedPools(t, 2, nil)
 	f.m.Hold(true)
@@ -201,12 +201,12 @@ func TestPoolDeletionDrains(t *testing.T) {
 		t.Errorf("state %s, want Failed", s)
 	}
 	if r := f.Do("DELETE", userPool+"?ignore-pod-disruption-budget=perhaps", nil); r.Status != 400 {
-		t.Errorf("a value that is none: %d %s", r.Status, r.Body)
+		t.Errorf("an invalid value: %d %s", r.Status, r.Body)
 	}
 	f.MustSucceed(f.Do("DELETE", userPool+"?ignore-pod-disruption-budget=true", nil))
 	f.expect("ignoring budgets")
 	if r := f.Do("GET", userPool, nil); r.Status != 404 {
-		t.Errorf("the pool answers %d", r.Status)
+		t.Errorf("GET of the deleted pool: %d", r.Status)
 	}
 }
 
@@ -226,13 +226,13 @@ func TestUpgradeSurges(t *testing.T) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			if f.most > x.most || f.least < x.least {
-				t.Errorf("there were up to %d nodes and as few as %d that take pods, want at most %d and at least %d", f.most, f.least, x.most, x.least)
+				t.Errorf("there were up to %d nodes and as few as %d schedulable ones, want at most %d and at least %d", f.most, f.least, x.most, x.least)
 			}
 		})
 	}
 }
 
-// A node that cannot be drained stays as it is and the surge nodes go (behaviour
+// If a node cannot be drained, it stays and the surge nodes are deleted (behaviour
 // Schedule), or it is quarantined and replaced (Cordon).
 func TestUndrainableNodes(t *testing.T) {
 	t.Run("Schedule", func(t *testing.T) {
@@ -274,7 +274,7 @@ func TestUpgradeSettingsAreChecked(t *testing.T) {
 	}
 }
 
-// Labels and taints of a pool reach the nodes it has.
+// Labels and taints of a pool are applied to its existing nodes.
 func TestPoolLabelsReachNodes(t *testing.T) {
 	f := newFixedPools(t, 1, nil)
 	f.MustSucceed(f.put(map[string]any{"nodeLabels": map[string]any{"tier": "web"}, "nodeTaints": []string{"a=b:NoSchedule"}}))
@@ -284,8 +284,8 @@ func TestPoolLabelsReachNodes(t *testing.T) {
 	}
 }
 
-// The cluster autoscaler resizes a pool within its limits, others cannot undo it
-// by sending a count that they have read earlier.
+// The cluster autoscaler resizes a pool within its limits; a PUT with an outdated
+// count does not undo it.
 func TestAutoscalerResizesPool(t *testing.T) {
 	f := newFixedPools(t, 1, nil)
 	f.MustSucceed(f.put(map[string]any{"enableAutoScaling": true, "minCount": 1, "maxCount": 3}))
@@ -326,8 +326,8 @@ func TestAutoscalerResizesPool(t *testing.T) {
 	f.MustSucceed(r)
 }
 
-// The autoscaler's profile gets AKS's defaults once a pool is autoscaled, and is
-// checked.
+// The autoscaler's profile is validated, and gets AKS's defaults once a pool is
+// autoscaled.
 func TestAutoScalerProfile(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -356,7 +356,7 @@ func TestAutoScalerProfile(t *testing.T) {
 	}
 }
 
-// An upgrade goes on wherever ARM is killed, and takes no more nodes away for it.
+// An upgrade is resumed whenever ARM is killed, and disrupts no more nodes for it.
 func TestUpgradeSurvivesKills(t *testing.T) {
 	f := newFixedPools(t, 4, map[string]any{"maxSurge": "1"})
 	r := f.upgrade()
@@ -373,11 +373,11 @@ func TestUpgradeSurvivesKills(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.most > 5 || f.least < 4 {
-		t.Errorf("there were up to %d nodes and as few as %d that take pods, want at most 5 and at least 4", f.most, f.least)
+		t.Errorf("there were up to %d nodes and as few as %d schedulable ones, want at most 5 and at least 4", f.most, f.least)
 	}
 }
 
-// An upgrade that is aborted leaves no node cordoned, and the next one ends it.
+// An aborted upgrade leaves no node cordoned, and the next one completes it.
 func TestUpgradeCanBeAborted(t *testing.T) {
 	f := newFixedPools(t, 2, map[string]any{"maxSurge": "0", "maxUnavailable": "1"})
 	f.MustSucceed(f.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"kubernetesVersion": "1.36.3"}}))
@@ -391,7 +391,7 @@ func TestUpgradeCanBeAborted(t *testing.T) {
 		t.Errorf("state %s, want Upgrading", s)
 	}
 	if busy := f.put(map[string]any{"count": 3}); busy.Status != 409 {
-		t.Errorf("another change meanwhile: %d %s", busy.Status, busy.Body)
+		t.Errorf("another change during the upgrade: %d %s", busy.Status, busy.Body)
 	}
 	f.MustSucceed(f.Do("POST", userPool+"/abort", nil))
 	if end := f.Wait(r); end.JSON["status"] != "Canceled" {
@@ -403,7 +403,7 @@ func TestUpgradeCanBeAborted(t *testing.T) {
 	f.expect("again", "000@1.36.3", "001@1.36.3")
 }
 
-// A pool grows, shrinks and is replaced by newer nodes.
+// A pool is scaled out, scaled in and upgraded.
 func TestPoolsScaleAndUpgrade(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -436,7 +436,7 @@ func TestPoolsScaleAndUpgrade(t *testing.T) {
 	}
 	scale(3)
 	if got := names(); !slices.Equal(got, []string{"vmss000000@1.35.6", "vmss000005@1.35.6", "vmss000006@1.35.6"}) {
-		t.Errorf("numbers are not used twice: %v", got)
+		t.Errorf("numbers must not be reused: %v", got)
 	}
 	a.MustSucceed(a.Do("PUT", clusterID, map[string]any{"location": "eastus", "properties": map[string]any{"kubernetesVersion": "1.36.3",
 		"agentPoolProfiles": []any{map[string]any{"name": "system", "orchestratorVersion": "1.36.3"}}}}))

@@ -34,17 +34,17 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// serverEnv makes the test's binary a Resource Manager: a process of its own,
-// so that it can be killed.
+// serverEnv is the environment variable that makes the test binary run a server,
+// in a process that can be killed.
 const serverEnv = "NAP_TEST_ARM_SERVER"
 
 type serverArgs struct{ Etcd, Listen, Cert, Key, Signing string }
 
-// TestServerProcess is not a test but the process that others kill.
+// TestServerProcess is not a test but the server process of other tests.
 func TestServerProcess(t *testing.T) {
 	text := os.Getenv(serverEnv)
 	if text == "" {
-		t.Skip("is for the tests that need a server in a process of its own")
+		t.Skip("runs only as the server process of other tests")
 	}
 	var a serverArgs
 	if err := json.Unmarshal([]byte(text), &a); err != nil {
@@ -57,8 +57,8 @@ func TestServerProcess(t *testing.T) {
 			TenantID: armtest.Tenant, SubscriptionID: armtest.Subscription, Owner: arm.ServicePrincipal{ClientID: armtest.ClientID, ClientSecret: armtest.ClientSecret},
 		})
 		cancel()
-		// Between a kill and the next start the port is anybody's: connections
-		// get such ports too, for a moment.
+		// Between a kill and the next start a connection may have taken the port
+		// for a moment.
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func TestServerProcess(t *testing.T) {
 	}
 }
 
-// process is a Resource Manager in a process of its own.
+// process is a server in its own process.
 type process struct {
 	t       *testing.T
 	args    serverArgs
@@ -78,7 +78,8 @@ type process struct {
 	cmd     *exec.Cmd
 }
 
-// certificate writes a certificate for 127.0.0.1 that nothing else trusts.
+// certificate writes a self-signed certificate for 127.0.0.1 and its key, and
+// returns a pool with it.
 func certificate(t *testing.T, cert, key string) *x509.CertPool {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -106,8 +107,8 @@ func certificate(t *testing.T, cert, key string) *x509.CertPool {
 	return roots
 }
 
-// startServed starts a server whose intents are fulfilled until the test ends, and
-// which has the tests' resource group.
+// startServed starts a server with the tests' resource group, and fulfils its
+// intents until the test ends.
 func startServed(t *testing.T) *process {
 	t.Helper()
 	etcd := armtest.Etcd(t)
@@ -136,7 +137,7 @@ func startProcess(t *testing.T, etcd *clientv3.Client) *process {
 	p := &process{t: t, url: "https://" + at, args: serverArgs{Etcd: etcd.Endpoints()[0], Listen: at, Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), Signing: filepath.Join(dir, "token.key")}}
 	roots := certificate(t, p.args.Cert, p.args.Key)
 	p.roots = roots
-	for range 8 { // a connection takes 250 requests at a time
+	for range 8 { // a connection carries at most 250 requests at a time
 		p.clients = append(p.clients, p.client(true))
 	}
 	p.run()
@@ -159,13 +160,13 @@ func startProcess(t *testing.T, etcd *clientv3.Client) *process {
 		_ = resp.Body.Close()
 	}
 	if p.token == "" {
-		t.Fatal("the server did not come up within 30 s")
+		t.Fatal("the server did not start within 30 s")
 	}
 	return p
 }
 
-// client makes a client with connections of its own: one of HTTP/2, or of
-// HTTP/1.1 as many as are needed at a time.
+// client returns a client with its own connections: one of HTTP/2, or as many of
+// HTTP/1.1 as it needs.
 func (p *process) client(http2 bool) *http.Client {
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: p.roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: http2}
 	if !http2 {
@@ -181,7 +182,7 @@ func (p *process) run() {
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestServerProcess$")
-	// As a local Azure starts it.
+	// The same environment as in `nap up`.
 	cmd.Env = append(os.Environ(), serverEnv+"="+string(text), "GOMEMLIMIT=300MiB", "GOGC=200")
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -192,8 +193,8 @@ func (p *process) run() {
 	p.cmd = cmd
 }
 
-// cpuTime is the processor time that the server's process has used, in user mode
-// and in the kernel; 0 where there is no /proc.
+// cpuTime returns the processor time that the server has used, in user mode and in
+// the kernel, or 0 without /proc.
 func (p *process) cpuTime() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -210,7 +211,7 @@ func (p *process) cpuTime() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // of 100 a second
 }
 
-// kill is kill -9: the process has no time for anything.
+// kill sends SIGKILL to the process and waits for its end.
 func (p *process) kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -221,8 +222,8 @@ func (p *process) kill() {
 	}
 }
 
-// do sends a request over one of the connections; an error means that nobody
-// knows whether it was done.
+// do sends a request over one of the connections. After an error it is unknown
+// whether the request was carried out.
 func (p *process) do(n int, method, path string, body any, ifMatch string) (armtest.Reply, error) {
 	var rd io.Reader
 	if body != nil {

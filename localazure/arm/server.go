@@ -2,12 +2,12 @@
 // with the front door (tokens, cloud metadata, ARM's conventions), a package
 // per resource provider, and all state in etcd.
 //
-// In: requests of real clients (az, SDKs, templates, Terraform) and, through
-// etcd, the statuses that the machinery reports (arm/intent). Out: answers, and
-// intents. Clients and machinery alike survive its death: everything that was
-// acknowledged is in etcd, and operations go on where they were.
+// Its input is requests of real clients (az, SDKs, templates, Terraform) and the
+// statuses in etcd that the machinery reports (package intent). Its output is
+// responses, and intents in etcd. Everything that was acknowledged is in etcd, so
+// a restarted server resumes all operations.
 //
-// New makes the handler, Run serves it until its context ends.
+// New creates the handler, Run serves it until its context ends.
 package arm
 
 import (
@@ -41,62 +41,63 @@ import (
 	"github.com/nap-aks/nap/localazure/logstore"
 )
 
-// ServicePrincipal is the first principal, which owns the subscription.
+// ServicePrincipal is the first principal, the owner of the subscription.
 type ServicePrincipal struct {
 	// ObjectID and ClientID are GUIDs. An empty ObjectID is derived from the
 	// client ID.
 	ObjectID, ClientID string
 	ClientSecret       string
-	// CertificatePEM, if set, may sign client assertions for it.
+	// CertificatePEM, if set, is the certificate for its client assertions.
 	CertificatePEM string
 	DisplayName    string
 }
 
-// Options are what the server is told. All but those marked optional must be
-// set.
+// Options configure a server. All but those marked optional must be set.
 type Options struct {
-	// Etcd is the client of the state's etcd. Run closes it only if it made it,
-	// from EtcdConfig, when Etcd is nil.
+	// Etcd is the client of the etcd with the state. If it is nil, Run creates
+	// one from EtcdConfig and closes it.
 	Etcd       *clientv3.Client
 	EtcdConfig clientv3.Config
-	// Listen is the address, such as 127.0.0.1:8443. It must be a loopback one.
+	// Listen is the listen address, such as 127.0.0.1:8443; it must be loopback.
 	Listen string
-	// BaseURL is how clients reach it, such as https://localhost:8443 (the host
-	// must be in the certificate); optional: https://localhost and Listen's port.
+	// BaseURL is the server's URL for clients, such as https://localhost:8443
+	// (the host must be in the certificate); optional, by default
+	// https://localhost and Listen's port.
 	BaseURL string
 	// CertFile and KeyFile are the server's certificate (for localhost and
 	// 127.0.0.1) and key, PEM.
 	CertFile, KeyFile string
-	// SigningKeyFile has the RSA key that signs tokens, PEM; it is made, with
-	// mode 0600, if it is not there.
+	// SigningKeyFile has the RSA key that signs tokens, PEM. The server creates
+	// it, with mode 0600, if it does not exist.
 	SigningKeyFile string
 	// TenantID and SubscriptionID are GUIDs.
 	TenantID, SubscriptionID string
 	// SubscriptionName is its display name; optional.
 	SubscriptionName string
-	// Owner is the first service principal; it is made Owner of the subscription.
+	// Owner is the first service principal; it gets the role Owner of the
+	// subscription.
 	Owner ServicePrincipal
-	// DefaultLocation is the region of what has none; optional: eastus.
+	// DefaultLocation is the region where none is given; optional, by default
+	// eastus.
 	DefaultLocation string
-	// KubernetesVersions are those that clusters can have; optional:
-	// containerservice.DefaultVersions. The default is the newest patch of the
-	// minor version before the newest one.
+	// KubernetesVersions are the versions that clusters can have; optional, by
+	// default containerservice.DefaultVersions. New clusters get the newest
+	// patch of the minor version before the newest one.
 	KubernetesVersions []string
-	// Log is where the server says what it does; optional. Secrets and tokens
-	// are never logged.
+	// Log is the server's log; optional. Secrets and tokens are never logged.
 	Log *slog.Logger
 	// Now is the clock; optional.
 	Now func() time.Time
-	// LogsDir has the components' log files, {cluster UID}/{component}.log, and
-	// LogsDB is the database that they are collected into, for the queries of
-	// Log Analytics; optional: without both there is no such API.
+	// LogsDir has the components' log files, {cluster UID}/{component}.log.
+	// LogsDB is the database that they are collected into for queries of Log
+	// Analytics. Both are optional; without LogsDB there are no queries.
 	LogsDir, LogsDB string
 	// Ready, if set, is closed when the server accepts requests.
 	Ready chan<- struct{}
 	// Kubectl is the program, with its first arguments, that runs the commands
-	// of `az aks command invoke`; optional, without it they are refused.
+	// of `az aks command invoke`; optional, without it these are refused.
 	Kubectl []string
-	// Dial overrides how a cluster's API is reached (tests); optional.
+	// Dial overrides the connection to a cluster's API in tests; optional.
 	Dial kubeapi.Dial
 }
 
@@ -116,7 +117,7 @@ func (o *Options) complete() error {
 	if o.BaseURL == "" {
 		_, port, err := net.SplitHostPort(o.Listen)
 		if err != nil {
-			return fmt.Errorf("the listen address %q: %w", o.Listen, err)
+			return fmt.Errorf("parsing the listen address %q: %w", o.Listen, err)
 		}
 		o.BaseURL = "https://localhost:" + port
 	}
@@ -144,7 +145,7 @@ type Server struct {
 	auth    *authorization.Provider
 	compute *compute.Provider
 	graph   *graph.Handler
-	// logs and what works on it are nil without Options.LogsDB.
+	// logs, query and collector are nil without Options.LogsDB.
 	logs      *logstore.Store
 	query     http.Handler
 	collector *monitor.Collector
@@ -155,8 +156,8 @@ type Server struct {
 	reads, writes, deletes throttle
 }
 
-// New makes a server on an etcd client (o.Etcd) without listening; Start its
-// operations before sending requests to Handler.
+// New creates a server on an etcd client (o.Etcd) without listening. Call Start
+// before sending requests to Handler.
 func New(ctx context.Context, o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -218,10 +219,10 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-// Handler is the server's HTTP handler.
+// Handler returns the server's HTTP handler.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// Start drives operations and follows etcd until ctx ends. It returns at once.
+// Start runs operations and watches etcd until ctx ends. It does not block.
 func (s *Server) Start(ctx context.Context) error {
 	go s.cache.Run(ctx)
 	go s.compute.Run(ctx, s.options.Etcd, s.options.Log)
@@ -235,30 +236,30 @@ func (s *Server) Start(ctx context.Context) error {
 	return s.env.Engine.Run(ctx)
 }
 
-// Wait returns when no operation is driven and no log collected any more, after
-// Start's context ended, and closes the database of logs.
+// Wait waits, after Start's context has ended, until operations and the
+// collection of logs have stopped, and closes the database of logs.
 func (s *Server) Wait() {
 	s.env.Engine.Wait()
 	s.running.Wait()
 	if s.logs != nil {
 		if err := s.logs.Close(); err != nil {
-			s.options.Log.Warn("closing the database of logs", "error", err)
+			s.options.Log.Warn("closing the log database failed", "error", err)
 		}
 	}
 }
 
-// Run serves the local Azure Resource Manager until ctx ends, and then lets
-// running requests finish. It fails when it cannot listen or reach etcd.
+// Run serves the local Azure Resource Manager until ctx ends, and waits for
+// running requests. It fails if it cannot listen or reach etcd.
 func Run(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
 	host, _, err := net.SplitHostPort(o.Listen)
 	if err != nil {
-		return fmt.Errorf("the listen address %q: %w", o.Listen, err)
+		return fmt.Errorf("parsing the listen address %q: %w", o.Listen, err)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("the listen address %q is not a loopback one: this server is for one machine only", o.Listen)
+		return fmt.Errorf("listen address %q is not loopback: the local Azure serves this machine only", o.Listen)
 	}
 	if o.Etcd == nil {
 		cli, err := clientv3.New(o.EtcdConfig)
@@ -309,9 +310,8 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // throttle is a token bucket for one kind of request, as ARM has them for each
-// subscription: it holds size requests and refills steadily. The sizes are
-// those of a busy test machine rather than Azure's, so that only a client in a
-// loop meets them.
+// subscription: it holds size requests and refills at rate. It is larger than
+// Azure's, so that only a client in an endless loop is throttled.
 type throttle struct {
 	mu    sync.Mutex
 	size  float64
@@ -320,7 +320,7 @@ type throttle struct {
 	since time.Time
 }
 
-// take lets a request through and says how many more may come right now.
+// take takes a token if there is one and returns how many are left.
 func (t *throttle) take(now time.Time) (remaining int64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -335,7 +335,8 @@ func (t *throttle) take(now time.Time) (remaining int64, ok bool) {
 	return int64(t.size - t.used), true
 }
 
-// constantHeaders are in each answer. Nobody may change the values in place.
+// constantHeaders are in every response. The values are shared and must not be
+// changed.
 var constantHeaders = []struct {
 	key   string
 	value []string
@@ -352,7 +353,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if correlation == "" {
 		correlation = rp.NewGUID()
 	}
-	// Keys as HTTP has them, and values that are shared: every answer has these.
+	// The keys are in canonical form already, which saves http.Header.Set's work
+	// on every response.
 	h["X-Ms-Request-Id"] = []string{id}
 	h["X-Ms-Correlation-Request-Id"] = []string{correlation}
 	h["X-Ms-Routing-Request-Id"] = []string{"LOCAL:" + start.UTC().Format("20060102T150405Z") + ":" + id}
@@ -365,9 +367,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
 		if p := recover(); p != nil {
-			s.options.Log.Error("a request brought its handler down", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.options.Log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			if rec.status == 0 {
-				rp.WriteError(rec, rp.Errorf(500, "InternalServerError", "The server met an unexpected condition; its log has the details under request %s.", id))
+				rp.WriteError(rec, rp.Errorf(500, "InternalServerError", "The server encountered an unexpected condition. Its log has the details of request %s.", id))
 			}
 		}
 		if !s.options.Log.Enabled(r.Context(), slog.LevelDebug) {
@@ -431,14 +433,14 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		left, ok := bucket.take(time.Now())
 		w.Header().Set("x-ms-ratelimit-remaining-subscription-"+kind, strconv.FormatInt(left, 10))
 		if !ok {
-			e := rp.Errorf(http.StatusTooManyRequests, "SubscriptionRequestsThrottled", "Number of %s for subscription '%s' exceeded the limit; %d a second come free. Wait a second and try again.", kind, s.env.SubscriptionID, int(bucket.rate))
+			e := rp.Errorf(http.StatusTooManyRequests, "SubscriptionRequestsThrottled", "Number of %s for subscription '%s' exceeded the limit of %d per second. Wait a second and try again.", kind, s.env.SubscriptionID, int(bucket.rate))
 			e.Header = http.Header{"Retry-After": {"1"}}
 			rp.WriteError(w, e)
 			return
 		}
 		s.env.ServeARM(w, r, who)
 	default:
-		rp.WriteError(w, rp.Errorf(http.StatusNotFound, "NotFound", "There is nothing at '%s'. Resource Manager is below /subscriptions, tokens at /%s/oauth2/v2.0/token.", path, s.options.TenantID))
+		rp.WriteError(w, rp.Errorf(http.StatusNotFound, "NotFound", "Nothing is served at '%s'. Resource Manager is at /subscriptions, tokens are at /%s/oauth2/v2.0/token.", path, s.options.TenantID))
 	}
 }
 
@@ -446,7 +448,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	if _, err := s.options.Etcd.Get(ctx, "/nap/health"); err != nil {
-		rp.WriteError(w, rp.Errorf(http.StatusServiceUnavailable, "EtcdUnavailable", "etcd does not answer: %v", err))
+		rp.WriteError(w, rp.Errorf(http.StatusServiceUnavailable, "EtcdUnavailable", "etcd does not respond: %v", err))
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain")

@@ -7,7 +7,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// Clusters and pools are put into subnets only where nodes can be.
+// Clusters and pools are refused in subnets that cannot hold their nodes.
 func TestSubnetsOfPoolsAreChecked(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -42,7 +42,7 @@ func TestSubnetsOfPoolsAreChecked(t *testing.T) {
 		"delegated":         {here + "b", "loadBalancer", "delegated to Microsoft.Web/serverFarms"},
 		"without a route":   {here + "a", "userDefinedRouting", "needs a route table"},
 		"without a NAT":     {here + "a", "userAssignedNATGateway", "needs a NAT gateway"},
-		"not there":         {here + "z", "loadBalancer", "could not be found"},
+		"missing":           {here + "z", "loadBalancer", "could not be found"},
 		"not a subnet":      {strings.TrimSuffix(here, "/subnets/"), "loadBalancer", "is not the ID of a subnet"},
 	} {
 		if r := a.Do("PUT", clusterID, body(x.subnet, x.outbound)); r.Status != 400 || !strings.Contains(r.Message(), x.want) {

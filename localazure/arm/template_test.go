@@ -15,7 +15,7 @@ const (
 	schemaLine    = `"$schema":"https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#","contentVersion":"1.0.0.0",`
 )
 
-// module is a nested deployment with inner scope, as Bicep makes one of a
+// module returns a nested deployment with inner scope, as Bicep generates it for a
 // module.
 func module(name, group, more, sections string) string {
 	if group != "" {
@@ -25,7 +25,7 @@ func module(name, group, more, sections string) string {
 		`"properties":{"mode":"Incremental","expressionEvaluationOptions":{"scope":"inner"},` + sections + `}}`
 }
 
-// whatIf gives the kinds of change by resource ID, and the whole answer.
+// whatIf returns the types of change by resource ID, and the whole result.
 func whatIf(t *testing.T, a *armtest.Azure, deployment, body string) (map[string]string, string) {
 	t.Helper()
 	w := a.Wait(a.Do(http.MethodPost, deployment+"/whatIf", body))
@@ -44,8 +44,8 @@ func whatIf(t *testing.T, a *armtest.Azure, deployment, body string) (map[string
 	return out, w.Body
 }
 
-// A deployment in the subscription makes a group and deploys two modules into
-// it, the second of which takes what the first one gives out.
+// A deployment at subscription scope creates a group and deploys two modules into
+// it, the second of which uses an output of the first.
 func TestWhatIfSeesNestedDeployments(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -71,7 +71,7 @@ func TestWhatIfSeesNestedDeployments(t *testing.T) {
 		t.Errorf("before: %s", all)
 	}
 	if r := a.Do(http.MethodGet, made, nil); r.Status != 404 {
-		t.Fatalf("what-if made something: %d", r.Status)
+		t.Fatalf("what-if created a resource: %d", r.Status)
 	}
 	a.MustSucceed(a.Do(http.MethodPut, subDeployment, body("")))
 	got, all = whatIf(t, a, subDeployment, body(""))
@@ -84,14 +84,14 @@ func TestWhatIfSeesNestedDeployments(t *testing.T) {
 	if got[pre+"second"] != "Deploy" || strings.Contains(all, `"before"`) || strings.Contains(all, `"after"`) {
 		t.Errorf("IDs only: %s", all)
 	}
-	// What a module would do is checked before anything is written, also in a
-	// group that is not there yet.
+	// Modules are validated before anything is written, also in a group that does
+	// not exist yet.
 	bad := strings.ReplaceAll(strings.ReplaceAll(body(""), "made", "other"), "first", "x")
 	if r := a.Do(http.MethodPut, subDeployment, bad); r.Status != 400 || r.Code() != "InvalidTemplateDeployment" || !strings.Contains(r.Body, "3 to 128") {
 		t.Errorf("a bad name in a module: %d %s", r.Status, r.Body)
 	}
 	if r := a.Do(http.MethodGet, subscription+"/resourceGroups/other", nil); r.Status != 404 {
-		t.Errorf("a refused deployment made a group: %d", r.Status)
+		t.Errorf("a refused deployment created a group: %d", r.Status)
 	}
 }
 
@@ -151,7 +151,7 @@ func TestTemplateSpecs(t *testing.T) {
 		t.Fatalf("version: %d %s", r.Status, r.Body)
 	}
 	if r := a.Do(http.MethodGet, version, nil); !strings.Contains(r.Body, `"mainTemplate"`) || !strings.Contains(r.Body, `"defaultValue":null`) {
-		t.Errorf("the version is not as it was sent: %s", r.Body)
+		t.Errorf("the version differs from what was sent: %s", r.Body)
 	}
 	byID := `{"properties":{"mode":"Incremental","templateLink":{"id":"` + version + `"},"parameters":{"name":{"value":"given"}}}}`
 	got, all := whatIf(t, a, deploymentID, byID)
@@ -169,18 +169,18 @@ func TestTemplateSpecs(t *testing.T) {
 		t.Errorf("the deployment does not show its link: %s", r.Body)
 	}
 	if r := a.Do(http.MethodPut, deploymentID, strings.Replace(byID, "versions/1.0", "versions/2.0", 1)); r.Status != 404 || r.Code() != "TemplateSpecVersionNotFound" {
-		t.Errorf("a version that is not there: %d %s", r.Status, r.Body)
+		t.Errorf("a missing version: %d %s", r.Status, r.Body)
 	}
 	if r := a.Do(http.MethodDelete, spec, nil); r.Status != 200 && r.Status != 204 {
 		t.Errorf("delete: %d %s", r.Status, r.Body)
 	}
 	if r := a.Do(http.MethodGet, version, nil); r.Status != 404 {
-		t.Errorf("a version outlives its spec: %d", r.Status)
+		t.Errorf("a version of a deleted spec still exists: %d", r.Status)
 	}
 }
 
-// An existing resource that another resource of the template makes: who reads
-// it waits for that one.
+// A reference to an existing resource waits for the resource of the template that
+// creates it.
 func TestExistingResourcesWaitForTheirCreation(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -195,8 +195,8 @@ func TestExistingResourcesWaitForTheirCreation(t *testing.T) {
 	}
 }
 
-// The usual Bicep of a team: a group, a network in one module, and in another
-// one the cluster in its subnet, with an identity and its role at the network.
+// A typical Bicep template: a group, a network in one module, and in another the
+// cluster in its subnet, with an identity and its role on the network.
 func TestTemplateCreatesGroupNetworkAndCluster(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -220,8 +220,8 @@ func TestTemplateCreatesGroupNetworkAndCluster(t *testing.T) {
 			module("net", "made", `"dependsOn":["[subscriptionResourceId('Microsoft.Resources/resourceGroups','made')]"],`, net) + "," +
 			module("aks", "made", `"dependsOn":["net"],`, cluster(subnet)) + `]}}}`
 	}
-	// A literal ID is checked as far as it can be before the network is there; an
-	// output of the other module is known only later. Both deploy.
+	// A literal ID is checked as far as possible before the network exists; an
+	// output of the other module is known only later. Both can be deployed.
 	for _, subnet := range []string{made + "/providers/Microsoft.Network/virtualNetworks/net/subnets/nodes", "[reference(extensionResourceId('" + made + "','Microsoft.Resources/deployments','net'),'2022-09-01').outputs.subnet.value]"} {
 		a.MustSucceed(a.Do(http.MethodPut, subDeployment, body(subnet)))
 		if r := a.Do(http.MethodGet, made+"/providers/Microsoft.ContainerService/managedClusters/c", nil); !strings.Contains(r.Body, `"mode":"Auto"`) || !strings.Contains(r.Body, "/subnets/nodes") {
@@ -229,7 +229,7 @@ func TestTemplateCreatesGroupNetworkAndCluster(t *testing.T) {
 		}
 		got, all := whatIf(t, a, subDeployment, body(subnet))
 		if got["/resourceGroups/made/providers/Microsoft.ContainerService/managedClusters/c"] != "NoChange" {
-			t.Errorf("what-if of the same again: %.2000s", all)
+			t.Errorf("what-if after the deployment: %.2000s", all)
 		}
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/armtest"
 )
 
-// The azurerm provider of Terraform and OpenTofu, as far as its source says
-// what it sends: metadata for its environment, a Graph token whose claims it
-// reads, then group, network and a cluster with node_provisioning_profile.
+// The requests of the azurerm provider of Terraform and OpenTofu, according to its
+// source: metadata of the environment, a Graph token whose claims it reads, then
+// group, network and a cluster with node_provisioning_profile.
 func TestTerraformRequests(t *testing.T) {
 	a := armtest.New(t)
 	a.Machinery()
@@ -29,7 +29,7 @@ func TestTerraformRequests(t *testing.T) {
 	if err != nil || env.Name == "" || env.ResourceManager == "" || env.MicrosoftGraphResourceID == "" || strings.HasSuffix(env.Authentication.LoginEndpoint, "/adfs") {
 		t.Fatalf("%+v (%v)", env, err)
 	}
-	// Straight to the token endpoint, without discovery, for Graph first.
+	// It uses the token endpoint without discovery, and Graph first.
 	form := "grant_type=client_credentials&client_id=" + armtest.ClientID + "&client_secret=" + armtest.ClientSecret + "&scope=" + env.MicrosoftGraphResourceID + "/.default"
 	resp, err = a.HTTP.Post(env.Authentication.LoginEndpoint+"/"+armtest.Tenant+"/oauth2/v2.0/token", "application/x-www-form-urlencoded", strings.NewReader(form))
 	if err != nil {
@@ -48,7 +48,7 @@ func TestTerraformRequests(t *testing.T) {
 		t.Fatalf("claims %v (%v)", claims, err)
 	}
 	if aud, one := claims["aud"].(string); !one || aud == "" {
-		t.Errorf("aud is %v: the provider reads one string", claims["aud"])
+		t.Errorf("aud is %v, but the provider expects one string", claims["aud"])
 	}
 	tf := func(method, path, version string, body any) armtest.Reply {
 		t.Helper()
@@ -57,7 +57,7 @@ func TestTerraformRequests(t *testing.T) {
 	done := func(r armtest.Reply) {
 		t.Helper()
 		if r.Header.Get("Azure-AsyncOperation") != "" && r.Header.Get("Retry-After") != "1" {
-			t.Errorf("Retry-After is %q: it waits ten seconds without", r.Header.Get("Retry-After"))
+			t.Errorf("Retry-After is %q; without it the provider waits ten seconds", r.Header.Get("Retry-After"))
 		}
 		a.MustSucceed(r)
 	}
@@ -94,9 +94,9 @@ func TestTerraformRequests(t *testing.T) {
 			t.Errorf("deleting maintenance %s: %d", m, r.Status)
 		}
 	}
-	// An update reads and writes it back as a whole.
+	// An update reads and writes back the whole cluster.
 	done(tf("PUT", clusterID, "2025-10-01", got.JSON))
-	// A delete is followed by reading the resource until it is gone.
+	// After a DELETE it reads the resource until it is gone.
 	if r := tf("DELETE", clusterID, "2025-10-01", nil); r.Status != http.StatusAccepted {
 		t.Errorf("delete: %d %s", r.Status, r.Body)
 	}

@@ -2,7 +2,7 @@
 # Node auto-provisioning on a new cluster, from the command line.
 . ./lib.sh
 
-section "The subscription is there, the provider registered"
+section "Subscription and provider"
 az account set --subscription "$AZURE_SUBSCRIPTION_ID"
 equal "the subscription" "$AZURE_SUBSCRIPTION_ID" "$(az account show --query id -o tsv)"
 has "the locations" "$LOCATION" "$(az account list-locations --query '[].name' -o tsv)"
@@ -34,11 +34,11 @@ eventually 120 is 20 kubectl get deployment inflate -o jsonpath='{.status.readyR
 some_nap_nodes
 has "the events" node-auto-provisioning "$(kubectl get events -A --field-selector source=node-auto-provisioning -o yaml)"
 
-section "Machines that are not needed go"
+section "Machines that are not needed are deleted"
 kubectl scale deployment inflate --replicas=0
 eventually 180 no_nap_nodes
 
-section "A second cluster of that name is refused by the client, groups go as a whole"
+section "The client refuses a second cluster of that name; a group is deleted with all its resources"
 refused "already exists" az aks create --name napcluster --resource-group "$RG" --node-provisioning-mode Auto --generate-ssh-keys
 az group delete --name "$RG" --yes
 equal "that the group exists" false "$(az group exists --name "$RG")"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Node auto-provisioning by an ARM template, and off again by the same one.
+# Enabling and disabling node auto-provisioning with an ARM template.
 . ./lib.sh
 file=./templates/nap.json
 
 az group create --name "$RG" --location "$LOCATION"
 
-section "Look before you leap"
+section "Validate and what-if"
 equal "validation" Succeeded "$(az deployment group validate -g "$RG" --template-file $file --query properties.provisioningState -o tsv)"
 has "what-if" napcluster "$(az deployment group what-if -g "$RG" --template-file $file --no-pretty-print --query 'changes[].resourceId' -o tsv)"
 refused "not part of the allowed value" az deployment group validate -g "$RG" --template-file $file --parameters mode=Sideways
@@ -21,9 +21,10 @@ has "the operations" napcluster "$(az deployment operation group list -g "$RG" -
 
 section "Deploying the same again changes nothing"
 az deployment group create --resource-group "$RG" --template-file $file
+# shellcheck disable=SC2016 # the backticks belong to JMESPath
 equal "what-if" NoChange "$(az deployment group what-if -g "$RG" --template-file $file --no-pretty-print --query 'changes[?ends_with(resourceId, `napcluster`)].changeType' -o tsv)"
 
-section "Off, by template, once NodePools may not make nodes"
+section "Disable with the template, once the NodePools have limits of 0"
 az aks get-credentials -g "$RG" -n napcluster
 refused "limits" az deployment group create -g "$RG" --template-file $file --parameters mode=Manual
 for pool in $(kubectl get nodepools -o name); do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Switching node auto-provisioning off, as the page tells it.
+# Disabling node auto-provisioning as documented.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"
 az aks create -g "$RG" -n naps --node-count 2 --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys
@@ -10,22 +10,22 @@ kubectl scale deployment web --replicas=10
 eventually 120 is 10 kubectl get deployment web -o jsonpath='{.status.readyReplicas}'
 node=$(nap_nodes | sed -n 1p)
 
-section "Refused while nodes are there, with their names"
+section "Refused while provisioned nodes exist, with their names"
 refused "${node#node/}" az aks update -g "$RG" -n naps --node-provisioning-mode Manual
 equal "the mode" Auto "$(az aks show -g "$RG" -n naps --query nodeProvisioningProfile.mode -o tsv)"
 
-section "No new nodes, and the old ones tainted"
+section "No new nodes, and a taint on the existing ones"
 for pool in $(kubectl get nodepools -o name); do
   kubectl patch "$pool" --type merge -p '{"spec":{"limits":{"cpu":0},"template":{"spec":{"taints":[{"key":"karpenter.azure.com/disable","effect":"NoSchedule"}]}}}}'
 done
 
-section "Fixed nodes take the pods over"
+section "The pods move to fixed nodes"
 az aks nodepool add -g "$RG" --cluster-name naps -n fixed --node-count 3 --node-vm-size Standard_D8s_v5
 eventually 60 is 5 bash -c 'kubectl get nodes -l "!karpenter.sh/nodepool" --no-headers | grep -cw Ready'
 eventually 240 no_nap_nodes
 equal "the ready pods" 10 "$(kubectl get deployment web -o jsonpath='{.status.readyReplicas}')"
 
-section "Off"
+section "Disable"
 az aks update -g "$RG" -n naps --node-provisioning-mode Manual
 equal "the mode" Manual "$(az aks show -g "$RG" -n naps --query nodeProvisioningProfile.mode -o tsv)"
 az group delete --name "$RG" --yes

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Node auto-provisioning in a virtual network of one's own.
+# Node auto-provisioning in a custom virtual network.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"
 
@@ -23,7 +23,7 @@ equal "the subnet of the pool" "$SUBNET_ID" "$(az aks show -g "$RG" -n byo --que
 CLUSTER_IDENTITY=$(az aks show -g "$RG" -n byo --query "identity.userAssignedIdentities.*.principalId | [0]" -o tsv)
 equal "the identity" "$PRINCIPAL_ID" "$CLUSTER_IDENTITY"
 
-section "A further subnet for some nodes, with a role that allows no more than that"
+section "Another subnet for some nodes, with a role that allows only that"
 az network vnet subnet create --name extra-subnet -g "$RG" --vnet-name custom-vnet --address-prefixes 10.241.0.0/16
 EXTRA_ID=$(az network vnet subnet show -g "$RG" --vnet-name custom-vnet -n extra-subnet --query id -o tsv)
 cat >"$PAGE_DIR/role.json" <<JSON
@@ -43,7 +43,7 @@ spec: { vnetSubnetID: $EXTRA_ID }
 YAML
 eventually 60 is True kubectl get aksnodeclass extra -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
 
-section "A cluster whose identity has no role on the subnet is refused"
+section "An identity without a role on the subnet is refused"
 BARE=$(az identity create --name bare-identity --resource-group "$RG" --query id -o tsv)
 refused "$SUBNET_ID" az aks create -g "$RG" -n bare --node-count 1 --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium \
   --vnet-subnet-id "$SUBNET_ID" --assign-identity "$BARE" --skip-subnet-role-assignment --node-provisioning-mode Auto --generate-ssh-keys

@@ -17,7 +17,7 @@ equal "the logs it sends" "karpenter-events kube-apiserver node-auto-provisionin
 has "the categories" node-auto-provisioning "$(az monitor diagnostic-settings categories list --resource "$CLUSTER_ID" --query 'value[].name || [].name' -o tsv)"
 has "the workspaces" logs "$(az monitor log-analytics workspace list -g "$RG" --query '[].name' -o tsv)"
 
-section "Something happens"
+section "Create nodes"
 az aks get-credentials -g "$RG" -n obs
 kubectl create deployment inflate --image=registry.k8s.io/pause:3.9 --replicas=0
 kubectl set resources deployment inflate --requests=cpu=2
@@ -25,20 +25,20 @@ kubectl scale deployment inflate --replicas=6
 eventually 120 some_nap_nodes
 kubectl get events -A --field-selector source=node-auto-provisioning
 
-section "Ask about it"
-# ask QUERY: the first value of the answer.
-ask() {
+section "Query the logs"
+# query QUERY: the first value of the result.
+query() {
   az rest --method post --url "$AZURE_AUTHORITY_HOST""v1/workspaces/$CUSTOMER_ID/query" --resource "${AZURE_AUTHORITY_HOST}" \
     --body "{\"query\": \"$1\"}" --query 'tables[0].rows[0][0]' -o tsv
 }
-logs_are_there() { [ "$(ask "AzureDiagnostics | where Category == 'node-auto-provisioning' | count")" -gt 0 ]; }
-events_are_there() { [ "$(ask "AKSControlPlane | where Category == 'karpenter-events' | count")" -gt 0 ]; }
+logs_are_there() { [ "$(query "AzureDiagnostics | where Category == 'node-auto-provisioning' | count")" -gt 0 ]; }
+events_are_there() { [ "$(query "AKSControlPlane | where Category == 'karpenter-events' | count")" -gt 0 ]; }
 eventually 60 logs_are_there
 eventually 60 events_are_there
-equal "the category" node-auto-provisioning "$(ask "AzureDiagnostics | where Category == 'node-auto-provisioning' and TimeGenerated > ago(1h) | distinct Category")"
-refused "SyntaxError" ask "AzureDiagnostics | whre x"
+equal "the category" node-auto-provisioning "$(query "AzureDiagnostics | where Category == 'node-auto-provisioning' and TimeGenerated > ago(1h) | distinct Category")"
+refused "SyntaxError" query "AzureDiagnostics | whre x"
 
-section "Fewer logs, then none"
+section "Disable one category, then delete the setting"
 az monitor diagnostic-settings update --name nap-logs --resource "$CLUSTER_ID" --set 'logs[2].enabled=false'
 equal "the logs it sends" 2 "$(az monitor diagnostic-settings show --name nap-logs --resource "$CLUSTER_ID" --query 'length(logs[?enabled])' -o tsv)"
 az monitor diagnostic-settings delete --name nap-logs --resource "$CLUSTER_ID"

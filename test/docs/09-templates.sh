@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The template language as az sends it.
+# The template language, with templates as az sends them.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"
 out() { az deployment group show -g "$RG" -n "$1" --query "properties.outputs.$2.value" -o "${3:-tsv}"; }
 
-section "Parameters inline and from a file, loops, conditions, functions, nesting"
+section "Inline parameters and a parameter file, loops, conditions, functions, nesting"
 cat >"$PAGE_DIR/params.json" <<'JSON'
 { "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentParameters.json#", "contentVersion": "1.0.0.0",
   "parameters": { "prefix": { "value": "docs" }, "tags": { "value": { "team": "nap" } } } }
@@ -27,7 +27,7 @@ equal "the default" none "$(out sym pool)"
 equal "an existing resource" 10.8.0.0/16 "$(out sym prefix)"
 equal "the loop" "$(az identity show -g "$RG" -n sym-1 --query principalId -o tsv)" "$(az deployment group show -g "$RG" -n sym --query 'properties.outputs.principals.value[1]' -o tsv)"
 
-section "At subscription scope: a group, and what is in it"
+section "Subscription scope: a group and its resources"
 az deployment sub create --location "$LOCATION" -n sub --template-file templates/subscription.json --parameters group="$RG-sub"
 equal "the output" "$(az identity show -g "$RG-sub" -n inside --query id -o tsv)" "$(az deployment sub show -n sub --query properties.outputs.id.value -o tsv)"
 az group delete --name "$RG-sub" --yes
@@ -39,7 +39,7 @@ az deployment group wait -g "$RG" -n later --created --interval 1 --timeout 60
 equal "the deployment" Succeeded "$(az deployment group show -g "$RG" -n later --query properties.provisioningState -o tsv)"
 exits 3 az network vnet show -g "$RG" -n late-vnet
 
-section "Faults name line and remedy"
+section "Errors in templates"
 cat >"$PAGE_DIR/bad.json" <<'JSON'
 { "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#", "contentVersion": "1.0.0.0",
   "resources": [

@@ -3,7 +3,7 @@
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"
 
-section "Without waiting, and waiting"
+section "Create without waiting, then wait"
 az aks create -g "$RG" -n ops --node-count 1 --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys --no-wait
 az aks wait -g "$RG" -n ops --created --interval 1 --timeout 300
 equal "the state" Succeeded "$(az aks show -g "$RG" -n ops --query provisioningState -o tsv)"
@@ -38,7 +38,7 @@ hasnt "the machines" "$machine" "$(az aks machine list -g "$RG" --cluster-name o
 az aks nodepool delete -g "$RG" --cluster-name ops -n extra
 exits 3 az aks nodepool show -g "$RG" --cluster-name ops -n extra
 
-section "Run a command inside"
+section "Run a command in the cluster"
 has "the output" default "$(az aks command invoke -g "$RG" -n ops --command 'kubectl get nodepools' --query logs -o tsv)"
 
 id=$(az aks command invoke -g "$RG" -n ops --command 'kubectl get nodes' --no-wait 2>&1 | sed -n 's/.*-i \([a-z0-9]*\).*/\1/p')
@@ -52,7 +52,7 @@ has "the usages" cores "$(az vm list-usage --location "$LOCATION" --query '[].na
 
 section "Generic resource commands"
 ID=$(az aks show -g "$RG" -n ops --query id -o tsv)
-equal "the type" microsoft.containerservice/managedclusters "$(az resource show --ids "$ID" --query type -o tsv | tr A-Z a-z)"
+equal "the type" microsoft.containerservice/managedclusters "$(az resource show --ids "$ID" --query type -o tsv | tr '[:upper:]' '[:lower:]')"
 equal "the mode" Auto "$(az rest --method get --url "$ID?api-version=2025-05-01" --query properties.nodeProvisioningProfile.mode -o tsv)"
 
 section "Stopping is refused, deleting is not"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# NodePools, AKSNodeClasses and disruption: what nodes may be, and when they may go.
+# NodePools, AKSNodeClasses and disruption.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"
 az aks create -g "$RG" -n pools --node-count 1 --node-provisioning-mode Auto --node-provisioning-default-pools None \
   --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys
 az aks get-credentials -g "$RG" -n pools
 
-section "A class of nodes, and a pool of spot machines of one family"
+section "An AKSNodeClass, and a NodePool of spot machines of one family"
 kubectl apply -f - <<'YAML'
 apiVersion: karpenter.azure.com/v1beta1
 kind: AKSNodeClass
@@ -43,7 +43,7 @@ YAML
 eventually 60 is True kubectl get aksnodeclass linux -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
 eventually 60 is True kubectl get nodepool spot -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
 
-section "Pods that ask for spot"
+section "Pods that require spot"
 kubectl apply -f - <<'YAML'
 apiVersion: apps/v1
 kind: Deployment
@@ -67,13 +67,13 @@ equal "the families" D "$(kubectl get nodes -l karpenter.sh/nodepool=spot -o jso
 equal "the label of the pool" nap "$(kubectl get nodes -l karpenter.sh/nodepool=spot -o jsonpath='{.items[0].metadata.labels.team}')"
 equal "the pods of a node" 60 "$(kubectl get nodes -l karpenter.sh/nodepool=spot -o jsonpath='{.items[0].status.capacity.pods}')"
 
-section "The limit holds"
+section "The limit is respected"
 kubectl scale deployment batch --replicas=60
 sleep 15
 cpu=$(kubectl get nodes -l karpenter.sh/nodepool=spot -o jsonpath='{range .items[*]}{.status.capacity.cpu}{"\n"}{end}' | awk '{n += $1} END {print n}')
-[ "$cpu" -le 64 ] || { echo "FAILED: $cpu cores bought, the limit is 64" >&2; exit 1; }
+[ "$cpu" -le 64 ] || { echo "FAILED: $cpu cores, the limit is 64" >&2; exit 1; }
 
-section "A pool that cannot be is refused by the API"
+section "The API refuses invalid objects"
 refused "consolidationPolicy" kubectl patch nodepool spot --type merge -p '{"spec":{"disruption":{"consolidationPolicy":"Sometimes"}}}'
 refused "imageFamily" kubectl patch aksnodeclass linux --type merge -p '{"spec":{"imageFamily":"Windows"}}'
 

@@ -6,7 +6,7 @@ az aks create -g "$RG" -n fixed --node-count 1 --network-plugin azure --network-
 az aks get-credentials -g "$RG" -n fixed
 az aks nodepool add -g "$RG" --cluster-name fixed -n work --node-count 2 --drain-timeout 1 --max-surge 50% --labels tier=work
 
-section "A budget keeps a node"
+section "A PodDisruptionBudget prevents a drain"
 kubectl apply -f - <<'YAML'
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -58,7 +58,7 @@ az aks nodepool update -g "$RG" --cluster-name fixed -n work --update-cluster-au
 equal "the nodes" 2 "$(count)"
 az aks nodepool update -g "$RG" --cluster-name fixed -n work --disable-cluster-autoscaler
 
-section "Named machines, and a pool whatever the budgets say"
+section "Delete a machine by name, and a pool regardless of budgets"
 machine=$(az aks machine list -g "$RG" --cluster-name fixed --nodepool-name work --query '[0].name' -o tsv)
 az aks nodepool delete-machines -g "$RG" --cluster-name fixed -n work --machine-names "$machine"
 equal "the nodes" 1 "$(count)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Identities, roles and networks around a cluster: make, list, change, take away.
+# Identities, roles and networks of a cluster: create, list, change, delete.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION" --tags team=nap
 equal "the group's tag" nap "$(az group show --name "$RG" --query tags.team -o tsv)"
@@ -8,7 +8,7 @@ equal "the groups with the tag" "$RG" "$(az group list --tag team=nap --query '[
 has "the subscriptions" "$AZURE_SUBSCRIPTION_ID" "$(az account list --query '[].id' -o tsv)"
 has "the providers" Microsoft.ContainerService "$(az provider list --query '[].namespace' -o tsv)"
 
-section "An identity, and a workload that may take it"
+section "An identity, and a workload that may use it"
 az identity create --name workload --resource-group "$RG"
 az identity federated-credential create --name default-web --identity-name workload -g "$RG" \
   --issuer https://localhost/issuer --subject system:serviceaccount:default:web --audiences api://AzureADTokenExchange
@@ -17,7 +17,7 @@ az identity federated-credential update --name default-web --identity-name workl
   --issuer https://localhost/issuer --subject system:serviceaccount:shop:web --audiences api://AzureADTokenExchange
 equal "the subject" system:serviceaccount:shop:web "$(az identity federated-credential show --name default-web --identity-name workload -g "$RG" --query subject -o tsv)"
 az identity federated-credential delete --name default-web --identity-name workload -g "$RG" --yes
-equal "how many there are" 0 "$(az identity federated-credential list --identity-name workload -g "$RG" --query 'length(@)' -o tsv)"
+equal "the number of credentials" 0 "$(az identity federated-credential list --identity-name workload -g "$RG" --query 'length(@)' -o tsv)"
 exits 3 az identity federated-credential show --name default-web --identity-name workload -g "$RG"
 equal "the identities" workload "$(az identity list -g "$RG" --query '[].name' -o tsv)"
 
@@ -32,7 +32,7 @@ az network vnet update -g "$RG" -n net --set tags.team=nap
 equal "the networks" net "$(az network vnet list -g "$RG" --query "[?tags.team=='nap'].name" -o tsv)"
 SUBNET_ID=$(az network vnet subnet show -g "$RG" --vnet-name net -n nodes --query id -o tsv)
 
-section "A role of one's own, given and taken away"
+section "A custom role, assigned and removed"
 cat >"$PAGE_DIR/role.json" <<JSON
 { "Name": "Subnet Joiner", "IsCustom": true, "Description": "Join machines to a subnet.",
   "Actions": ["Microsoft.Network/virtualNetworks/subnets/join/action"], "AssignableScopes": ["/subscriptions/$AZURE_SUBSCRIPTION_ID"] }
@@ -41,7 +41,7 @@ az role definition create --role-definition "@$PAGE_DIR/role.json"
 refused "RoleDefinitionWithSameNameExists" az role definition create --role-definition "@$PAGE_DIR/role.json"
 sed 's|subnets/join/action"\]|subnets/join/action", "Microsoft.Network/virtualNetworks/subnets/read"]|' "$PAGE_DIR/role.json" >"$PAGE_DIR/role2.json"
 az role definition update --role-definition "@$PAGE_DIR/role2.json"
-equal "how many actions it has" 2 "$(az role definition list --name 'Subnet Joiner' --query '[0].permissions[0].actions | length(@)' -o tsv)"
+equal "the number of its actions" 2 "$(az role definition list --name 'Subnet Joiner' --query '[0].permissions[0].actions | length(@)' -o tsv)"
 has "the built-in roles" "Network Contributor" "$(az role definition list --query "[?roleType=='BuiltInRole'].roleName" -o tsv)"
 PRINCIPAL_ID=$(az identity show -g "$RG" -n workload --query principalId -o tsv)
 az role assignment create --assignee-object-id "$PRINCIPAL_ID" --assignee-principal-type ServicePrincipal --role "Subnet Joiner" --scope "$SUBNET_ID"
@@ -52,7 +52,7 @@ equal "its roles" "" "$(az role assignment list --assignee "$PRINCIPAL_ID" --sco
 az role definition delete --name "Subnet Joiner"
 equal "the roles of that name" "" "$(az role definition list --name 'Subnet Joiner' --query '[].roleName' -o tsv)"
 
-section "And all of it away again"
+section "Delete all of it"
 az network vnet subnet delete -g "$RG" --vnet-name net -n spare
 exits 3 az network vnet subnet show -g "$RG" --vnet-name net -n spare
 az network vnet delete -g "$RG" -n net

@@ -36,7 +36,7 @@ def credential(secret=os.environ["AZURE_CLIENT_SECRET"]):
 
 
 def client(kind, cred=None):
-    """A management client of this Azure: its endpoint, and the audience of its tokens."""
+    """Returns a management client with this Azure's endpoint and token audience."""
     return kind(cred or credential(), SUBSCRIPTION, base_url=ARM, credential_scopes=[ARM + "//.default"], polling_interval=1)
 
 
@@ -57,7 +57,7 @@ def cluster(mode, **properties):
 
 
 class Documentation(unittest.TestCase):
-    """The steps of a how-to page, in the order of their names; each counts on those before."""
+    """The steps of a how-to page, in the order of their names; each depends on the earlier ones."""
 
     @classmethod
     def setUpClass(cls):
@@ -121,7 +121,7 @@ class Documentation(unittest.TestCase):
         clusters = self.aks.managed_clusters
         self.refused(ResourceNotFoundError, "ResourceNotFound", clusters.get, GROUP, "sdk")
         poller = clusters.begin_create_or_update(GROUP, "sdk", cluster("Auto"))
-        # while it is being made, no other operation may begin
+        # during creation no other operation may start
         self.refused(ResourceExistsError, "OperationNotAllowed", clusters.begin_create_or_update, GROUP, "sdk", cluster("Auto"))
         made = poller.result(300)
         self.assertEqual("Succeeded", poller.status())
@@ -138,7 +138,7 @@ class Documentation(unittest.TestCase):
         tagged.node_provisioning_profile.default_node_pools = "None"
         changed = clusters.begin_create_or_update(GROUP, "sdk", tagged).result(120)
         self.assertEqual("None", changed.node_provisioning_profile.default_node_pools)
-        # an older model of the cluster has lost its ETag
+        # the ETag of an older state is refused
         self.refused(
             HttpResponseError, "PreconditionFailed",
             clusters.begin_create_or_update, GROUP, "sdk", changed, etag=tagged.e_tag, match_condition=MatchConditions.IfNotModified,

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Helm, unmodified, against a cluster that provisions its own nodes; and our own chart.
+# Helm, unmodified, on a cluster with node auto-provisioning, and nap's own chart.
 . ./lib.sh
 charts=$(cd ../../charts && pwd)
 helm version --short
 az group create --name "$RG" --location "$LOCATION"
 az aks create -g "$RG" -n helm --node-provisioning-mode Auto --network-plugin azure --network-plugin-mode overlay --network-dataplane cilium --generate-ssh-keys
 az aks get-credentials -g "$RG" -n helm
-cd "$PAGE_DIR"
+cd "$PAGE_DIR" || exit 1
 
-section "A chart whose pods do not fit: --wait waits for the machines (for three quarters of the pods, as Helm does)"
+section "A chart whose pods do not fit: --wait waits for machines (Helm waits for three quarters of the pods)"
 helm create web
 helm lint web
 size=(--set resources.requests.cpu=1 --set resources.requests.memory=1Gi)
@@ -29,12 +29,12 @@ equal "the revision" 3 "$(helm list -o json | sed 's/.*"revision":"\([0-9]*\)".*
 has "the history" "Rollback to 1" "$(helm history web)"
 helm test web --timeout 2m
 
-section "What no machine can carry is rolled back"
+section "An upgrade that fits no machine is rolled back"
 refused "has been rolled back" helm upgrade web web --atomic --timeout 30s --set replicaCount=20 --set resources.requests.cpu=9000
 eventually 120 is 20 ready
 equal "their CPU" 1 "$(kubectl get deployment web -o jsonpath='{.spec.template.spec.containers[0].resources.requests.cpu}')"
 
-section "Our own chart"
+section "nap's own chart"
 values=(--namespace kube-system --set image.repository=registry.example/nap-controller
   --set "clusterResourceID=$(az aks show -g "$RG" -n helm --query id -o tsv)")
 helm lint "$charts/nap" "${values[@]}"
@@ -45,7 +45,7 @@ echo "$accepted"
 equal "the objects that the API server accepts" "$(grep -c '^kind:' nap.yaml)" "$(grep -c 'created (server dry run)' <<<"$accepted")"
 helm install nap "$charts/nap" --dry-run=server "${values[@]}" >/dev/null
 
-section "Uninstall: the machines go"
+section "Uninstall: the machines are deleted"
 helm uninstall web --wait
 equal "the releases" "" "$(helm list -q)"
 eventually 180 no_nap_nodes

@@ -1,20 +1,21 @@
-# Sourced by every page: the words the pages are written in.
+# shellcheck shell=bash
+# Functions and variables of the pages; every page sources this file.
 set -Eeuo pipefail
 
-# The page's own names.
 PAGE=$(basename "$0" .sh)
+# shellcheck disable=SC2034 # for the pages
 RG=rg-$PAGE
 LOCATION=${LOCATION:-eastus}
 
-# The log has every command of the page before what it prints: when, which line.
+# Log every command of the page, with time and line, before its output.
 trap '[ "$BASH_SUBSHELL" -gt 0 ] || printf "\n[%3d s, line %d] %s\n" "$SECONDS" "$LINENO" "$BASH_COMMAND"' DEBUG
-trap 'told "$BASH_COMMAND exited with $?"' ERR
+trap 'report "$BASH_COMMAND exited with $?"' ERR
 
-# section tells in the log where the page is.
+# section TITLE writes a heading to the log.
 section() { printf '\n## %s\n' "$*"; }
 
-# told WHAT names the line of the page that failed, once.
-told() {
+# report WHAT logs a failure with its line in the page. Only the first one counts.
+report() {
   local i
   [ ! -e "$PAGE_DIR/failed" ] || return 0
   for ((i = 1; i < ${#BASH_SOURCE[@]} - 1; i++)); do
@@ -23,26 +24,26 @@ told() {
   echo "FAILED at $PAGE.sh:${BASH_LINENO[i - 1]}: $1" | tee "$PAGE_DIR/failed" >&2
 }
 
-# fail WHAT ends the page.
+# fail WHAT reports a failure and ends the page.
 fail() {
-  told "$1"
+  report "$1"
   exit 1
 }
 
-# equal WHAT WANT GOT
+# equal WHAT WANT GOT fails unless GOT is WANT.
 equal() { [ "$2" = "$3" ] || fail "$1 is '$3', want '$2'"; }
 
-# has WHAT PART TEXT
+# has WHAT PART TEXT fails unless TEXT contains PART.
 has() {
   case "$3" in *"$2"*) ;; *) fail "$1 has no '$2': $3" ;; esac
 }
 
-# hasnt WHAT PART TEXT
+# hasnt WHAT PART TEXT fails if TEXT contains PART.
 hasnt() {
   case "$3" in *"$2"*) fail "$1 has '$2': $3" ;; esac
 }
 
-# refused TEXT COMMAND...: the command must fail, and its output have TEXT.
+# refused TEXT COMMAND... fails unless the command fails and prints TEXT.
 refused() {
   local text=$1 out rc=0
   shift
@@ -52,7 +53,7 @@ refused() {
   has "the refusal of '$*'" "$text" "$out"
 }
 
-# exits CODE COMMAND...
+# exits CODE COMMAND... fails unless the command exits with CODE.
 exits() {
   local want=$1 rc=0
   shift
@@ -60,17 +61,17 @@ exits() {
   equal "the exit code of '$*'" "$want" "$rc"
 }
 
-# eventually SECONDS COMMAND...: until the command succeeds.
+# eventually SECONDS COMMAND... repeats the command until it succeeds.
 eventually() {
   local end=$((SECONDS + $1)) last
   shift
   until last=$("$@" 2>&1); do
-    [ "$SECONDS" -lt "$end" ] || fail "not in time: $*; the last answer: $last"
+    [ "$SECONDS" -lt "$end" ] || fail "no success in time: $*; the last output: $last"
     sleep 0.5
   done
 }
 
-# is WANT COMMAND...: whether the command prints WANT; for eventually.
+# is WANT COMMAND... succeeds if the command prints WANT; for eventually.
 is() {
   local want=$1 got
   shift
@@ -78,9 +79,9 @@ is() {
   [ "$got" = "$want" ] || { echo "$got"; return 1; }
 }
 
-# subscription MODE: what a page does from here on changes (alone) or counts on
-# (shared) what is registered for the whole subscription; others wait. "free"
-# lets them go on.
+# subscription alone|shared|free locks the registrations of the whole
+# subscription: "alone" before a page changes them, "shared" before it relies on
+# them, "free" to unlock.
 subscription() {
   case $1 in
     alone) flock 9 ;;
@@ -90,7 +91,7 @@ subscription() {
 }
 exec 9>>"$PAGE_DIR/../subscription.lock"
 
-# nap_nodes prints the names of the nodes that node auto-provisioning made.
+# nap_nodes prints the names of the provisioned nodes.
 nap_nodes() { kubectl get nodes -l karpenter.sh/nodepool -o name; }
 no_nap_nodes() { is "" nap_nodes; }
 some_nap_nodes() { [ -n "$(nap_nodes)" ]; }

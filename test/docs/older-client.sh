@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# An Azure CLI that does not know node auto-provisioning, on a cluster that has
-# it. Not among the pages that run by themselves; see README.md.
+# An Azure CLI without support for node auto-provisioning, on a cluster that has
+# it. `run` runs it only if it is named; see README.md.
 . ./lib.sh
 file=./templates/nap.json
 mode() { az rest --method get --url "$id?api-version=2025-05-01" --query properties.nodeProvisioningProfile.mode -o tsv; }
 
-section "By template"
+section "Deploy with a template"
 az group create --name "$RG" --location "$LOCATION"
 equal "validation" Succeeded "$(az deployment group validate -g "$RG" --template-file $file --query properties.provisioningState -o tsv)"
 az deployment group create -g "$RG" --template-file $file
@@ -13,7 +13,7 @@ id=$(az aks show -g "$RG" -n napcluster --query id -o tsv)
 equal "the mode" Auto "$(mode)"
 has "the list" napcluster "$(az aks list -g "$RG" -o table)"
 
-section "What it reads and writes again keeps the mode"
+section "Reading and writing back keeps the mode"
 az aks update -g "$RG" -n napcluster --tags client=old
 equal "the tag" old "$(az aks show -g "$RG" -n napcluster --query tags.client -o tsv)"
 equal "the mode" Auto "$(mode)"

@@ -1,4 +1,4 @@
-# A cluster with node auto-provisioning in a network of its own, by azurerm.
+# A cluster with node auto-provisioning in its own network.
 terraform {
   required_providers {
     azurerm = { source = "hashicorp/azurerm" }
@@ -75,7 +75,7 @@ resource "azurerm_kubernetes_cluster" "this" {
     vm_size        = "Standard_D2s_v5"
     vnet_subnet_id = azurerm_subnet.nodes.id
 
-    upgrade_settings { max_surge = "10%" } # what AKS sets where nothing is said
+    upgrade_settings { max_surge = "10%" } # AKS's default
   }
 
   identity {

@@ -24,7 +24,7 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// The identities of the test's Azure.
+// Tenant, subscription and owner of every test's Azure.
 const (
 	Tenant       = "11111111-1111-4111-8111-111111111111"
 	Subscription = "22222222-2222-4222-8222-222222222222"
@@ -55,7 +55,7 @@ type Azure struct {
 	generation int
 }
 
-// New starts one on an etcd of its own; configure may change its options.
+// New starts an Azure with its own etcd; configure may change its options.
 func New(t testing.TB, configure ...func(*arm.Options)) *Azure {
 	t.Helper()
 	a := &Azure{T: t, Etcd: Etcd(t), Live: &Live{}, Dir: t.TempDir()}
@@ -90,8 +90,8 @@ func New(t testing.TB, configure ...func(*arm.Options)) *Azure {
 	return a
 }
 
-// serve has the running server answer. An answer that is not out when the server
-// is stopped never comes out, as if its process had been killed.
+// serve passes a request to the running server. If the server is stopped before
+// it has answered, the client gets no answer, as if the process had been killed.
 func (a *Azure) serve(w http.ResponseWriter, r *http.Request) {
 	a.mu.RLock()
 	h, generation := a.cur, a.generation
@@ -110,7 +110,7 @@ func (a *Azure) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(rec.Body.Bytes())
 }
 
-// Start starts the server's work (again).
+// Start starts the server, also after Stop.
 func (a *Azure) Start() {
 	a.T.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -126,7 +126,7 @@ func (a *Azure) Start() {
 	a.mu.Unlock()
 }
 
-// Stop ends the server's work, as a kill does: what is not in etcd is lost.
+// Stop stops the server like a kill: what is not in etcd is lost.
 func (a *Azure) Stop() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -139,7 +139,7 @@ func (a *Azure) Stop() {
 	}
 }
 
-// Advance puts the server's clock ahead.
+// Advance sets the server's clock forward.
 func (a *Azure) Advance(d time.Duration) { a.ahead.Add(int64(d)) }
 
 // LogTo writes the server's whole log to w.
@@ -149,5 +149,5 @@ func LogTo(w io.Writer) func(*arm.Options) {
 	}
 }
 
-// Server is the running server.
+// Server returns the running server.
 func (a *Azure) Server() *arm.Server { return a.server }

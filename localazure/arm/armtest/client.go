@@ -36,23 +36,22 @@ func (a *Azure) clientOptions() policy.ClientOptions {
 	}
 }
 
-// ClientOptions are for the SDK's clients.
+// ClientOptions returns the options for the SDK's clients.
 func (a *Azure) ClientOptions() *sdkarm.ClientOptions {
 	return &sdkarm.ClientOptions{ClientOptions: a.clientOptions(), DisableRPRegistration: true}
 }
 
-// Token is a bearer token of the owner for ARM.
+// Token returns a bearer token of a service principal for ARM.
 func (a *Azure) Token(clientID, secret string) string {
 	a.T.Helper()
 	tok, why := a.TryToken(clientID, secret)
 	if tok == "" {
-		a.T.Fatalf("no token: %s", why)
+		a.T.Fatalf("getting a token: %s", why)
 	}
 	return tok
 }
 
-// TryToken is Token without failing the test: without a token it gives the
-// reason.
+// TryToken is like Token but returns the reason if no token is issued.
 func (a *Azure) TryToken(clientID, secret string) (token, why string) {
 	a.T.Helper()
 	resp, err := a.HTTP.PostForm(a.URL+"/"+Tenant+"/oauth2/v2.0/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {clientID}, "client_secret": {secret}, "scope": {a.URL + "//.default"}})
@@ -70,7 +69,7 @@ func (a *Azure) TryToken(clientID, secret string) (token, why string) {
 	return body.AccessToken, body.Description
 }
 
-// Reply is an answer with its body read.
+// Reply is a response whose body has been read.
 type Reply struct {
 	Status int
 	Header http.Header
@@ -78,7 +77,7 @@ type Reply struct {
 	JSON   map[string]any
 }
 
-// Code is the error code in the body, wrapped or flat.
+// Code returns the error code in the body, wrapped or flat.
 func (r Reply) Code() string {
 	if e, ok := r.JSON["error"].(map[string]any); ok {
 		s, _ := e["code"].(string)
@@ -88,7 +87,7 @@ func (r Reply) Code() string {
 	return s
 }
 
-// Message is the error message in the body.
+// Message returns the error message in the body.
 func (r Reply) Message() string {
 	if e, ok := r.JSON["error"].(map[string]any); ok {
 		s, _ := e["message"].(string)
@@ -98,8 +97,9 @@ func (r Reply) Message() string {
 	return s
 }
 
-// Do sends a request as the owner; path gets an api-version if it has none. A
-// body that is no string is sent as JSON. Extra are pairs of header and value.
+// Do sends a request as the owner. It adds an api-version to a path without one,
+// and encodes a body that is not a string as JSON. extra are pairs of header and
+// value.
 func (a *Azure) Do(method, path string, body any, extra ...string) Reply {
 	a.T.Helper()
 	r, err := a.Try(method, path, body, extra...)
@@ -109,7 +109,7 @@ func (a *Azure) Do(method, path string, body any, extra ...string) Reply {
 	return r
 }
 
-// Try is Do without failing the test.
+// Try is like Do but returns the error.
 func (a *Azure) Try(method, path string, body any, extra ...string) (Reply, error) {
 	if !strings.Contains(path, "api-version") {
 		sep := "?"
@@ -137,7 +137,7 @@ func (a *Azure) Try(method, path string, body any, extra ...string) (Reply, erro
 	if err != nil {
 		return Reply{}, err
 	}
-	// Each server has a key of its own, even if it gets the port of another.
+	// Every server has its own signing key, even if it gets the port of another.
 	a.signIn.Do(func() { a.ownerToken = a.Token(ClientID, ClientSecret) })
 	req.Header.Set("Authorization", "Bearer "+a.ownerToken)
 	req.Header.Set("Content-Type", "application/json")
@@ -158,8 +158,7 @@ func (a *Azure) Try(method, path string, body any, extra ...string) (Reply, erro
 	return out, nil
 }
 
-// Wait polls the operation of a reply until it is over and gives the last
-// answer.
+// Wait polls the operation of a reply until it ends and returns the last reply.
 func (a *Azure) Wait(r Reply) Reply {
 	a.T.Helper()
 	where := r.Header.Get("Azure-AsyncOperation")

@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Etcd starts an etcd that ends with the test.
+// Etcd starts an etcd that stops at the end of the test.
 func Etcd(t testing.TB) *clientv3.Client {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "nap-etcd")
@@ -25,7 +25,7 @@ func Etcd(t testing.TB) *clientv3.Client {
 	}
 	var e *embed.Etcd
 	var address string
-	// A port that was free a moment ago may be another process's by now.
+	// Another process may have taken a port that was free a moment ago.
 	for try := 0; ; try++ {
 		e, address, err = startEtcd(filepath.Join(dir, fmt.Sprint(try)))
 		if err == nil {

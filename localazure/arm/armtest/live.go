@@ -13,44 +13,44 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/containerservice/kubeapi"
 )
 
-// Live is a cluster's own API as a test wants it to look.
+// Live is a fake of a cluster's Kubernetes API whose content the test sets.
 type Live struct {
 	mu    sync.Mutex
 	Nodes []string
 	Pools map[string]string
-	// Expander is what the autoscaler's priority expander is told.
+	// Expander is the configuration of the autoscaler's priority expander.
 	Expander string
-	// Objects are whole NodePools; those whose CPU limit is not 0 count among
-	// Pools.
+	// Objects are whole NodePools; those whose CPU limit is not 0 count as open,
+	// like Pools.
 	Objects []map[string]any
-	// made are the objects made through Create, by who made them.
-	made map[string][]map[string]any
-	// waits are the pods without a node, held those that must not be moved.
-	held     []string
-	claims   []string
-	waits    []string
+	// made are the objects created by Create, by their creator.
+	made     map[string][]map[string]any
+	held     []string // pods that must not be moved
+	claims   []string // NodeClaims
+	waits    []string // pods without a node
 	cordoned map[string]string
-	// never are the budgets that never allow anything.
-	never []string
-	// refuse and notReady have Create and NotReady complain.
+	never    []string // PodDisruptionBudgets that never allow an eviction
+	// refuse and notReady are the reasons with which Create fails and NodePools
+	// are not ready.
 	refuse, notReady string
 }
 
-// SetWaits changes the pods that have no node.
+// SetWaits sets the pods that have no node.
 func (l *Live) SetWaits(pods ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.waits = pods
 }
 
-// Refuse has Create fail with a reason, and NodePools be not ready for one.
+// Refuse sets the reasons with which Create fails and NodePools are not ready;
+// empty ones let both succeed.
 func (l *Live) Refuse(create, ready string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refuse, l.notReady = create, ready
 }
 
-// State says what was made and which nodes are cordoned, in words.
+// State returns the created objects, as "Kind name", and the cordoned nodes.
 func (l *Live) State() (made, cordoned []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,7 +141,7 @@ func (l *Live) UnscheduledPods(context.Context, time.Time) ([]string, error) {
 	return append([]string(nil), l.waits...), nil
 }
 
-// SetClaims changes the NodeClaims.
+// SetClaims sets the NodeClaims.
 func (l *Live) SetClaims(names ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -162,14 +162,14 @@ func (l *Live) Priorities(context.Context) (string, error) {
 	return l.Expander, nil
 }
 
-// SetHeld changes what is said of pods that must not be moved.
+// SetHeld sets the pods that must not be moved.
 func (l *Live) SetHeld(pods ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held = pods
 }
 
-// SetNever changes which PodDisruptionBudgets never allow an eviction.
+// SetNever sets the PodDisruptionBudgets that never allow an eviction.
 func (l *Live) SetNever(budgets ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -199,14 +199,14 @@ func (l *Live) DeleteNodeClaim(_ context.Context, node string) error {
 	return nil
 }
 
-// SetObjects changes the NodePools.
+// SetObjects sets the NodePools.
 func (l *Live) SetObjects(pools ...map[string]any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.Objects = pools
 }
 
-// Object is a NodePool as JSON.
+// Object returns a NodePool as JSON.
 func (l *Live) Object(i int) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -229,7 +229,7 @@ func (l *Live) EditNodePools(_ context.Context, f func(map[string]any) (bool, er
 	return nil
 }
 
-// Set changes what is there.
+// Set sets the provisioned nodes and the open NodePools.
 func (l *Live) Set(nodes []string, pools map[string]string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

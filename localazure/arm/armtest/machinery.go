@@ -12,29 +12,28 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// Machinery fulfils intents: a stand-in for package local.
+// Machinery fulfils intents, in place of the processes that run clusters and
+// machines.
 type Machinery struct {
-	// Fail gives the error of a machine that must not come up.
+	// Fail returns the error of a machine that fails to start.
 	Fail func(m intent.MachineIntent) (code, message string)
-	// Boot is how long machines take.
+	// Boot is how long machines take to start.
 	Boot time.Duration
-	// Blocked says what keeps the pods of a machine that is drained, if
-	// anything; such a drain fails at once.
+	// Blocked returns the reason for which the drain of a machine fails, if any.
 	Blocked func(m intent.MachineIntent) string
-	// Hold, while true, leaves everything as it is.
-	mu   sync.Mutex
-	hold bool
+	mu      sync.Mutex
+	hold    bool
 }
 
-// Hold stops the machinery, or lets it go on. Once it returns nothing that was
-// begun before is under way.
+// Hold pauses or resumes the machinery. When it returns, no earlier round is
+// running.
 func (m *Machinery) Hold(on bool) {
 	m.mu.Lock()
 	m.hold = on
 	m.mu.Unlock()
 }
 
-// Machinery starts a stand-in for the machinery; it ends with the test.
+// Machinery starts a Machinery that stops at the end of the test.
 func (a *Azure) Machinery() *Machinery {
 	m := &Machinery{}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -152,5 +151,5 @@ func (m *Machinery) round(ctx context.Context, kv *clientv3.Client) error {
 	return nil
 }
 
-// Fulfil runs a stand-in for the machinery until ctx ends.
+// Fulfil runs a Machinery until ctx ends.
 func Fulfil(ctx context.Context, kv *clientv3.Client) { (&Machinery{}).run(ctx, kv) }

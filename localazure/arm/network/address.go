@@ -7,8 +7,8 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// reservedAddresses is how many addresses of a subnet Azure keeps: the network,
-// the gateway, two for DNS, and broadcast.
+// reservedAddresses is the number of addresses of a subnet that Azure reserves:
+// network, gateway, two for DNS, and broadcast.
 const reservedAddresses = 5
 
 // unusable are ranges that no virtual network can have.
@@ -17,8 +17,8 @@ var unusable = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("168.63.129.16/32"),
 }
 
-// parsePrefix reads an address range and checks that it starts where its length
-// says. what and target name it in the error.
+// parsePrefix parses an address range and checks that its host bits are 0. what
+// and target name it in the error.
 func parsePrefix(s, what, target string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
@@ -42,8 +42,8 @@ func quoted(s string) string {
 	return s
 }
 
-// usable counts the addresses of a range that resources can have; a range
-// with more than an int holds gives the largest int.
+// usable returns the number of addresses of a range that resources can have, or
+// the largest int if there are more.
 func usable(p netip.Prefix) int {
 	n := new(big.Int).Lsh(big.NewInt(1), uint(p.Addr().BitLen()-p.Bits()))
 	n.Sub(n, big.NewInt(reservedAddresses))
@@ -53,7 +53,7 @@ func usable(p netip.Prefix) int {
 	return max(0, int(n.Int64()))
 }
 
-// inside tells whether one of the ranges holds all of p.
+// inside reports whether one of the ranges contains p.
 func inside(p netip.Prefix, ranges []netip.Prefix) bool {
 	for _, r := range ranges {
 		if r.Addr().BitLen() == p.Addr().BitLen() && r.Bits() <= p.Bits() && r.Contains(p.Addr()) {
@@ -63,7 +63,7 @@ func inside(p netip.Prefix, ranges []netip.Prefix) bool {
 	return false
 }
 
-// firstOverlap gives the first of ranges that shares an address with p.
+// firstOverlap returns the first of ranges that overlaps p.
 func firstOverlap(p netip.Prefix, ranges []netip.Prefix) (netip.Prefix, bool) {
 	for _, r := range ranges {
 		if r.Overlaps(p) {

@@ -7,8 +7,8 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// inlineChildren makes child resources of an array in the parent's body, which
-// then is all there are; without the array those there are stay.
+// inlineChildren replaces the child resources by those of an array in the
+// parent's body. Without the array the existing ones stay.
 func inlineChildren(ctx context.Context, c *rp.Change, prop string, check func(string, rp.Doc) error) error {
 	v, has := c.Doc.Lookup("properties", prop)
 	list := c.Doc.List("properties", prop)
@@ -65,7 +65,7 @@ func childrenOf(ctx context.Context, s *rp.Store, parent rp.ID, typ string) ([]*
 	return s.List(ctx, parent)
 }
 
-// setChildren renders a parent's children into an array of its.
+// setChildren renders a parent's children as an array in the parent.
 func (p *Provider) setChildren(ctx context.Context, r *rp.Record, d rp.Doc, prop, typ string) error {
 	rs, err := childrenOf(ctx, p.env.Store, r.ParsedID(), prop)
 	if err != nil {

@@ -1,13 +1,12 @@
 // Package network is Microsoft.Network of the local Azure: virtual networks and
-// their subnets, and what subnets and clusters refer to (public IP addresses,
-// NAT gateways, network security groups, route tables, load balancers), with
-// peerings of networks and private DNS zones.
+// their subnets, the resources that subnets and clusters refer to (public IP
+// addresses, NAT gateways, network security groups, route tables, load
+// balancers), peerings of networks, and private DNS zones.
 //
-// Subnets are records of their own below their network's. Whatever changes a
-// subnet writes the network's record in the same transaction, as Azure does
-// with the network's etag, so that two requests that would let ranges overlap
-// can never both be accepted.
+// A subnet is a record below its network's. Every change of a subnet also writes
+// the network's record in the same transaction, as Azure changes the network's
+// etag, so that of two requests whose ranges overlap only one is accepted.
 //
-// Nothing here moves packets: the package keeps the promises that ARM makes
-// about addresses, references and use. Other providers ask FindSubnet.
+// The package transports no packets: it enforces ARM's rules on addresses,
+// references and use. Other providers look up subnets with FindSubnet.
 package network

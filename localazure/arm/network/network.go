@@ -44,7 +44,7 @@ const (
 	deleteKind = "NetworkDelete"
 )
 
-// deleteBatch is how many records one transaction removes.
+// deleteBatch is the number of records that one transaction deletes.
 const deleteBatch = 100
 
 // Provider is Microsoft.Network.
@@ -67,8 +67,8 @@ func New(env *rp.Env) *Provider {
 	return p
 }
 
-// settle makes a change one that Azure answers as a long-running operation: the
-// record is Updating until the operation has looked at it.
+// settle makes a change a long-running operation, as in Azure: the record is
+// Updating until the operation's step sets it to Succeeded.
 func settle(c *rp.Change) {
 	verb := "Updating"
 	c.Op = &rp.Operation{ID: rp.NewGUID(), Kind: settleKind, Verb: verb}
@@ -81,7 +81,7 @@ func (p *Provider) stepSettle(ctx context.Context, op *rp.Operation) (rp.Step, e
 	if err != nil {
 		return rp.Step{}, err
 	}
-	// A later change of the same resource has an operation of its own.
+	// A later change of the same resource has another operation.
 	if r == nil || r.State != "Updating" || r.Internal.Str("operation") != op.ID {
 		return rp.Step{Done: true}, nil
 	}
@@ -89,7 +89,7 @@ func (p *Provider) stepSettle(ctx context.Context, op *rp.Operation) (rp.Step, e
 	return rp.Step{Done: true, Cmps: []clientv3.Cmp{rp.Unchanged(r)}, Ops: []clientv3.Op{rp.PutOp(r)}}, nil
 }
 
-// removal makes a delete a long-running operation.
+// removal makes a deletion a long-running operation.
 func removal(c *rp.Change) {
 	c.Op = &rp.Operation{Kind: deleteKind, Verb: "Deleting"}
 }
@@ -101,7 +101,7 @@ func (p *Provider) stepDelete(ctx context.Context, op *rp.Operation) (rp.Step, e
 		return rp.Step{Done: err == nil}, err
 	}
 	if r.State != "Deleting" {
-		return rp.Step{Done: true}, nil // made again meanwhile
+		return rp.Step{Done: true}, nil // created again since
 	}
 	children, err := p.env.Children(ctx, id)
 	if err != nil {
@@ -117,8 +117,8 @@ func (p *Provider) stepDelete(ctx context.Context, op *rp.Operation) (rp.Step, e
 	return rp.Step{Done: true, Cmps: []clientv3.Cmp{rp.Unchanged(r)}, Ops: append(ops, rp.DeleteOp(id))}, nil
 }
 
-// replace gives a PUT the meaning it has in this namespace: the body is the
-// whole resource, so that what it leaves out (a security group, say) is gone.
+// replace gives a PUT its meaning in this namespace: the body is the whole
+// resource, and what it omits (a security group, say) is removed.
 func replace(c *rp.Change) {
 	if c.Patch {
 		return
@@ -130,11 +130,11 @@ func replace(c *rp.Change) {
 	}
 }
 
-// etags renders the etag as this namespace writes it.
+// etag sets the etag in the form of this namespace.
 func etag(d rp.Doc, r *rp.Record) { d["etag"] = `W/"` + r.ETag + `"` }
 
-// checkReference checks that the resource a property refers to is of the type
-// and exists. Nothing is checked for an absent property, and no existence in a
+// checkReference checks that the resource that a property refers to has the type
+// and exists. It accepts an absent property, and does not check existence in a
 // template's preflight.
 func (p *Provider) checkReference(ctx context.Context, c *rp.Change, d rp.Doc, typ string, path ...string) error {
 	ref := d.Str(append(append([]string(nil), path...), "id")...)
@@ -166,18 +166,18 @@ func (p *Provider) checkReference(ctx context.Context, c *rp.Change, d rp.Doc, t
 	return nil
 }
 
-// referrers gives the IDs of the records of the types whose documents hold id
-// anywhere as a string.
+// referrers returns the IDs of the records of the types whose documents contain
+// id anywhere as a string.
 func (p *Provider) referrers(ctx context.Context, id rp.ID, types ...string) ([]string, error) {
 	var out []string
 	key := id.Key()
 	for _, t := range types {
 		rs, err := p.env.Store.ListType(ctx, t)
 		if err != nil {
-			return nil, fmt.Errorf("looking for what uses %s: %w", id, err)
+			return nil, fmt.Errorf("listing the %s that may use %s: %w", t, id, err)
 		}
 		for _, r := range rs {
-			if holds(map[string]any(r.Doc), key) {
+			if contains(map[string]any(r.Doc), key) {
 				out = append(out, r.ID)
 			}
 		}
@@ -185,19 +185,20 @@ func (p *Provider) referrers(ctx context.Context, id rp.ID, types ...string) ([]
 	return out, nil
 }
 
-func holds(v any, key string) bool {
+// contains reports whether a string in the JSON value v equals key.
+func contains(v any, key string) bool {
 	switch t := v.(type) {
 	case string:
 		return strings.EqualFold(t, key)
 	case map[string]any:
 		for _, x := range t {
-			if holds(x, key) {
+			if contains(x, key) {
 				return true
 			}
 		}
 	case []any:
 		for _, x := range t {
-			if holds(x, key) {
+			if contains(x, key) {
 				return true
 			}
 		}
@@ -205,12 +206,12 @@ func holds(v any, key string) bool {
 	return false
 }
 
-// inUse is the refusal to delete what others refer to.
+// inUse returns the error of deleting a resource that others refer to.
 func inUse(code string, id rp.ID, users []string) error {
 	return rp.BadRequest(code, "%s cannot be deleted because it is in use by %s. Remove the reference or the resource that holds it first.", id, listed(users)).At(id.String())
 }
 
-// listed names a few of many.
+// listed joins the first few of s.
 func listed(s []string) string {
 	const some = 5
 	if len(s) > some {

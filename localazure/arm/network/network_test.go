@@ -115,7 +115,7 @@ func TestNetworkAndSubnetsWithTheSDK(t *testing.T) {
 	}
 	found, err := network.FindSubnet(ctx, &rp.Store{KV: a.Etcd}, strings.ToUpper(vnetID+"/subnets/nodes"))
 	if err != nil || found == nil || found.Usable != 1019 || found.Location != "eastus" || len(found.Delegations) != 1 {
-		t.Errorf("FindSubnet gives %+v, %v", found, err)
+		t.Errorf("FindSubnet returns %+v, %v", found, err)
 	}
 	dp, err := subs.BeginDelete(ctx, "rg", "net", "nodes", nil)
 	if err != nil {
@@ -125,7 +125,7 @@ func TestNetworkAndSubnetsWithTheSDK(t *testing.T) {
 		t.Fatal(err)
 	}
 	if found, err := network.FindSubnet(ctx, &rp.Store{KV: a.Etcd}, vnetID+"/subnets/nodes"); err != nil || found != nil {
-		t.Errorf("after its deletion FindSubnet gives %+v, %v", found, err)
+		t.Errorf("after its deletion FindSubnet returns %+v, %v", found, err)
 	}
 	vp, err := nets.BeginDelete(ctx, "rg", "net", nil)
 	if err != nil {
@@ -136,7 +136,7 @@ func TestNetworkAndSubnetsWithTheSDK(t *testing.T) {
 	}
 	var re *azcore.ResponseError
 	if _, err := subs.Get(ctx, "rg", "net", "inline", nil); !errors.As(err, &re) || re.StatusCode != 404 {
-		t.Errorf("a subnet outlived its network: %v", err)
+		t.Errorf("the subnet of a deleted network still exists: %v", err)
 	}
 }
 
@@ -159,7 +159,7 @@ func TestInlineSubnetsReplaceAllOthers(t *testing.T) {
 	}
 }
 
-// A PUT in this namespace is the whole resource: az removes a property by
+// A PUT in this namespace replaces the whole resource: az removes a property by
 // sending the subnet without it.
 func TestPutRemovesOmittedProperties(t *testing.T) {
 	a := azure(t)
@@ -195,7 +195,7 @@ func TestInvalidRanges(t *testing.T) {
 		{"no CIDR", "/subnets/x", subnet("x", "10.0.1.0"), "InvalidAddressPrefixFormat", "CIDR"},
 		{"too small", "/subnets/x", subnet("x", "10.0.1.0/30"), "NetcfgInvalidSubnet", "/29"},
 		{"no range", "/subnets/x", map[string]any{"properties": map[string]any{}}, "MissingAddressPrefix", "addressPrefix"},
-		{"a security group that is not there", "/subnets/x", map[string]any{"properties": map[string]any{"addressPrefix": "10.0.1.0/24",
+		{"a missing security group", "/subnets/x", map[string]any{"properties": map[string]any{"addressPrefix": "10.0.1.0/24",
 			"networkSecurityGroup": map[string]any{"id": group + "/providers/Microsoft.Network/networkSecurityGroups/none"}}}, "InvalidResourceReference", "none"},
 		{"a network without space", "", map[string]any{"location": "eastus", "properties": map[string]any{}}, "MissingAddressSpace", "addressPrefixes"},
 		{"a network that leaves its subnets outside", "", vnet("10.9.0.0/16"), "NetcfgInvalidSubnet", "'a'"},
@@ -212,11 +212,11 @@ func TestInvalidRanges(t *testing.T) {
 		t.Errorf("the refused requests left %q", got)
 	}
 	if r := a.Do(http.MethodPut, group+"/providers/Microsoft.Network/virtualNetworks/none/subnets/x", subnet("x", "10.0.0.0/24")); r.Status != 404 {
-		t.Errorf("a subnet of no network: %d %s", r.Status, r.Body)
+		t.Errorf("a subnet of a missing network: %d %s", r.Status, r.Body)
 	}
 }
 
-// Twenty clients each want the same range at once: one gets it.
+// Of twenty clients that request the same range concurrently, one gets it.
 func TestConcurrentSubnetsNeverOverlap(t *testing.T) {
 	a := azure(t)
 	a.MustSucceed(a.Do(http.MethodPut, vnetID, vnet("10.0.0.0/16")))
@@ -330,9 +330,9 @@ func TestReferencedResourcesCannotBeDeleted(t *testing.T) {
 	}
 	found, err := network.FindSubnet(context.Background(), &rp.Store{KV: a.Etcd}, vnetID+"/subnets/a")
 	if err != nil || !strings.EqualFold(found.NATGateway, ns+"natGateways/gw") || !strings.EqualFold(found.RouteTable, ns+"routeTables/rt") {
-		t.Errorf("FindSubnet gives %+v, %v", found, err)
+		t.Errorf("FindSubnet returns %+v, %v", found, err)
 	}
-	// A group's deletion finds the order by itself.
+	// Deleting the group deletes its resources in the right order.
 	a.MustSucceed(a.Do(http.MethodDelete, group, nil))
 }
 

@@ -30,7 +30,7 @@ func (p *Provider) addPeerings() {
 
 func remoteOf(d rp.Doc) string { return d.Str("properties", "remoteVirtualNetwork", "id") }
 
-// peeringsOf gives the peerings of a network that are not being deleted.
+// peeringsOf returns the peerings of a network that are not being deleted.
 func (p *Provider) peeringsOf(ctx context.Context, vnet rp.ID) ([]*rp.Record, error) {
 	id := vnet
 	id.Types = append(append([]string(nil), vnet.Types...), "virtualNetworkPeerings")
@@ -44,8 +44,8 @@ func (p *Provider) peeringsOf(ctx context.Context, vnet rp.ID) ([]*rp.Record, er
 	return out, err
 }
 
-// counterpart is the peering that leads back from the other network; nil when
-// there is none.
+// counterpart returns the peering from the remote network back to this one, or
+// nil.
 func (p *Provider) counterpart(ctx context.Context, id rp.ID, d rp.Doc) (*rp.Record, error) {
 	remote, err := rp.ParseID(remoteOf(d))
 	if err != nil {
@@ -63,8 +63,9 @@ func (p *Provider) counterpart(ctx context.Context, id rp.ID, d rp.Doc) (*rp.Rec
 	return nil, nil
 }
 
-// stateOf is a peering's state: it needs both sides, and one that has lost the
-// other stays disconnected until it is made anew.
+// stateOf returns a peering's state. A peering is connected while both sides
+// exist; one that has lost the other side stays disconnected until it is deleted
+// and created again.
 func (p *Provider) stateOf(ctx context.Context, r *rp.Record) (string, error) {
 	back, err := p.counterpart(ctx, r.ParsedID(), r.Doc)
 	switch {
@@ -116,8 +117,7 @@ func (p *Provider) preparePeering(ctx context.Context, c *rp.Change) error {
 	return p.checkPair(ctx, c, rid)
 }
 
-// checkPair checks a peering against its two networks and the peerings they
-// have already.
+// checkPair checks a peering against its two networks and their peerings.
 func (p *Provider) checkPair(ctx context.Context, c *rp.Change, rid rp.ID) error {
 	local, err := p.touch(ctx, c)
 	if err != nil || local == nil {
@@ -130,7 +130,7 @@ func (p *Provider) checkPair(ctx context.Context, c *rp.Change, rid rp.ID) error
 	if err != nil || remote == nil { // in a preflight
 		return err
 	}
-	c.Cmps = append(c.Cmps, rp.Unchanged(remote)) // the way back may be made at the same time
+	c.Cmps = append(c.Cmps, rp.Unchanged(remote)) // the other side may be created concurrently
 	here, err := space(local.ParsedID(), local.Doc)
 	if err != nil {
 		return err
@@ -160,7 +160,7 @@ func (p *Provider) checkPair(ctx context.Context, c *rp.Change, rid rp.ID) error
 	return nil
 }
 
-// apart refuses networks whose ranges overlap: no address could be told apart.
+// apart refuses networks whose address ranges overlap.
 func apart(local *rp.Record, here []netip.Prefix, remote *rp.Record) error {
 	there, err := space(remote.ParsedID(), remote.Doc)
 	if err != nil {
@@ -174,8 +174,7 @@ func apart(local *rp.Record, here []netip.Prefix, remote *rp.Record) error {
 	return nil
 }
 
-// checkPeers checks a network's new address space against those it is peered
-// with.
+// checkPeers checks a network's new address space against those of its peers.
 func (p *Provider) checkPeers(ctx context.Context, c *rp.Change, in []netip.Prefix) error {
 	if c.Old == nil {
 		return nil
@@ -209,7 +208,7 @@ func (p *Provider) commitPeering(_ context.Context, c *rp.Change) error {
 	}
 	if len(c.Companions) > 0 {
 		back := c.Companions[0].Record
-		if c.Rec.Internal.Str("peer") == "" && back.Internal.Str("peer") == "" { // now there are both
+		if c.Rec.Internal.Str("peer") == "" && back.Internal.Str("peer") == "" { // both sides exist now
 			c.Rec.Internal.Set(back.UID, "peer")
 			next := back.Clone()
 			next.Internal.Set(c.Rec.UID, "peer")
@@ -246,7 +245,7 @@ func (p *Provider) renderPeering(ctx context.Context, r *rp.Record, d rp.Doc, _ 
 	return nil
 }
 
-// peeringDocs are a network's peerings as they stand in the network.
+// peeringDocs renders a network's peerings as they appear in the network.
 func (p *Provider) peeringDocs(ctx context.Context, vnet rp.ID) ([]any, error) {
 	rs, err := p.peeringsOf(ctx, vnet)
 	if err != nil {

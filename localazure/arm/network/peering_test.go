@@ -21,7 +21,7 @@ func peering(remote string, more map[string]any) map[string]any {
 	return map[string]any{"properties": props}
 }
 
-// networks makes virtual networks by name and address space.
+// networks creates virtual networks by name and address space.
 func networks(a *armtest.Azure, spaces map[string]string) {
 	for name, space := range spaces {
 		a.MustSucceed(a.Do(http.MethodPut, group+"/providers/Microsoft.Network/virtualNetworks/"+name, vnet(space)))
@@ -53,7 +53,7 @@ func TestPeeringsWithTheSDK(t *testing.T) {
 	one := put("net", "out", hubID)
 	if *one.Properties.PeeringState != armnetwork.VirtualNetworkPeeringStateInitiated || !*one.Properties.AllowVirtualNetworkAccess || *one.Properties.UseRemoteGateways || *one.Properties.RemoteAddressSpace.AddressPrefixes[0] != "10.2.0.0/16" {
 		b, _ := one.MarshalJSON()
-		t.Errorf("one side alone: %s", b)
+		t.Errorf("the first side before the second exists: %s", b)
 	}
 	if back := put("hub", "back", vnetID); *back.Properties.PeeringState != armnetwork.VirtualNetworkPeeringStateConnected {
 		t.Errorf("the second side is %s", *back.Properties.PeeringState)
@@ -66,7 +66,7 @@ func TestPeeringsWithTheSDK(t *testing.T) {
 		return s
 	}
 	if s := state(vnetID + "/virtualNetworkPeerings/out"); s != "Connected" {
-		t.Errorf("the first side is %q once there are both", s)
+		t.Errorf("the first side is %q after the second was created", s)
 	}
 	if r := a.Do(http.MethodGet, vnetID, nil); !strings.Contains(r.Body, `"peeringSyncLevel":"FullyInSync"`) || !strings.Contains(r.Body, vnetID+"/virtualNetworkPeerings/out") {
 		t.Errorf("the network does not show its peering: %s", r.Body)
@@ -79,20 +79,20 @@ func TestPeeringsWithTheSDK(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := state(vnetID + "/virtualNetworkPeerings/out"); s != "Disconnected" {
-		t.Errorf("one side without the other it had is %q", s)
+		t.Errorf("the first side is %q after the second was deleted", s)
 	}
 	if r := a.Do(http.MethodPut, hubID+"/virtualNetworkPeerings/back", peering(vnetID, nil)); r.Status != 400 || r.Code() != "RemotePeeringIsDisconnected" {
-		t.Errorf("the lost side made anew: %d %s", r.Status, r.Body)
+		t.Errorf("creating the deleted side again: %d %s", r.Status, r.Body)
 	}
 	a.MustSucceed(a.Do(http.MethodDelete, vnetID+"/virtualNetworkPeerings/out", nil))
 	put("net", "out", hubID)
 	put("hub", "back", vnetID)
 	if s := state(vnetID + "/virtualNetworkPeerings/out"); s != "Connected" {
-		t.Errorf("made anew on both sides it is %q", s)
+		t.Errorf("after both sides were created again the first is %q", s)
 	}
 	a.MustSucceed(a.Do(http.MethodDelete, hubID, nil))
 	if s := state(vnetID + "/virtualNetworkPeerings/out"); s != "Disconnected" {
-		t.Errorf("with the other network gone it is %q", s)
+		t.Errorf("after the other network was deleted it is %q", s)
 	}
 }
 
@@ -106,17 +106,17 @@ func TestInvalidPeerings(t *testing.T) {
 		body any
 		code string
 	}{
-		"no remote":             {"/virtualNetworkPeerings/x", map[string]any{"properties": map[string]any{}}, "InvalidRequestFormat"},
-		"a remote that is none": {"/virtualNetworkPeerings/x", peering(vnetID+"/subnets/s", nil), "InvalidRequestFormat"},
-		"one that is not there": {"/virtualNetworkPeerings/x", peering(at("nowhere"), nil), "InvalidResourceReference"},
-		"itself":                {"/virtualNetworkPeerings/x", peering(vnetID, nil), "InvalidPeering"},
-		"overlapping ranges":    {"/virtualNetworkPeerings/x", peering(at("twin"), nil), "VnetAddressSpacesOverlap"},
-		"a second one":          {"/virtualNetworkPeerings/x", peering(at("hub"), nil), "AnotherPeeringAlreadyReferencesRemoteVnet"},
-		"another remote":        {"/virtualNetworkPeerings/out", peering(at("twin"), nil), "ChangingRemoteVirtualNetworkNotAllowed"},
-		"remote gateways":       {"/virtualNetworkPeerings/out", peering(at("hub"), map[string]any{"useRemoteGateways": true}), "RemotePeeringHasNoGateways"},
-		"both of gateways":      {"/virtualNetworkPeerings/out", peering(at("hub"), map[string]any{"useRemoteGateways": true, "allowGatewayTransit": true}), "AllowGatewayTransitAndUseRemoteGatewaysCannotBothBeSet"},
-		"a flag that is text":   {"/virtualNetworkPeerings/out", peering(at("hub"), map[string]any{"allowForwardedTraffic": "yes"}), "InvalidRequestFormat"},
-		"a range of the peer's": {"", vnet("10.2.4.0/24"), "VnetAddressSpacesOverlap"},
+		"no remote":                         {"/virtualNetworkPeerings/x", map[string]any{"properties": map[string]any{}}, "InvalidRequestFormat"},
+		"a remote of a wrong type":          {"/virtualNetworkPeerings/x", peering(vnetID+"/subnets/s", nil), "InvalidRequestFormat"},
+		"a missing remote":                  {"/virtualNetworkPeerings/x", peering(at("nowhere"), nil), "InvalidResourceReference"},
+		"itself":                            {"/virtualNetworkPeerings/x", peering(vnetID, nil), "InvalidPeering"},
+		"overlapping ranges":                {"/virtualNetworkPeerings/x", peering(at("twin"), nil), "VnetAddressSpacesOverlap"},
+		"a second one":                      {"/virtualNetworkPeerings/x", peering(at("hub"), nil), "AnotherPeeringAlreadyReferencesRemoteVnet"},
+		"another remote":                    {"/virtualNetworkPeerings/out", peering(at("twin"), nil), "ChangingRemoteVirtualNetworkNotAllowed"},
+		"remote gateways":                   {"/virtualNetworkPeerings/out", peering(at("hub"), map[string]any{"useRemoteGateways": true}), "RemotePeeringHasNoGateways"},
+		"both gateway flags":                {"/virtualNetworkPeerings/out", peering(at("hub"), map[string]any{"useRemoteGateways": true, "allowGatewayTransit": true}), "AllowGatewayTransitAndUseRemoteGatewaysCannotBothBeSet"},
+		"a flag that is a string":           {"/virtualNetworkPeerings/out", peering(at("hub"), map[string]any{"allowForwardedTraffic": "yes"}), "InvalidRequestFormat"},
+		"a network range that the peer has": {"", vnet("10.2.4.0/24"), "VnetAddressSpacesOverlap"},
 	} {
 		if r := a.Do(http.MethodPut, vnetID+c.path, c.body); r.Status != 400 || r.Code() != c.code {
 			t.Errorf("%s: %d %s", name, r.Status, r.Body)
@@ -124,7 +124,7 @@ func TestInvalidPeerings(t *testing.T) {
 	}
 }
 
-// Both sides made at the same moment find each other.
+// Two sides that are created at the same time connect.
 func TestConcurrentPeeringsConnect(t *testing.T) {
 	a := azure(t)
 	networks(a, map[string]string{"net": "10.1.0.0/16", "hub": "10.2.0.0/16"})

@@ -8,9 +8,8 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// publicRange and prefixRange are where public IP addresses and prefixes are
-// taken from: the halves of what RFC 2544 sets aside for tests, so that none
-// of them is anyone's.
+// publicRange and prefixRange are the ranges of public IP addresses and prefixes:
+// the halves of the range that RFC 2544 reserves for tests.
 var (
 	publicRange = netip.MustParsePrefix("198.18.0.0/16")
 	prefixRange = netip.MustParsePrefix("198.19.0.0/16")
@@ -72,7 +71,7 @@ func (p *Provider) preparePublicIP(ctx context.Context, c *rp.Change) error {
 	return nil
 }
 
-// freeAddress gives the lowest public address that no resource has.
+// freeAddress returns the lowest public address that no resource has.
 func (p *Provider) freeAddress(ctx context.Context) (netip.Addr, error) {
 	rs, err := p.env.Store.ListType(ctx, PublicIPType)
 	if err != nil {
@@ -122,7 +121,7 @@ func (p *Provider) preparePrefix(ctx context.Context, c *rp.Change) error {
 			taken = append(taken, x)
 		}
 	}
-	// Each prefix has a block of 16 addresses to itself.
+	// Each prefix takes a block of 16 addresses.
 	for a := prefixRange.Addr(); prefixRange.Contains(a); {
 		x := netip.PrefixFrom(a, bits)
 		if _, ok := firstOverlap(x, taken); !ok {

@@ -6,7 +6,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// defaultRules are the rules that every security group ends with.
+// defaultRules are the rules at the end of every security group.
 var defaultRules = []struct {
 	name, access, direction, protocol, source, destination, about string
 	priority                                                      int

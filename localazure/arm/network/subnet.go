@@ -12,15 +12,15 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// Limits of Azure on the sizes of ranges, as prefix lengths.
+// Azure's limits on the sizes of subnets, as prefix lengths.
 const (
 	largestIPv4Subnet  = 2
 	smallestIPv4Subnet = 29
 	ipv6Subnet         = 64
 )
 
-// ranges reads the address ranges of a subnet's document, in either of the two
-// forms that there are.
+// ranges returns the address ranges of a subnet's document, from either of its
+// two properties.
 func ranges(name string, d rp.Doc) ([]netip.Prefix, error) {
 	one, many := d.Str("properties", "addressPrefix"), d.Strings("properties", "addressPrefixes")
 	target := "properties.addressPrefix"
@@ -56,8 +56,8 @@ func ranges(name string, d rp.Doc) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// prepareSubnetDoc fills what Azure fills and checks what concerns the subnet
-// alone and what it refers to.
+// prepareSubnetDoc sets Azure's defaults in a subnet's document and checks the
+// subnet and its references.
 func (p *Provider) prepareSubnetDoc(ctx context.Context, c *rp.Change, name string, d rp.Doc) error {
 	for k := range d {
 		if !strings.EqualFold(k, "properties") {
@@ -96,7 +96,7 @@ func (p *Provider) prepareSubnetDoc(ctx context.Context, c *rp.Change, name stri
 	return nil
 }
 
-// layout checks subnets against each other and against their network's space.
+// layout checks that subnets are inside their network's space and do not overlap.
 func layout(vnet rp.ID, in []netip.Prefix, subnets map[string]rp.Doc, order []string) error {
 	type taken struct {
 		name string
@@ -160,8 +160,8 @@ func renderSubnet(_ context.Context, r *rp.Record, d rp.Doc, _ string) error {
 	return nil
 }
 
-// touch takes the network's record into the transaction, so that it fails if
-// any other subnet of the network changes meanwhile.
+// touch adds the network's record to the transaction, so that it fails if
+// another subnet of the network changes concurrently.
 func (p *Provider) touch(ctx context.Context, c *rp.Change) (*rp.Record, error) {
 	id := c.ID.Parent()
 	v, err := p.env.Store.Get(ctx, id)
@@ -227,7 +227,7 @@ func (p *Provider) prepareSubnet(ctx context.Context, c *rp.Change) error {
 
 func commitSubnet(_ context.Context, c *rp.Change) error { settle(c); return nil }
 
-// checkRangeChange refuses to take a range from a subnet that is in use.
+// checkRangeChange refuses to remove a range from a subnet that is in use.
 func (p *Provider) checkRangeChange(ctx context.Context, old *rp.Record, d rp.Doc) error {
 	id := old.ParsedID()
 	was, err := ranges(id.Name(), old.Doc)
@@ -253,13 +253,14 @@ func (p *Provider) checkRangeChange(ctx context.Context, old *rp.Record, d rp.Do
 	return nil
 }
 
-// userTypes are the types whose resources have addresses in subnets.
+// userTypes are the types whose resources take addresses of subnets.
 var userTypes = []string{
 	"Microsoft.ContainerService/managedClusters", "Microsoft.ContainerService/managedClusters/agentPools", machineType, LoadBalancerType,
 }
 
 const machineType = "Microsoft.ContainerService/managedClusters/agentPools/machines"
 
+// subnetFree returns an error while resources have addresses in a subnet.
 func (p *Provider) subnetFree(ctx context.Context, id rp.ID) error {
 	users, err := p.referrers(ctx, id, userTypes...)
 	if err != nil {
@@ -285,8 +286,8 @@ func (p *Provider) deleteSubnet(ctx context.Context, c *rp.Change) error {
 	return nil
 }
 
-// nodesPerSubnet counts the machines of clusters by the key of the subnet they
-// are in: their own, else their pool's, else their cluster's.
+// nodesPerSubnet counts the machines of clusters by the key of their subnet: the
+// machine's, else its pool's, else its cluster's.
 func (p *Provider) nodesPerSubnet(ctx context.Context) (map[string]int, error) {
 	clusters, err := p.env.Store.ListType(ctx, "Microsoft.ContainerService/managedClusters")
 	if err != nil {
@@ -344,24 +345,24 @@ func (p *Provider) nodesPerSubnet(ctx context.Context) (map[string]int, error) {
 	return out, nil
 }
 
-// Subnet is a subnet as other providers need it.
+// Subnet describes a subnet for other providers.
 type Subnet struct {
 	ID   rp.ID
 	VNet rp.ID
 	// Location is the network's region.
 	Location string
 	Prefixes []netip.Prefix
-	// Usable is how many IPv4 addresses resources can have in it.
+	// Usable is the number of IPv4 addresses that resources can have in it.
 	Usable int
-	// Delegations are the services that it is given to; machines cannot be in
-	// such a subnet.
+	// Delegations are the services that it is delegated to; a delegated subnet
+	// takes no machines.
 	Delegations []string
-	// RouteTable and NATGateway are the IDs of what it refers to, or empty:
-	// a cluster's outbound types userDefinedRouting and userAssignedNATGateway
-	// need them.
+	// RouteTable and NATGateway are the IDs of the resources that it refers to,
+	// or empty. A cluster's outbound types userDefinedRouting and
+	// userAssignedNATGateway need them.
 	RouteTable string
 	NATGateway string
-	// Unchanged is the condition, for a transaction, that it is still so.
+	// Unchanged is the condition, for a transaction, that it has not changed.
 	Unchanged clientv3.Cmp
 }
 
@@ -369,7 +370,7 @@ func subnetOf(r, vnet *rp.Record) (*Subnet, error) {
 	id := r.ParsedID()
 	rs, err := ranges(id.Name(), r.Doc)
 	if err != nil {
-		return nil, fmt.Errorf("the record of %s: %w", r.ID, err)
+		return nil, fmt.Errorf("reading the record of %s: %w", r.ID, err)
 	}
 	s := &Subnet{ID: id, VNet: id.Parent(), Location: vnet.Doc.Str("location"), Prefixes: rs, Unchanged: rp.Unchanged(r),
 		RouteTable: r.Doc.Str("properties", "routeTable", "id"), NATGateway: r.Doc.Str("properties", "natGateway", "id")}
@@ -386,9 +387,9 @@ func subnetOf(r, vnet *rp.Record) (*Subnet, error) {
 	return s, nil
 }
 
-// FindSubnet gives the subnet with the ID as a client wrote it. It returns nil
-// when there is none or it is being deleted, and a 400 (*rp.Error) when the ID
-// is not one of a subnet.
+// FindSubnet returns the subnet with an ID that a client sent. It returns nil if
+// the subnet does not exist or is being deleted, and a 400 (*rp.Error) if the ID
+// is not a subnet's.
 func FindSubnet(ctx context.Context, store *rp.Store, id string) (*Subnet, error) {
 	parsed, err := rp.ParseID(id)
 	if err != nil || !strings.EqualFold(parsed.Type(), SubnetType) || parsed.IsCollection() || parsed.ResourceGroup == "" {

@@ -37,7 +37,8 @@ func child(name string, prepare func(*rp.Change) error) *rp.Type {
 		Render:  func(_ context.Context, r *rp.Record, d rp.Doc, _ string) error { etag(d, r); return nil }}
 }
 
-// deleteUnused deletes unless a resource of the types refers to it.
+// deleteUnused returns a Delete function that refuses while a resource of the
+// types refers to the resource.
 func (p *Provider) deleteUnused(code string, types ...string) func(context.Context, *rp.Change) error {
 	return func(ctx context.Context, c *rp.Change) error {
 		if c.Old.State == "Deleting" {
@@ -55,8 +56,9 @@ func (p *Provider) deleteUnused(code string, types ...string) func(context.Conte
 	}
 }
 
-// renderWith renders what all have, and the references that others hold: the
-// first one as an object in property one, all of them as an array in many.
+// renderWith returns a RenderList function that sets etag and resourceGuid, and
+// the resources of the types that refer to the resource: the first as an object
+// in property one, all as an array in property many.
 func (p *Provider) renderWith(one, many string, types ...string) func(context.Context, []*rp.Record, []rp.Doc, string) error {
 	return func(ctx context.Context, rs []*rp.Record, ds []rp.Doc, _ string) error {
 		for i, r := range rs {
@@ -87,6 +89,8 @@ func (p *Provider) renderWith(one, many string, types ...string) func(context.Co
 	}
 }
 
+// oneOf checks an enumeration property, which is fallback by default, and
+// corrects its case.
 func oneOf(d rp.Doc, fallback string, allowed []string, path ...string) error {
 	d.Default(fallback, path...)
 	got := d.Str(path...)

@@ -9,8 +9,8 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// maxInlineSubnets is how many subnets one PUT of a network may change: what
-// fits a transaction.
+// maxInlineSubnets is the number of subnets that one PUT of a network may change:
+// as many as fit in a transaction.
 const maxInlineSubnets = 100
 
 func (p *Provider) addVNets() {
@@ -24,7 +24,7 @@ func (p *Provider) addVNets() {
 	)
 }
 
-// space reads the ranges of a network's document.
+// space returns the address ranges of a network's document.
 func space(id rp.ID, d rp.Doc) ([]netip.Prefix, error) {
 	const target = "properties.addressSpace.addressPrefixes"
 	var out []netip.Prefix
@@ -208,8 +208,8 @@ func (p *Provider) deleteVNet(ctx context.Context, c *rp.Change) error {
 	return nil
 }
 
-// listUsages counts, per subnet, the addresses that there are and those that
-// nodes of clusters have.
+// listUsages returns, per subnet, the usable addresses and those that nodes of
+// clusters have.
 func (p *Provider) listUsages(ctx context.Context, q *rp.Request) (*rp.Response, error) {
 	vnet, err := p.env.Store.Get(ctx, q.ID.Parent())
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// zoneVersions are the API versions of private DNS, which has its own.
+// zoneVersions are the API versions of private DNS.
 var zoneVersions = []string{"2024-06-01", "2020-06-01", "2020-01-01", "2018-09-01"}
 
 const zoneHelp = "A private zone's name has 2 to 34 labels with dots between, each of 1 to 63 letters, digits, dashes and underscores."
@@ -28,8 +28,8 @@ var (
 	hostRule   = regexp.MustCompile(`^[A-Za-z0-9_*]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?$`)
 )
 
-// recordKind is a kind of record set: the property with its records, and the
-// check of one.
+// recordKind is a type of record set: the property with its records, and the
+// check of a record, which returns the reason if it is invalid.
 type recordKind struct {
 	name, property string
 	single         bool // one record, an object
@@ -71,7 +71,7 @@ func firstText(s ...string) string {
 
 func wantAddress(s, name string, is func(netip.Addr) bool) string {
 	if a, err := netip.ParseAddr(s); err != nil || !is(a) {
-		return name + " is '" + s + "', which is no such address"
+		return name + " is '" + s + "', which is not such an address"
 	}
 	return ""
 }
@@ -128,7 +128,7 @@ func prepareZone(_ context.Context, c *rp.Change) error {
 	return nil
 }
 
-// commitZone gives a new zone the record of its authority.
+// commitZone creates the SOA record set of a new zone.
 func (p *Provider) commitZone(_ context.Context, c *rp.Change) error {
 	if c.Creating() {
 		now := p.env.Now().UTC()
@@ -219,7 +219,7 @@ func (p *Provider) prepareZoneLink(ctx context.Context, c *rp.Change) error {
 	if c.Old != nil && !strings.EqualFold(c.Old.Doc.Str("properties", "virtualNetwork", "id"), vnet) {
 		return rp.BadRequest("BadRequest", "The virtual network of link '%s' cannot be changed; delete the link and make another.", c.ID).At("properties.virtualNetwork.id")
 	}
-	// A link is global, its network is not.
+	// A link is global, its network is regional.
 	if err := p.checkReference(ctx, &rp.Change{Env: c.Env, ID: c.ID, Doc: rp.Doc{}, Preflight: c.Preflight}, d, VNetType, "properties", "virtualNetwork"); err != nil {
 		return err
 	}
@@ -285,7 +285,7 @@ func (p *Provider) prepareRecords(ctx context.Context, c *rp.Change, k recordKin
 	if c.Preflight {
 		return nil
 	}
-	for _, other := range recordKinds { // a CNAME stands alone
+	for _, other := range recordKinds { // a name with a CNAME has no other records
 		if other.name == k.name || other.name != "CNAME" && k.name != "CNAME" {
 			continue
 		}
@@ -294,7 +294,7 @@ func (p *Provider) prepareRecords(ctx context.Context, c *rp.Change, k recordKin
 			return err
 		}
 		if r != nil {
-			return rp.Conflict("Conflict", "The record set '%s' of type %s cannot be made: there is one of type %s with that name, and a CNAME is alone with its name.", c.ID.Name(), k.name, other.name)
+			return rp.Conflict("Conflict", "The record set '%s' of type %s cannot be created because a record set of type %s with that name exists: a name with a CNAME has no other record sets.", c.ID.Name(), k.name, other.name)
 		}
 	}
 	return nil
@@ -312,7 +312,7 @@ func renderRecords(_ context.Context, r *rp.Record, d rp.Doc, _ string) error {
 	return nil
 }
 
-// listRecords gives the record sets of all types.
+// listRecords returns the record sets of all types.
 func (p *Provider) listRecords(ctx context.Context, q *rp.Request) (*rp.Response, error) {
 	zone := q.ID.Parent()
 	if r, err := p.env.Store.Get(ctx, zone); err != nil {

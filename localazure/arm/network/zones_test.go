@@ -60,7 +60,7 @@ func TestPrivateZones(t *testing.T) {
 	}
 	a.MustSucceed(a.Do(http.MethodDelete, zoneID, nil))
 	if r := a.Do(http.MethodGet, zoneID+"/CNAME/www", nil); r.Status != 404 {
-		t.Errorf("a record set outlives its zone: %d", r.Status)
+		t.Errorf("the record set of a deleted zone still exists: %d", r.Status)
 	}
 }
 
@@ -86,16 +86,16 @@ func TestInvalidPrivateZones(t *testing.T) {
 	}{
 		"a region":                {group + "/providers/Microsoft.Network/privateDnsZones/x.internal", map[string]any{"location": "eastus"}, 400, "is 'global'"},
 		"one label":               {group + "/providers/Microsoft.Network/privateDnsZones/internal", map[string]any{"location": "global"}, 400, "2 to 34 labels"},
-		"a link to nothing":       {other + "/virtualNetworkLinks/x", link(false, vnetID+"x"), 400, "was not found"},
+		"a missing network":       {other + "/virtualNetworkLinks/x", link(false, vnetID+"x"), 400, "was not found"},
 		"a second link":           {zoneID + "/virtualNetworkLinks/x", link(false, vnetID), 409, "is linked with the zone"},
 		"a second registration":   {other + "/virtualNetworkLinks/x", link(true, vnetID), 409, "in one zone only"},
-		"no such zone":            {group + "/providers/Microsoft.Network/privateDnsZones/none.internal/A/x", records("aRecords", address), 404, "not"},
+		"a missing zone":          {group + "/providers/Microsoft.Network/privateDnsZones/none.internal/A/x", records("aRecords", address), 404, "not"},
 		"no ttl":                  {zoneID + "/A/x", map[string]any{"properties": map[string]any{"aRecords": address}}, 400, "needs a ttl"},
 		"no records":              {zoneID + "/A/x", records("aRecords", []any{}), 400, "has no aRecords"},
-		"no address":              {zoneID + "/A/x", records("aRecords", []any{map[string]any{"ipv4Address": "fd00::1"}}), 400, "no such address"},
+		"an IPv6 address":         {zoneID + "/A/x", records("aRecords", []any{map[string]any{"ipv4Address": "fd00::1"}}), 400, "not such an address"},
 		"records of another type": {zoneID + "/A/x", map[string]any{"properties": map[string]any{"ttl": 1, "aRecords": address, "mxRecords": []any{}}}, 400, "belongs to the type MX"},
-		"beside a CNAME":          {zoneID + "/A/www", records("aRecords", address), 409, "a CNAME is alone"},
-		"a CNAME of the zone":     {zoneID + "/CNAME/@", records("cnameRecord", map[string]any{"cname": "a.b"}), 400, "cannot have that name"},
+		"beside a CNAME":          {zoneID + "/A/www", records("aRecords", address), 409, "a name with a CNAME has no other"},
+		"a CNAME at the apex":     {zoneID + "/CNAME/@", records("cnameRecord", map[string]any{"cname": "a.b"}), 400, "cannot have that name"},
 		"a bad preference":        {zoneID + "/MX/@", records("mxRecords", []any{map[string]any{"preference": 70000, "exchange": "m.x"}}), 400, "preference"},
 		"an empty text":           {zoneID + "/TXT/t", records("txtRecords", []any{map[string]any{"value": []any{}}}), 400, "1 to 1024"},
 		"a bad name":              {zoneID + "/A/a..b", records("aRecords", address), 400, "relative to its zone"},
