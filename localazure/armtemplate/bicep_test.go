@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What depends on an existing resource waits for what that one waits for.
+// A resource that depends on an existing one also depends on its dependencies.
 func TestDependenciesThroughExistingResources(t *testing.T) {
 	g := mustExpand(t, wrap(`"languageVersion":"2.0","resources":{
 		"vnet":{"type":"Microsoft.Network/virtualNetworks","apiVersion":"2024-05-01","name":"v"},
@@ -43,8 +43,8 @@ func TestAsserts(t *testing.T) {
 	_, err := g.Outputs(fakeCloud{g.Resources[0].ID: `{"properties":{"state":"bad"}}`})
 	wantError(t, err, CodeInvalidTemplate, "'made' evaluated to false")
 	_, err = tryExpand(src, map[string]string{"n": "1"})
-	if e := wantError(t, err, CodeInvalidTemplate, "The template asserts what is not so: 'enough' evaluated to false"); e.Line == 0 {
-		t.Error("the error does not say where")
+	if e := wantError(t, err, CodeInvalidTemplate, "Assertions of the template failed: 'enough' evaluated to false"); e.Line == 0 {
+		t.Error("the error has no position")
 	}
 	_, err = tryExpand(wrap(`"resources":[],"asserts":{"a":"yes"}`), nil)
 	wantError(t, err, CodeInvalidTemplate, "must be a Boolean, not String")
@@ -60,7 +60,7 @@ func TestTaggedUnions(t *testing.T) {
 	mustExpand(t, src, map[string]string{"scale": `{"kind":"auto","max":5}`})
 	mustExpand(t, src, map[string]string{"scale": `{"kind":"manual","count":1}`})
 	for given, want := range map[string]string{
-		`{"kind":"auto"}`: "has no property 'max'", `{"kind":"auto","max":1,"x":2}`: "unknown property 'x'", `{"max":1}`: "has no property 'kind', which says of which type it is: one of 'auto,manual'",
+		`{"kind":"auto"}`: "has no property 'max'", `{"kind":"auto","max":1,"x":2}`: "unknown property 'x'", `{"max":1}`: "has no property 'kind', which must name its type: one of 'auto,manual'",
 		`{"kind":"none"}`: "value 'none' for property 'kind'", `{"kind":"manual","count":"1"}`: "Expected 'Int'", `5`: "Expected 'Object'",
 	} {
 		_, err := tryExpand(src, map[string]string{"scale": given})
@@ -68,8 +68,8 @@ func TestTaggedUnions(t *testing.T) {
 	}
 }
 
-// Functions of the template: typed parameters, also of types of its own, and
-// functions that call functions.
+// Functions of the template with parameters of built-in and user-defined types,
+// and functions that call functions.
 func TestUserDefinedFunctions(t *testing.T) {
 	src := func(call string) string {
 		return wrap(`"languageVersion":"2.0","definitions":{"pool":{"type":"object","properties":{"name":{"type":"string"},"size":{"type":"int","minValue":1}}}},
@@ -98,8 +98,8 @@ func TestUserDefinedFunctions(t *testing.T) {
 	}
 }
 
-// A template as Bicep makes it of modules in a subscription: a group, and a
-// nested deployment into it with inner scope, whose outputs another one takes.
+// A template of Bicep modules in a subscription: a group, and a nested deployment
+// in it with inner scope, whose outputs another one uses.
 func TestModulesInASubscription(t *testing.T) {
 	tmpl, err := Parse([]byte(strings.Replace(wrap(`"parameters":{"rg":{"type":"string","defaultValue":"made"}},
 		"resources":[
@@ -134,7 +134,7 @@ func TestModulesInASubscription(t *testing.T) {
 	}
 }
 
-// A serial loop stays one when its template is evaluated in the outer scope.
+// A serial loop stays serial if its template is evaluated in the outer scope.
 func TestSerialLoopsOfNestedTemplates(t *testing.T) {
 	src := func(copyLoop string) string {
 		return wrap(`"resources":[{"type":"Microsoft.Resources/deployments","apiVersion":"2022-09-01","name":"outer","properties":{"mode":"Incremental",

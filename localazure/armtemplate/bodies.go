@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// bodies evaluates bodies and dependencies.
+// bodies evaluates the dependencies and bodies of all resources.
 func (g *Graph) bodies() error {
 	if err := g.edges(); err != nil {
 		return err
@@ -62,7 +62,7 @@ func withoutTemplate(props *node) *node {
 	return &c
 }
 
-// body evaluates what is PUT for a resource.
+// body evaluates the body of the PUT request for a resource.
 func (f *frame) body(r *Resource) (*object, error) {
 	o := newObject()
 	for _, m := range r.node.members {

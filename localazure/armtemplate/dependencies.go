@@ -7,9 +7,10 @@ import (
 	"strings"
 )
 
-// edges works out which resource waits for which. Who depends on an existing
-// resource waits for what that depends on: it may be what makes it. A resource
-// that is not deployed is waited for by nobody, nor is what it depends on.
+// edges sets the dependencies of all resources. A resource that depends on an
+// existing one also depends on the dependencies of that: they may create it.
+// Resources whose condition is false, and the dependencies of those, are nobody's
+// dependencies.
 func (g *Graph) edges() error {
 	t := g.env.t
 	all := make([]map[int]bool, len(g.Resources))
@@ -21,7 +22,7 @@ func (g *Graph) edges() error {
 		f := &frame{env: g.env, loops: r.loops}
 		deps := map[int]bool{}
 		all[i] = deps
-		for _, d := range r.DependsOn { // of a serial loop
+		for _, d := range r.DependsOn { // set for serial loops
 			deps[d] = true
 		}
 		if err := g.explicit(f, r, deps); err != nil {
@@ -75,7 +76,7 @@ func (g *Graph) edges() error {
 	return nil
 }
 
-// explicit resolves dependsOn.
+// explicit adds the resources in dependsOn.
 func (g *Graph) explicit(f *frame, r *Resource, deps map[int]bool) error {
 	t := g.env.t
 	list := r.node.get("dependsOn")
@@ -115,7 +116,7 @@ func (g *Graph) explicit(f *frame, r *Resource, deps map[int]bool) error {
 	return nil
 }
 
-// order proves that the dependencies have no cycle.
+// order returns an error if the dependencies have a cycle.
 func (g *Graph) order() error {
 	const (
 		white = iota
@@ -157,9 +158,8 @@ func (g *Graph) order() error {
 	return nil
 }
 
-// dependencies notes every resource of the graph that the expressions under a
-// node refer to at run time; an argument that is itself known only at run time
-// is looked into for references of its own.
+// dependencies calls note for each resource that expressions under a node refer
+// to with reference or list*.
 func (f *frame) dependencies(n *node, note func(int)) error {
 	switch n.kind {
 	case kindString:
@@ -202,7 +202,7 @@ func (f *frame) dependencies(n *node, note func(int)) error {
 	return nil
 }
 
-// loopDependencies looks into a property loop, once for each turn.
+// loopDependencies calls dependencies for each iteration of property loops.
 func (f *frame) loopDependencies(n *node, note func(int)) error {
 	for _, e := range n.elems {
 		input := e.get("input")
@@ -222,8 +222,8 @@ func (f *frame) loopDependencies(n *node, note func(int)) error {
 	return nil
 }
 
-// hasRuntime tells whether anything under a node needs a Runtime; what does not
-// parse is found by evaluation.
+// hasRuntime reports whether an expression under a node needs a Runtime. It is
+// also true for one that does not parse: evaluation returns the error.
 func (f *frame) hasRuntime(n *node) bool {
 	switch n.kind {
 	case kindString:

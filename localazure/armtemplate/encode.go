@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// encode renders a value as JSON, charging the meter for every byte so that a
-// small value which refers to itself many times over cannot explode.
+// encode returns a value as JSON. The meter counts every byte: a small value that
+// contains another one many times can have a huge JSON.
 func (m *meter) encode(v any) ([]byte, error) { return m.appendJSON(nil, v, 0) }
 
-// appendJSON writes v; indent levels are not supported by ARM, so none here.
+// appendJSON appends v to b.
 func (m *meter) appendJSON(b []byte, v any, depth int) ([]byte, error) {
 	if depth > maxValueDepth {
 		return nil, failf("the value is nested deeper than %d levels", maxValueDepth)
@@ -66,8 +66,8 @@ func (m *meter) appendJSON(b []byte, v any, depth int) ([]byte, error) {
 	return b, m.grow(len(b) - start)
 }
 
-// appendString writes a JSON string without HTML escapes: expressions and
-// scripts stay readable.
+// appendString appends a JSON string. Unlike encoding/json it does not escape <,
+// > and &, so that expressions and scripts stay readable.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Codes that errors of this package carry.
+// Error codes of this package.
 const (
 	CodeInvalidTemplate       = "InvalidTemplate"
 	CodeInvalidRequestContent = "InvalidRequestContent"
@@ -15,14 +15,14 @@ const (
 	CodeOutputEvaluation      = "DeploymentOutputEvaluationFailed"
 )
 
-// Error is a fault of a template or of its parameters, in ARM's terms.
+// Error is an error in a template or its parameters.
 type Error struct {
 	// Code is an ARM error code, such as InvalidTemplate.
 	Code string
-	// Message is a whole sentence for the error body; it repeats position and
-	// path where they are known.
+	// Message is a full sentence for the error body. It includes the position
+	// and the path if they are known.
 	Message string
-	// Line and Column, both from 1, tell where in the template; 0 is unknown.
+	// Line and Column are the position in the template, from 1; 0 is unknown.
 	Line, Column int
 	// Path is the path of the value in the template, such as
 	// "resources[0].properties.agentPoolProfiles"; empty is unknown.
@@ -31,8 +31,8 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
-// evalError is a fault found while evaluating; the offset and the path are
-// filled in on the way up.
+// evalError is an error of evaluation. The callers of the evaluator add the
+// offset and the path.
 type evalError struct {
 	msg  string
 	off  int // -1: not yet known
@@ -44,14 +44,14 @@ func (e *evalError) Error() string { return e.msg }
 
 func (e *evalError) Unwrap() error { return e.err }
 
-// errDeferred says that a value needs a deployed resource.
+// errDeferred is returned for a value that depends on a deployed resource.
 var errDeferred = errors.New("the value is known only once the resource is deployed")
 
 func failf(format string, args ...any) error {
 	return &evalError{msg: fmt.Sprintf(format, args...), off: -1}
 }
 
-// at notes the node that an error came from, unless one inside it is noted.
+// at sets the node that an error came from, unless it is already set.
 func at(n *node, err error) error {
 	if err == nil || n == nil {
 		return err
@@ -66,7 +66,7 @@ func at(n *node, err error) error {
 	return ee
 }
 
-// under puts a path segment (".key" or "[3]") before an error's path.
+// under prepends a path segment (".key" or "[3]") to the path of an error.
 func under(seg string, err error) error {
 	if err == nil {
 		return nil
@@ -79,7 +79,7 @@ func under(seg string, err error) error {
 	return ee
 }
 
-// position turns a byte offset into a line and a column, from 1.
+// position converts a byte offset to a line and a column, both from 1.
 func position(src []byte, off int) (line, col int) {
 	off = max(0, min(off, len(src)))
 	line = 1 + bytes.Count(src[:off], []byte{'\n'})
@@ -87,7 +87,7 @@ func position(src []byte, off int) (line, col int) {
 	return line, 1 + utf8.RuneCount(src[start:off])
 }
 
-// invalid makes the InvalidTemplate error for a fault at an offset.
+// invalid returns an InvalidTemplate error at an offset; -1 is unknown.
 func (t *Template) invalid(off int, path, format string, args ...any) *Error {
 	e := &Error{Code: CodeInvalidTemplate, Path: path}
 	msg := fmt.Sprintf(format, args...)
@@ -103,9 +103,8 @@ func (t *Template) invalid(off int, path, format string, args ...any) *Error {
 	return e
 }
 
-// public makes an *Error of whatever evaluation returned; what names the part
-// of the template ("resource 'aks'"). Errors of a Runtime stay reachable with
-// errors.As.
+// public converts an error of evaluation to an *Error; what names the part of
+// the template ("resource 'aks'"). It wraps the error of a Runtime.
 func (t *Template) public(what, root string, err error) error {
 	if err == nil {
 		return nil
@@ -125,7 +124,7 @@ func (t *Template) public(what, root string, err error) error {
 	return out
 }
 
-// wrapped is an *Error that also carries the Runtime's own error.
+// wrapped is an *Error that also wraps the error of a Runtime.
 type wrapped struct {
 	outer *Error
 	inner error

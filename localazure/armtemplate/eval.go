@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// env is what the expressions of one template see.
+// env holds what the expressions of one template can refer to.
 type env struct {
 	t       *Template
 	in      Input
@@ -15,22 +15,22 @@ type env struct {
 	rt      Runtime // nil during Expand
 	graph   *Graph  // set once resources are known
 	exprs   *sync.Map
-	given   map[string]any // parameter values as given, by lower-case name
+	given   map[string]any // parameter values of the request, by lower-case name
 	params  map[string]any // evaluated, by lower-case name
 	vars    map[string]any
 	busy    map[string]bool // variables and parameters being evaluated: cycles
-	keep    bool            // leave what needs a Runtime as it stands
-	skipped bool            // something was left
+	keep    bool            // keep expressions that need a Runtime as text
+	skipped bool            // an expression was kept
 }
 
-// frame is where an expression stands: inside loops, a user function, lambdas.
+// frame is the scope of an expression: its loops, user function and lambdas.
 type frame struct {
 	*env
 	loops     []loop
-	args      map[string]any // parameters of the user function we are in
+	args      map[string]any // parameters of the user function
 	bound     *binding
-	inDefault bool // in a parameter's default value: utcNow and newGuid are allowed
-	escape    bool // produce template text: strings that look like expressions get escaped
+	inDefault bool // in the default value of a parameter: utcNow and newGuid are allowed
+	escape    bool // produce template text: escape strings that look like expressions
 }
 
 type loop struct {
@@ -59,8 +59,8 @@ func (f *frame) push(name string, index int64, resource bool) *frame {
 	return &g
 }
 
-// value evaluates a node of the template: expressions in its strings and keys,
-// and property loops in its objects.
+// value evaluates a node of the template: the expressions in its strings and
+// keys, and the property loops in its objects.
 func (f *frame) value(n *node) (any, error) {
 	if n == nil {
 		return nil, nil
@@ -154,7 +154,7 @@ func (f *frame) text(n *node) (any, error) {
 	return v, nil
 }
 
-// escapeAll makes template text of a computed value.
+// escapeAll escapes all strings in a computed value that look like expressions.
 func (m *meter) escapeAll(v any, depth int) (any, error) {
 	if err := m.step(1); err != nil {
 		return nil, err
@@ -188,7 +188,8 @@ func (m *meter) escapeAll(v any, depth int) (any, error) {
 	return v, nil
 }
 
-// isPropertyLoop tells a property loop from a property that is called copy.
+// isPropertyLoop reports whether the value of a property named copy is a
+// property loop.
 func isPropertyLoop(n *node) bool {
 	if n == nil || n.kind != kindArray || len(n.elems) == 0 {
 		return false
@@ -236,7 +237,7 @@ func (f *frame) unroll(name string, count int64, input *node) ([]any, error) {
 	return items, nil
 }
 
-// loopCount evaluates the count of a loop.
+// loopCount evaluates the number of iterations of a loop.
 func (f *frame) loopCount(n *node) (int64, error) {
 	if n == nil {
 		return 0, failf("a copy loop has no 'count'")
@@ -255,7 +256,7 @@ func (f *frame) loopCount(n *node) (int64, error) {
 	return c, nil
 }
 
-// str evaluates a node that must be a string.
+// str evaluates a node whose value must be a string.
 func (f *frame) str(n *node) (string, error) {
 	if n == nil {
 		return "", failf("a string is missing")

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// expression evaluates a bracketed template string.
+// expression evaluates an expression in brackets.
 func (f *frame) expression(s string) (any, error) {
 	e, err := f.parse(s)
 	if err != nil {
@@ -62,7 +62,7 @@ func (f *frame) eval(e *expr) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range args { // reading costs too
+	for _, a := range args { // functions read their arguments
 		n := 0
 		switch a := a.(type) {
 		case string:
@@ -83,7 +83,7 @@ func (f *frame) eval(e *expr) (any, error) {
 	return v, f.charge(v)
 }
 
-// charge counts the memory of a new value, not of what it refers to.
+// charge counts the memory of a new value, without the values inside it.
 func (f *frame) charge(v any) error {
 	switch v := v.(type) {
 	case string:
@@ -126,7 +126,7 @@ func (f *frame) evalAll(args []*expr) ([]any, error) {
 	return out, nil
 }
 
-// access evaluates x.key, x[key] and their forgiving forms.
+// access evaluates x.key, x[key], x.?key and x[?key].
 func (f *frame) access(e *expr) (any, error) {
 	base, err := f.eval(e.of)
 	if err != nil {
@@ -165,7 +165,7 @@ func part(base, key any) (v any, found bool, err error) {
 		}
 		return b[i], true, nil
 	}
-	return nil, false, failf("%s has no properties; '%v' was asked of it", article(base), key)
+	return nil, false, failf("%s has no properties; cannot read '%v'", article(base), key)
 }
 
 func article(v any) string {

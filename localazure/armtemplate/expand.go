@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Expand evaluates everything that is known before deployment. The error is an
-// *Error with code InvalidTemplate.
+// Expand evaluates everything that does not depend on deployed resources. Its
+// error is an *Error with code InvalidTemplate.
 func (t *Template) Expand(in Input) (*Graph, error) {
 	if in.Mode == "" {
 		in.Mode = "Incremental"
@@ -17,7 +17,7 @@ func (t *Template) Expand(in Input) (*Graph, error) {
 	if err := g.parameters(); err != nil {
 		return nil, err
 	}
-	if t.variables != nil { // all of them: a wrong one is an error even when unused
+	if t.variables != nil { // also unused ones: their errors are errors of the template
 		for _, m := range t.variables.members {
 			names := []string{m.key}
 			if strings.EqualFold(m.key, "copy") && isPropertyLoop(m.val) {
@@ -54,8 +54,8 @@ func (t *Template) Expand(in Input) (*Graph, error) {
 	return g, g.asserts(&lenient)
 }
 
-// asserts holds what the template asserts: before deployment as far as it is
-// known then, and all of it afterwards.
+// asserts checks the assertions of the template. Without a Runtime it skips those
+// that depend on deployed resources.
 func (g *Graph) asserts(e *env) error {
 	n := e.t.root.get("asserts")
 	if n == nil {
@@ -83,7 +83,7 @@ func (g *Graph) asserts(e *env) error {
 		}
 	}
 	if len(failed) > 0 {
-		return e.t.invalid(off, "asserts", "The template asserts what is not so: %s evaluated to false", strings.Join(failed, ", "))
+		return e.t.invalid(off, "asserts", "Assertions of the template failed: %s evaluated to false", strings.Join(failed, ", "))
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestDeploymentBodyAsAzSendsIt(t *testing.T) {
+func TestDeploymentBodyOfAz(t *testing.T) {
 	body := []byte("{\"properties\": {\"parameters\": {\"n\": {\"value\": 3}}, \"mode\": \"Incremental\", template:{\n  // a comment\n  \"$schema\": \"https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#\",\n  \"contentVersion\": \"1.0.0.0\", /* block */\n  \"parameters\": {\"n\": {\"type\": \"int\"}},\n  \"resources\": [],\n  \"outputs\": {\"o\": {\"type\": \"string\", \"value\": \"two\nlines\"}, \"n\": {\"type\":\"int\",\"value\":\"[parameters('n')]\"}}\n}}}")
 	d, err := DecodeDeploymentBody(body)
 	if err != nil {
@@ -40,7 +40,7 @@ func TestDeploymentBodyAsAzSendsIt(t *testing.T) {
 	}
 }
 
-func TestDeploymentBodyFaults(t *testing.T) {
+func TestInvalidDeploymentBodies(t *testing.T) {
 	for _, c := range []struct{ body, want string }{
 		{``, "a value is missing at the end of input"},
 		{`[]`, "must be an object"},
@@ -103,11 +103,11 @@ func TestParameters(t *testing.T) {
 		t.Errorf("count %s", g.Parameters["count"].Value)
 	}
 	if g.Parameters["secret"].Value != nil || g.Parameters["secret"].Type != "SecureString" {
-		t.Errorf("a secure parameter is shown: %+v", g.Parameters["secret"])
+		t.Errorf("a secure parameter has a value: %+v", g.Parameters["secret"])
 	}
 	outs, err := g.Outputs(nil)
 	if err != nil || outs[1].Value != nil {
-		t.Errorf("a secure output is shown: %s, %v", outs, err)
+		t.Errorf("a secure output has a value: %s, %v", outs, err)
 	}
 	for _, c := range []struct {
 		params map[string]string
@@ -129,7 +129,7 @@ func TestParameters(t *testing.T) {
 	}
 	_, err = tryExpand(wrap(`"parameters":{"p":{"type":"securestring","allowedValues":["a"]}},"resources":[]`), map[string]string{"p": `"topsecret"`})
 	if wantError(t, err, CodeInvalidTemplate, "not one of the allowed values"); strings.Contains(err.Error(), "topsecret") {
-		t.Errorf("the error tells the secret: %v", err)
+		t.Errorf("the error has the secret: %v", err)
 	}
 	_, err = tryExpand(wrap(`"parameters":{"a":{"type":"int","defaultValue":"[parameters('b')]"},"b":{"type":"int","defaultValue":"[parameters('a')]"}},"resources":[]`), nil)
 	wantError(t, err, CodeInvalidTemplate, "refers to itself")
@@ -280,7 +280,7 @@ func TestConditions(t *testing.T) {
 		t.Errorf("off: %+v", off.Resources)
 	}
 	if outs, err := off.Outputs(fakeCloud{}); err != nil || len(outs) != 0 {
-		t.Errorf("a conditional output is there: %s, %v", outs, err)
+		t.Errorf("an output whose condition is false: %s, %v", outs, err)
 	}
 	on := mustExpand(t, src, map[string]string{"on": "true"})
 	if !slices.Equal(on.Resources[1].DependsOn, []int{0}) || !on.Resources[1].Deferred {
@@ -327,10 +327,10 @@ func TestNestedDeployments(t *testing.T) {
 		   {"type":"A.B/d","apiVersion":"1","name":"z","dependsOn":["l"],"properties":{"v":"[reference('first').v]"}}]}}},
 		{"type":"Microsoft.Resources/deployments","apiVersion":"2022-09-01","name":"sub","location":"eastus","subscriptionId":"[subscription().subscriptionId]","properties":{"mode":"Incremental","template":{"resources":[]}}}]`), nil)
 	if got := g.Resources[1].ID; !strings.HasPrefix(got, "/subscriptions/"+testSub+"/resourceGroups/other/") {
-		t.Errorf("inner goes to %s", got)
+		t.Errorf("resource group of inner: %s", got)
 	}
 	if got := g.Resources[3].ID; got != "/subscriptions/"+testSub+"/providers/Microsoft.Resources/deployments/sub" {
-		t.Errorf("sub goes to %s", got)
+		t.Errorf("subscription of sub: %s", got)
 	}
 	for i := 1; i <= 2; i++ {
 		if !slices.Equal(g.Resources[i].DependsOn, []int{0}) {
@@ -349,7 +349,7 @@ func TestNestedDeployments(t *testing.T) {
 	}
 }
 
-func TestResourceFaults(t *testing.T) {
+func TestInvalidResources(t *testing.T) {
 	a := func(name, more string) string {
 		return `{"type":"A.B/c","apiVersion":"1","name":"` + name + `"` + more + `}`
 	}
@@ -374,8 +374,7 @@ func TestResourceFaults(t *testing.T) {
 	}
 }
 
-// Hostile templates must end in an error, fast and in little memory.
-func TestBombs(t *testing.T) {
+func TestHostileTemplatesFailFast(t *testing.T) {
 	doubling := []string{`"v0":["aaaaaaaaaaaaaaaa"]`}
 	for i := 1; i < 60; i++ {
 		doubling = append(doubling, fmt.Sprintf(`"v%d":"[createArray(variables('v%d'),variables('v%d'))]"`, i, i-1, i-1))
@@ -418,7 +417,7 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-func TestTwoHundredResources(t *testing.T) {
+func TestTwoHundredResourcesExpandFast(t *testing.T) {
 	var rs []string
 	for i := range 200 {
 		dep := ""

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// expr is a parsed expression: a literal, a call, or an access to a part of
-// one.
+// expr is a parsed expression: a literal, a call, or an access to a property or
+// an element.
 type expr struct {
 	op      op
 	value   any    // opLiteral
 	name    string // opCall: function name, with the namespace of a user function
 	key     string // opCall: name in lower case
 	args    []*expr
-	of      *expr // opIndex: what is accessed; args[0] is the key
-	safe    bool  // opIndex: .? or [?]: a missing part is null
+	of      *expr // opIndex: the object or array; args[0] is the key
+	safe    bool  // opIndex: .? or [?], which give null if there is no such key
 	runtime bool  // calls reference or list* somewhere inside
 }
 
@@ -27,13 +27,13 @@ const (
 	opIndex
 )
 
-// isExpression tells whether a template string is evaluated: it is enclosed in
-// brackets, and the first is not doubled.
+// isExpression reports whether a template string is an expression: it is
+// enclosed in brackets, and the first one is not doubled.
 func isExpression(s string) bool {
 	return len(s) >= 2 && s[0] == '[' && s[len(s)-1] == ']' && s[1] != '['
 }
 
-// unescape gives the string that a literal string of a template stands for.
+// unescape returns the value of a template string that is not an expression.
 func unescape(s string) string {
 	if strings.HasPrefix(s, "[[") && strings.HasSuffix(s, "]") {
 		return s[1:]
@@ -41,7 +41,7 @@ func unescape(s string) string {
 	return s
 }
 
-// escapeLiteral is the inverse of unescape: the template string that stands for s.
+// escapeLiteral is the inverse of unescape.
 func escapeLiteral(s string) string {
 	if len(s) >= 2 && s[0] == '[' && s[len(s)-1] == ']' {
 		return "[" + s
@@ -243,8 +243,7 @@ func (p *exprParser) str() (*expr, error) {
 	return nil, p.fail("a string is not closed")
 }
 
-// needsRuntime tells whether a function can be answered only by a deployed
-// resource.
+// needsRuntime reports whether a function reads deployed resources.
 func needsRuntime(key string) bool {
 	switch key {
 	case "reference", "references":

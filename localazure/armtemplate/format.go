@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// format is composite formatting: {index[,width][:spec]}, {{ and }}.
+// format implements format() with {index[,width][:spec]}, {{ and }}.
 func (f *frame) format(s string, args []any) (any, error) {
 	var b strings.Builder
 	for i := 0; i < len(s); {
@@ -45,10 +45,10 @@ func (f *frame) placeholder(p string, args []any) (string, error) {
 	index, width, hasWidth := strings.Cut(head, ",")
 	n, err := strconv.Atoi(strings.TrimSpace(index))
 	if err != nil || n < 0 {
-		return "", failf("'{%s}' does not name an argument by its number", clip(p))
+		return "", failf("'{%s}' is not the number of an argument", clip(p))
 	}
 	if n >= len(args) {
-		return "", failf("'{%s}' names an argument, but there are %d", clip(p), len(args))
+		return "", failf("'{%s}' names an argument that does not exist: there are %d", clip(p), len(args))
 	}
 	text, err := f.formatOne(args[n], spec)
 	if err != nil {
@@ -81,8 +81,8 @@ func (f *frame) formatOne(v any, spec string) (string, error) {
 	return formatNumber(v, x, spec)
 }
 
-// formatNumber formats by the standard specifiers D, X, N and F with a
-// precision, and by custom patterns of zeros.
+// formatNumber formats a number with one of the standard specifiers D, X, N, F
+// and G and a precision, or with a custom pattern of zeros.
 func formatNumber(v any, x float64, spec string) (string, error) {
 	i, isInt := v.(int64)
 	if strings.Trim(spec, "0") == "" && isInt {
@@ -127,7 +127,7 @@ func formatNumber(v any, x float64, spec string) (string, error) {
 	case 'G', 'g':
 		return strconv.FormatFloat(x, 'g', prec, 64), nil
 	}
-	return "", failf("the number format '%s' is not supported: D, X, N, F, G and zeros are", clip(spec))
+	return "", failf("the number format '%s' is not supported; use D, X, N, F, G or zeros", clip(spec))
 }
 
 func groupThousands(s string) string {
@@ -149,8 +149,8 @@ func groupThousands(s string) string {
 	return sign + b.String()
 }
 
-// formatTime formats a UTC time by a .NET format string: one of the standard
-// letters, or a custom pattern.
+// formatTime formats a UTC time with a .NET format string: a standard letter or
+// a custom pattern.
 func formatTime(t time.Time, spec string) (string, error) {
 	switch spec {
 	case "u":
@@ -225,7 +225,7 @@ func formatTime(t time.Time, spec string) (string, error) {
 			fmt.Fprintf(&b, "%0*d", min(n, 2), t.Second())
 		case 'f', 'F':
 			if n > 7 {
-				return "", failf("'%s' asks for more than 7 digits of a second", clip(spec))
+				return "", failf("'%s' has more than 7 digits of a second", clip(spec))
 			}
 			digits := fmt.Sprintf("%09d", t.Nanosecond())[:n]
 			if c == 'F' {

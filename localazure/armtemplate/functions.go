@@ -4,10 +4,10 @@ import (
 	"strings"
 )
 
-// builtin is a function whose arguments are all evaluated first; max < 0 is
-// any number.
+// builtin is a template function. All its arguments are evaluated before the
+// call.
 type builtin struct {
-	min, max int
+	min, max int // number of arguments; max < 0 is unbounded
 	call     func(f *frame, args []any) (any, error)
 }
 
@@ -84,7 +84,7 @@ func lambdaArg(v any, lo, hi int) (*lambda, error) {
 	return l, nil
 }
 
-// str1 makes a builtin of a function of one string.
+// str1 makes a builtin from a function of one string.
 func str1(fn func(string) (any, error)) builtin {
 	return builtin{1, 1, func(_ *frame, a []any) (any, error) {
 		s, err := strArg(a[0])

@@ -272,7 +272,7 @@ func indexOf(f *frame, a []any, last bool) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, t = strings.ToLower(s), strings.ToLower(t) // ARM finds text ignoring case
+	s, t = strings.ToLower(s), strings.ToLower(t) // ARM ignores case
 	i := strings.Index(s, t)
 	if last {
 		i = strings.LastIndex(s, t)
@@ -325,8 +325,8 @@ func fromEnd(a []any, try bool) (any, error) {
 	return arr[int64(len(arr))-i], nil
 }
 
-// union merges objects (the later wins, objects inside are merged too) or
-// arrays (each value once).
+// union merges objects, including objects inside them, where later values
+// replace earlier ones; or it joins arrays, with each value once.
 func union(f *frame, a []any) (any, error) {
 	if _, ok := a[0].(*object); ok {
 		out := newObject()

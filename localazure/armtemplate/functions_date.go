@@ -72,7 +72,7 @@ var timeLayouts = []string{
 	"20060102T150405Z07:00", "20060102T150405", "2006-01-02T15:04Z07:00", "2006-01-02T15:04", "2006-01-02", "01/02/2006 15:04:05", "01/02/2006", time.RFC1123,
 }
 
-// parseTime reads the forms of time that templates use; no zone means UTC.
+// parseTime parses a date and time. No zone means UTC.
 func parseTime(s string) (time.Time, error) {
 	if len(s) > 40 {
 		return time.Time{}, failf("'%s' is not a date and time", clip(s))
@@ -85,7 +85,7 @@ func parseTime(s string) (time.Time, error) {
 	return time.Time{}, failf("'%s' is not a date and time", clip(s))
 }
 
-// addDuration adds an ISO 8601 duration such as P3Y, -P9D or PT1H30M.
+// addDuration adds an ISO 8601 duration, such as P3Y, -P9D or PT1H30M.
 func addDuration(t time.Time, s string) (time.Time, error) {
 	bad := failf("'%s' is not an ISO 8601 duration, such as 'P3Y' or '-PT1H'", clip(s))
 	sign := 1

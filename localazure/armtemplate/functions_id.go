@@ -49,7 +49,7 @@ var idFunctions = map[string]builtin{
 			return nil, err
 		}
 		if len(pre) == 0 {
-			return nil, failf("this Resource Manager has no management group deployments: name the management group")
+			return nil, failf("deployments of management groups are not supported here: give the name of the management group")
 		}
 		rel, err := relativeID(typ, names)
 		return "/providers/Microsoft.Management/managementGroups/" + pre[0] + "/providers/" + rel, err
@@ -69,7 +69,7 @@ var idFunctions = map[string]builtin{
 	"resourceGroup": {0, 0, func(f *frame, _ []any) (any, error) {
 		s := f.in.Scope
 		if s.ResourceGroup.Name == "" {
-			return nil, failf("the deployment is not one of a resource group")
+			return nil, failf("the deployment has no resource group")
 		}
 		g := obj("id", "/subscriptions/"+s.SubscriptionID+"/resourceGroups/"+s.ResourceGroup.Name, "name", s.ResourceGroup.Name,
 			"type", "Microsoft.Resources/resourceGroups", "location", s.ResourceGroup.Location)
@@ -87,7 +87,7 @@ var idFunctions = map[string]builtin{
 	"subscription": {0, 0, func(f *frame, _ []any) (any, error) {
 		s := f.in.Scope
 		if s.SubscriptionID == "" {
-			return nil, failf("the deployment is not one of a subscription")
+			return nil, failf("the deployment has no subscription")
 		}
 		return obj("id", "/subscriptions/"+s.SubscriptionID, "subscriptionId", s.SubscriptionID, "tenantId", s.TenantID, "displayName", s.SubscriptionName), nil
 	}},
@@ -134,7 +134,7 @@ var idFunctions = map[string]builtin{
 			}
 		}
 		if n < 1 || offset < 0 || n+offset > 3 {
-			return nil, failf("%d zones from number %d were asked for, and a region has 3", n, offset+1)
+			return nil, failf("%d zones starting at number %d were requested; a region has 3", n, offset+1)
 		}
 		out := []any{}
 		for i := range n {
@@ -157,8 +157,8 @@ var idFunctions = map[string]builtin{
 	}},
 }
 
-// splitIDArgs takes the arguments of a resourceId function apart: up to maxPre
-// scope arguments, the type (the first with a slash), and the names.
+// splitIDArgs splits the arguments of a resourceId function into up to maxPre
+// scope arguments, the type (the first argument with a slash), and the names.
 func splitIDArgs(a []any, maxPre int) (pre []string, typ string, names []string, err error) {
 	all := make([]string, len(a))
 	for i, v := range a {
@@ -176,10 +176,10 @@ func splitIDArgs(a []any, maxPre int) (pre []string, typ string, names []string,
 			return all[:i], s, all[i+1:], nil
 		}
 	}
-	return nil, "", nil, failf("no resource type, such as 'Microsoft.Network/virtualNetworks', is among the arguments")
+	return nil, "", nil, failf("there is no resource type, such as 'Microsoft.Network/virtualNetworks', among the arguments")
 }
 
-// relativeID is "Microsoft.X/type/name/type/name" of a type and its names.
+// relativeID returns "Microsoft.X/type/name/type/name" for a type and names.
 func relativeID(typ string, names []string) (string, error) {
 	segs := strings.Split(strings.Trim(typ, "/"), "/")
 	var parts []string

@@ -119,9 +119,10 @@ func arrayAndLambda(a []any, lo, hi int) ([]any, *lambda, error) {
 	return arr, l, err
 }
 
-// byKey makes an object of an array: for each element a lambda gives its key
-// and, if there is a second one, its value; add puts it to what the key has.
-func byKey(f *frame, a []any, add func(had, v any) any) (any, error) {
+// byKey converts an array to an object. For each element a lambda returns the key
+// and, optionally, a second one the value; add combines the value with the
+// previous one of that key.
+func byKey(f *frame, a []any, add func(previous, v any) any) (any, error) {
 	arr, key, err := arrayAndLambda(a, 1, 2)
 	if err != nil {
 		return nil, err

@@ -59,8 +59,8 @@ func lazyCoalesce(f *frame, e *expr) (any, error) {
 	return nil, nil
 }
 
-// makeLambda makes a function value: every argument but the last names a
-// parameter.
+// makeLambda implements lambda: the last argument is the body, the others are
+// the names of the parameters.
 func makeLambda(f *frame, e *expr) (any, error) {
 	if len(e.args) < 1 {
 		return nil, failf("the template function 'lambda' takes at least a body")

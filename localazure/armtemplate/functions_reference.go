@@ -4,8 +4,8 @@ import (
 	"strings"
 )
 
-// target is what a reference or list* call is about: an ID and the version to
-// read it in, "" when neither the call nor the template says.
+// target returns the ID of the resource that the argument of reference or list*
+// means, and its API version in the template, if any.
 func (f *frame) target(arg any) (id, apiVersion string, err error) {
 	s, err := strArg(arg)
 	if err != nil {
@@ -17,12 +17,12 @@ func (f *frame) target(arg any) (id, apiVersion string, err error) {
 		}
 	}
 	if !strings.HasPrefix(s, "/") {
-		return "", "", failf("the resource '%s' is not defined in the template; a resource from outside is named by its resource ID", s)
+		return "", "", failf("the resource '%s' is not defined in the template; use the resource ID for other resources", s)
 	}
 	return s, "", nil
 }
 
-// reference answers reference(id or name, [apiVersion], ['Full']).
+// reference implements reference(id or name, [apiVersion], ['Full']).
 func (f *frame) reference(e *expr) (any, error) {
 	if len(e.args) < 1 || len(e.args) > 3 {
 		return nil, failf("the template function 'reference' takes 1 to 3 arguments, not %d", len(e.args))
@@ -49,7 +49,7 @@ func (f *frame) reference(e *expr) (any, error) {
 	if len(args) > 2 {
 		v, err := strArg(args[2])
 		if err != nil || !strings.EqualFold(v, "Full") {
-			return nil, failf("the third argument of 'reference' is 'Full' or absent")
+			return nil, failf("the third argument of 'reference' can only be 'Full'")
 		}
 		full = true
 	}
@@ -85,7 +85,7 @@ func (f *frame) read(id, version string, full bool) (any, error) {
 	return newObject(), nil
 }
 
-// references answers references('symbolic name of a loop', ['Full']).
+// references implements references('symbolic name of a loop', ['Full']).
 func (f *frame) references(e *expr) (any, error) {
 	if len(e.args) < 1 || len(e.args) > 2 {
 		return nil, failf("the template function 'references' takes 1 to 2 arguments, not %d", len(e.args))
@@ -116,7 +116,7 @@ func (f *frame) references(e *expr) (any, error) {
 	return out, nil
 }
 
-// list answers list*(id or name, apiVersion, [input]).
+// list implements list*(id or name, apiVersion, [input]).
 func (f *frame) list(e *expr) (any, error) {
 	if len(e.args) < 1 || len(e.args) > 3 {
 		return nil, failf("the template function '%s' takes 1 to 3 arguments, not %d", e.name, len(e.args))
@@ -160,7 +160,7 @@ func (f *frame) list(e *expr) (any, error) {
 	}
 	v, err := fromJSON(b)
 	if err != nil {
-		return nil, failf("%s of '%s': the answer is not JSON: %s", e.name, id, err)
+		return nil, failf("%s of '%s': the response is not JSON: %s", e.name, id, err)
 	}
 	return v, nil
 }

@@ -243,7 +243,8 @@ func parseJSON(s string) (any, error) {
 	return v, nil
 }
 
-// toString is the string() function: text as it is, everything else as JSON.
+// toString implements string(): text stays as it is, objects and arrays become
+// JSON.
 func (f *frame) toString(v any) (string, error) {
 	switch v := v.(type) {
 	case nil:
@@ -287,7 +288,7 @@ func (f *frame) split(s string, seps []string) (any, error) {
 	return append(out, s[start:]), nil
 }
 
-// escapeURI escapes everything but RFC 3986's unreserved characters.
+// escapeURI escapes all but the unreserved characters of RFC 3986.
 func escapeURI(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

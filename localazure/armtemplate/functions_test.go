@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Each row: an expression, and its value as JSON or "! " and a part of the error.
+// Each row is an expression and its value as JSON, or "! " and part of the error.
 var functionCases = map[string][][2]string{
 	"text without brackets": {
 		{"plain", `"plain"`}, {"[[not evaluated]", `"[not evaluated]"`}, {"[[open", `"[[open"`}, {"[open", `"[open"`}, {"close]", `"close]"`}, {"", `""`},

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Scope is where a deployment happens. ResourceGroup.Name empty means the
-// subscription; SubscriptionID empty too means the tenant.
+// Scope is the scope of a deployment: a resource group; the subscription if
+// ResourceGroup.Name is empty; the tenant if SubscriptionID is empty too.
 type Scope struct {
 	TenantID         string
 	SubscriptionID   string
@@ -14,64 +14,64 @@ type Scope struct {
 	ResourceGroup    ResourceGroup
 }
 
-// ResourceGroup is what resourceGroup() tells.
+// ResourceGroup is what resourceGroup() returns.
 type ResourceGroup struct {
 	Name, Location, ManagedBy string
 	Tags                      map[string]string
 }
 
-// Input is what a template is expanded with.
+// Input is the input of Expand besides the template.
 type Input struct {
-	// Parameters are the given values as JSON, by name.
+	// Parameters are the values of the request as JSON, by name.
 	Parameters map[string]json.RawMessage
 	Scope      Scope
-	// DeploymentName, DeploymentLocation and Mode are what deployment() tells.
+	// DeploymentName, DeploymentLocation and Mode are returned by deployment().
 	DeploymentName, DeploymentLocation, Mode string
-	// DeployerObjectID is what deployer() tells.
+	// DeployerObjectID is returned by deployer().
 	DeployerObjectID string
-	// Environment is what environment() tells, as JSON; nil for a bare default.
+	// Environment is what environment() returns, as JSON; nil for a minimal default.
 	Environment json.RawMessage
-	// Now is the time of utcNow().
+	// Now is what utcNow() returns.
 	Now time.Time
-	// NewGUID makes the values of newGuid(); nil for random ones.
+	// NewGUID returns the values of newGuid(); nil for random ones.
 	NewGUID func() string
 }
 
-// Runtime answers what only deployed resources can tell. Its errors come back
-// wrapped in what Resolve and Outputs return.
+// Runtime reads deployed resources. Resolve and Outputs wrap its errors.
 type Runtime interface {
-	// Reference reads a resource: the whole of it as JSON, with properties,
-	// location, identity and so on.
+	// Reference returns a whole resource as JSON, with properties, location,
+	// identity and so on.
 	Reference(id, apiVersion string) ([]byte, error)
 	// List calls an action of a resource: POST {id}/{function} with the input,
-	// nil for none, as body. The answer is JSON.
+	// which may be nil, as the body. It returns the response, which is JSON.
 	List(function, id, apiVersion string, input []byte) ([]byte, error)
 }
 
-// Resource is one resource that a template asks for, loops unrolled.
+// Resource is one resource of a template after unrolling loops.
 type Resource struct {
-	// Symbol is the symbolic name (with an index, "vm[3]", in a loop); empty
-	// when the template does not use them.
+	// Symbol is the symbolic name (with an index, "vm[3]", in a loop); empty if
+	// the template has no symbolic names.
 	Symbol string
-	// ID is the whole resource ID; Type and Name are whole too, such as
+	// ID is the full resource ID. Type and Name are full too, such as
 	// "Microsoft.Network/virtualNetworks/subnets" and "vnet/default".
 	ID, Type, Name, APIVersion string
-	// SubscriptionID and ResourceGroup tell where it goes: the deployment's
-	// own scope unless the resource says otherwise.
+	// SubscriptionID and ResourceGroup are those of the deployment unless the
+	// resource names others.
 	SubscriptionID, ResourceGroup string
-	// Location as far as it is known before deployment.
+	// Location is empty if it depends on a deployed resource.
 	Location string
-	// Existing resources are referred to, not deployed.
+	// Existing resources are read and not deployed.
 	Existing bool
-	// Condition false means that the resource is not deployed.
+	// Condition is false if the resource is not deployed.
 	Condition bool
-	// DependsOn are indices of Graph.Resources that come first: only such as
-	// are deployed (not Existing, Condition true), each once, in order.
+	// DependsOn are the indices in Graph.Resources of the resources that must be
+	// deployed before this one, sorted. Resources that are not deployed (Existing
+	// is true or Condition false) are not among them.
 	DependsOn []int
-	// Body is what to PUT, without name, type, apiVersion and the template's
-	// own keywords. While Deferred is true, the expressions that need deployed
-	// resources stand in it as text: use Resolve for the real body. Nil when
-	// Existing or Condition is false.
+	// Body is the body of the PUT request, without name, type, apiVersion and
+	// the keywords of templates. If Deferred is true, it still has the
+	// expressions that depend on deployed resources as text, and Resolve returns
+	// the final body. Body is nil for resources that are not deployed.
 	Body     json.RawMessage
 	Deferred bool
 	// Line and Column of the resource in the template.
@@ -83,8 +83,8 @@ type Resource struct {
 	scope    string // scope of an extension resource, "" for none
 }
 
-// ParameterValue is a parameter as a deployment shows it. Value is nil for
-// secure ones.
+// ParameterValue is a parameter as a deployment resource shows it. Value is nil
+// for secure types.
 type ParameterValue struct {
 	Type  string          `json:"type"`
 	Value json.RawMessage `json:"value,omitempty"`
@@ -96,11 +96,11 @@ type Output struct {
 	Value      json.RawMessage
 }
 
-// Graph is an expanded template: what to deploy, and in which order.
+// Graph is an expanded template: the resources to deploy and their order.
 type Graph struct {
-	// Resources are in the order of the template.
+	// Resources have the order of the template.
 	Resources []Resource
-	// Parameters are the values in force, given or by default.
+	// Parameters are the values of the request or the defaults.
 	Parameters map[string]ParameterValue
 
 	env          *env

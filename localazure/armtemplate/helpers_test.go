@@ -66,7 +66,7 @@ func tryExpand(src string, params map[string]string) (*Graph, error) {
 	return tmpl.Expand(in)
 }
 
-// wrap makes a template of its inner sections.
+// wrap returns a template with the given sections.
 func wrap(sections string) string {
 	return `{"$schema":"https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#","contentVersion":"1.0.0.0",` + sections + `}`
 }
@@ -83,7 +83,7 @@ func wantError(t *testing.T, err error, code, text string) *Error {
 	return e
 }
 
-// fakeCloud is a Runtime over a map of resources by ID.
+// fakeCloud is a Runtime with resources by ID.
 type fakeCloud map[string]string
 
 func (c fakeCloud) Reference(id, apiVersion string) ([]byte, error) {

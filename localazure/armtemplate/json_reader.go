@@ -24,7 +24,7 @@ func (k kind) String() string {
 	return [...]string{"Null", "Boolean", "Integer", "String", "Array", "Object"}[k]
 }
 
-// node is a JSON value that remembers where it stood.
+// node is a JSON value with its position in the source.
 type node struct {
 	kind     kind
 	bool     bool
@@ -40,8 +40,8 @@ type member struct {
 	val *node
 }
 
-// get finds a member, ignoring case as ARM does; nil when absent. The last of
-// several equal keys wins, as in ARM's own reader.
+// get returns a member, or nil. It ignores case and returns the last of several
+// equal keys, as ARM does.
 func (n *node) get(key string) *node {
 	if n == nil || n.kind != kindObject {
 		return nil
@@ -54,7 +54,7 @@ func (n *node) get(key string) *node {
 	return nil
 }
 
-// text is the node's string, or "" when it is not one.
+// text returns the string of a node, or "" for other values.
 func (n *node) text() string {
 	if n == nil || n.kind != kindString {
 		return ""
@@ -62,7 +62,7 @@ func (n *node) text() string {
 	return n.str
 }
 
-// syntaxError is a failure of the lenient reader; off is where.
+// syntaxError is an error of the reader at an offset.
 type syntaxError struct {
 	off int
 	msg string
@@ -70,7 +70,7 @@ type syntaxError struct {
 
 func (e *syntaxError) Error() string { return e.msg }
 
-// offsetOf gives the place of a syntax error in what was read; 0 for others.
+// offsetOf returns the offset of a syntax error, and 0 for other errors.
 func offsetOf(err error) int {
 	var se *syntaxError
 	if errors.As(err, &se) {
@@ -80,7 +80,7 @@ func offsetOf(err error) int {
 }
 
 // reader is a JSON parser that also accepts what ARM accepts: comments, raw
-// line breaks in strings, a byte order mark and, where asked, unquoted keys.
+// line breaks in strings, a byte order mark and, with bareKeys, unquoted keys.
 type reader struct {
 	src      []byte
 	pos      int
@@ -188,7 +188,7 @@ func (r *reader) value() (*node, error) {
 	return n, nil
 }
 
-// word is the identifier at the current position, not consumed.
+// word returns the identifier at the current position, without consuming it.
 func (r *reader) word() string {
 	i := r.pos
 	for i < len(r.src) && (r.src[i] == '_' || r.src[i] == '$' || isAlnum(r.src[i])) {
@@ -300,7 +300,7 @@ func (r *reader) number(n *node) error {
 	return nil
 }
 
-// validNumber is JSON's grammar of numbers.
+// validNumber reports whether s is a number in JSON.
 func validNumber(s string) bool {
 	digits := func() bool {
 		i := 0
@@ -345,7 +345,7 @@ func (r *reader) str() (string, error) {
 			if err := r.escape(&b); err != nil {
 				return "", err
 			}
-		case c < utf8.RuneSelf: // line breaks and tabs too: ARM takes them
+		case c < utf8.RuneSelf: // including line breaks and tabs, as in ARM
 			b.WriteByte(c)
 			r.pos++
 		default:

@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// errTooMuch says that a limit of evaluation was hit.
+// errTooMuch is the cause of errors about the limits of evaluation.
 var errTooMuch = errors.New("evaluation limit")
 
-// meter counts what evaluation costs.
+// meter counts the steps, bytes and nested calls of evaluation.
 type meter struct {
 	steps, bytes int
 	depth        int
@@ -28,10 +28,11 @@ func (m *meter) grow(n int) error {
 	return nil
 }
 
-// call enters a user function, a lambda, a variable or a parameter default.
+// call counts the call of a user function or lambda, or the evaluation of a
+// variable or default value. ret ends it.
 func (m *meter) call() error {
 	if m.depth++; m.depth > maxCallDepth {
-		return failf("functions, variables and lambdas call each other more than %d deep", maxCallDepth)
+		return failf("calls of functions, variables and lambdas are nested deeper than %d levels", maxCallDepth)
 	}
 	return nil
 }

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// deploymentProperties evaluates the properties of a nested deployment. Its
-// template is left as it stands when expressions belong to the inner scope;
-// else it is evaluated here and becomes a template of plain values.
+// deploymentProperties evaluates the properties of a nested deployment. If its
+// expressions belong to the inner scope, its template stays as it is; otherwise
+// the result is a template of plain values.
 func (f *frame) deploymentProperties(props *node) (*object, error) {
 	o := newObject()
 	for _, m := range props.members {
@@ -41,7 +41,7 @@ func (f *frame) outerTemplate(n *node) (any, error) {
 	o := newObject()
 	for _, m := range n.members {
 		if strings.EqualFold(m.key, "variables") || strings.EqualFold(m.key, "functions") {
-			continue // those of the parent are in force
+			continue // the outer scope has those of the parent
 		}
 		if !strings.EqualFold(m.key, "resources") {
 			if err := g.member(o, m); err != nil {
@@ -58,6 +58,8 @@ func (f *frame) outerTemplate(n *node) (any, error) {
 	return o, nil
 }
 
+// outerResources evaluates the resources of a nested template and unrolls their
+// loops.
 func (f *frame) outerResources(n *node) (any, error) {
 	one := func(f *frame, n *node) (*object, error) {
 		o := newObject()
@@ -113,7 +115,7 @@ func (f *frame) outerResources(n *node) (any, error) {
 			if err != nil {
 				return nil, under(seg, err)
 			}
-			if batch > 0 && k >= batch { // every turn waits for the whole batch before its own
+			if batch > 0 && k >= batch { // wait for all of the previous batch
 				start := (k/batch - 1) * batch
 				deps, _ := v.get("dependsOn")
 				list, _ := deps.([]any)
@@ -127,7 +129,7 @@ func (f *frame) outerResources(n *node) (any, error) {
 			}
 		}
 	}
-	for _, v := range out { // a loop that is depended on stands for its resources
+	for _, v := range out { // a dependency on a loop is one on all its resources
 		o := v.(*object)
 		deps, _ := o.get("dependsOn")
 		arr, ok := deps.([]any)

@@ -5,8 +5,8 @@ import (
 	"maps"
 )
 
-// at run time: a copy of the environment with its own meter, so that any
-// number of resources can be resolved at once.
+// live returns an env with a Runtime. It has its own meter and caches, so that
+// resources can be resolved concurrently.
 func (g *Graph) live(rt Runtime) *env {
 	e := *g.env
 	e.meter, e.rt, e.busy = &meter{}, rt, map[string]bool{}
@@ -14,9 +14,9 @@ func (g *Graph) live(rt Runtime) *env {
 	return &e
 }
 
-// Resolve gives the body of a resource, to be called once everything in its
-// DependsOn is deployed. It may be called concurrently. The error is an *Error
-// and wraps the Runtime's own.
+// Resolve returns the final body of a resource. All resources in its DependsOn
+// must be deployed. It may be called concurrently. Its error is an *Error and
+// wraps that of the Runtime.
 func (g *Graph) Resolve(i int, rt Runtime) (json.RawMessage, error) {
 	r := &g.Resources[i]
 	if !r.Deferred {
@@ -34,7 +34,7 @@ func (g *Graph) Resolve(i int, rt Runtime) (json.RawMessage, error) {
 	return out, nil
 }
 
-// checkOutputs evaluates outputs as far as they are known before deployment.
+// checkOutputs evaluates the outputs that do not depend on deployed resources.
 func (g *Graph) checkOutputs() error {
 	e := *g.env
 	e.keep = true
@@ -42,9 +42,8 @@ func (g *Graph) checkOutputs() error {
 	return err
 }
 
-// Outputs evaluates the template's outputs, to be called when everything is
-// deployed. Outputs whose condition is false are left out. What the template
-// asserts is checked before.
+// Outputs checks the assertions of the template and evaluates its outputs. All
+// resources must be deployed. Outputs whose condition is false are left out.
 func (g *Graph) Outputs(rt Runtime) ([]Output, error) {
 	e := g.live(rt)
 	if err := g.asserts(e); err != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// parameters matches given values with the template's parameters.
+// parameters evaluates the parameters of the template.
 func (g *Graph) parameters() error {
 	e, t := g.env, g.env.t
 	var names []string
@@ -49,7 +49,8 @@ func (g *Graph) parameters() error {
 	return nil
 }
 
-// evalParam gives the value in force of a parameter, checked.
+// evalParam returns the checked value of a parameter: that of the request or the
+// default.
 func (e *env) evalParam(p paramDef) (any, error) {
 	key := strings.ToLower(p.name)
 	if v, ok := e.params[key]; ok {

@@ -8,30 +8,30 @@ import (
 
 // DeploymentBody is the body of a deployment request.
 type DeploymentBody struct {
-	// Location is the deployment's own location: given at subscription scope.
+	// Location is the location of a deployment at subscription scope.
 	Location string
 	// Mode is Incremental, the default, or Complete.
 	Mode string
-	// Template is the template as it stood in the request (comments and all);
-	// nil when there was none.
+	// Template is the template as in the request, including comments; nil if
+	// there was none.
 	Template []byte
-	// TemplateLink is the properties.templateLink as JSON, nil when absent.
+	// TemplateLink is properties.templateLink as JSON; nil if there was none.
 	TemplateLink json.RawMessage
-	// Parameters are the given values by name, each as JSON.
+	// Parameters are the values by name, each as JSON.
 	Parameters map[string]json.RawMessage
-	// Tags are the deployment's tags.
+	// Tags are the tags of the deployment.
 	Tags map[string]string
 	// ResultFormat is whatIfSettings.resultFormat.
 	ResultFormat string
-	// Inner is true when expressionEvaluationOptions.scope is Inner.
+	// Inner is true if expressionEvaluationOptions.scope is Inner.
 	Inner bool
 }
 
-// DecodeDeploymentBody reads the body of a deployment PUT, validate or whatIf.
-// The body need not be JSON: az splices the template file in under a key
-// without quotes, with the file's comments and line breaks. The error is an
-// *Error with code InvalidRequestContent, or RequestContentTooLarge for a body
-// of more than MaxTemplateBytes plus what parameters may take.
+// DecodeDeploymentBody decodes the body of a deployment PUT, validate or whatIf.
+// The body need not be valid JSON: az inserts the template file, with its
+// comments and line breaks, under a key without quotes. The error is an *Error
+// with code InvalidRequestContent, or RequestContentTooLarge for a body of more
+// than twice MaxTemplateBytes.
 func DecodeDeploymentBody(body []byte) (*DeploymentBody, error) {
 	if len(body) > 2*MaxTemplateBytes {
 		return nil, &Error{Code: CodeRequestTooLarge, Message: "The request content size exceeds the maximum size of " + strconv.Itoa(2*MaxTemplateBytes>>20) + " MB."}
@@ -69,7 +69,7 @@ func DecodeDeploymentBody(body []byte) (*DeploymentBody, error) {
 		}
 	}
 	if tn := props.get("template"); tn != nil && tn.kind != kindNull {
-		if tn.kind == kindString { // a template handed over as text
+		if tn.kind == kindString { // the template as a string
 			out.Template = []byte(tn.str)
 		} else {
 			out.Template = body[tn.off:tn.end]
@@ -88,14 +88,14 @@ func DecodeDeploymentBody(body []byte) (*DeploymentBody, error) {
 			return nil, bad(ps.off, "'parameters' must be an object")
 		}
 		if f := ps.get("parameters"); f != nil && f.kind == kindObject && ps.get("$schema") != nil {
-			ps = f // a whole parameters file
+			ps = f // the content of a parameters file
 		}
 		for _, p := range ps.members {
 			if p.val.kind != kindObject {
 				return nil, bad(p.val.off, "parameter '"+p.key+"' must be an object with a 'value'")
 			}
 			if p.val.get("reference") != nil {
-				return nil, bad(p.val.off, "parameter '"+p.key+"' is a Key Vault reference, and this Resource Manager has no Key Vault: give the value itself")
+				return nil, bad(p.val.off, "parameter '"+p.key+"' is a Key Vault reference, and this Resource Manager has no Key Vault: give the value instead")
 			}
 			v := p.val.get("value")
 			if v == nil {

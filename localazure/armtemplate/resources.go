@@ -5,13 +5,14 @@ import (
 	"strings"
 )
 
-// keywords of a resource in a template that are not part of its body.
+// keywords are the members of a resource in a template that are not part of its
+// body.
 var keywords = map[string]bool{
 	"name": true, "type": true, "apiversion": true, "condition": true, "copy": true, "dependson": true, "comments": true,
 	"metadata": true, "scope": true, "existing": true, "resources": true, "subscriptionid": true, "resourcegroup": true, "asserts": true,
 }
 
-// collect unrolls the resources of a section; parent is set for nested ones.
+// collect adds the resources of a section. parent is nil at the top level.
 func (g *Graph) collect(f *frame, section *node, parent *Resource, root string) error {
 	t := f.t
 	if section.kind == kindObject {
@@ -33,6 +34,7 @@ func (g *Graph) collect(f *frame, section *node, parent *Resource, root string) 
 	return nil
 }
 
+// resource adds a resource, or all resources of its copy loop.
 func (g *Graph) resource(f *frame, n *node, symbol string, parent *Resource, path string) error {
 	t := f.t
 	if n.kind != kindObject {
@@ -80,7 +82,7 @@ func (g *Graph) resource(f *frame, n *node, symbol string, parent *Resource, pat
 		}
 		r := first + int(i)
 		g.loops[lower] = append(g.loops[lower], r)
-		if batch > 0 && i >= batch { // every turn waits for the whole batch before its own
+		if batch > 0 && i >= batch { // wait for all of the previous batch
 			start := (i/batch - 1) * batch
 			for j := start; j < start+batch; j++ {
 				g.Resources[r].DependsOn = append(g.Resources[r].DependsOn, first+int(j))
@@ -90,7 +92,7 @@ func (g *Graph) resource(f *frame, n *node, symbol string, parent *Resource, pat
 	return nil
 }
 
-// batch is how many turns of a loop go at a time; 0 is all of them.
+// batch returns the batch size of a serial copy loop, and 0 for a parallel one.
 func (f *frame) batch(cp *node, name string) (int64, error) {
 	if !strings.EqualFold(cp.get("mode").text(), "serial") {
 		return 0, nil
@@ -106,7 +108,8 @@ func (f *frame) batch(cp *node, name string) (int64, error) {
 	return n, nil
 }
 
-// one adds a single resource; index is its turn in the loop, -1 without one.
+// one adds a single resource. index is its iteration in the loop; -1 without
+// one.
 func (g *Graph) one(f *frame, n *node, symbol, loopName string, index int64, parent *Resource, path string) error {
 	t := f.t
 	if len(g.Resources) >= MaxResources {
@@ -178,7 +181,7 @@ func (g *Graph) one(f *frame, n *node, symbol, loopName string, index int64, par
 			return t.public(p.key+" of "+what, path+"."+p.key, deferredIn(err, "a resource's "+p.key))
 		}
 		if p.key == "subscriptionId" && n.get("resourceGroup") == nil {
-			r.ResourceGroup = "" // the subscription itself
+			r.ResourceGroup = "" // a resource of the subscription
 		}
 		*p.to = s
 	}
@@ -196,6 +199,8 @@ func (g *Graph) one(f *frame, n *node, symbol, loopName string, index int64, par
 	return nil
 }
 
+// deferredIn returns a better error if err is about a value that depends on
+// deployed resources and what cannot.
 func deferredIn(err error, what string) error {
 	if isDeferred(err) {
 		return at(nil, failf("%s cannot depend on reference or list*: it must be known before deployment", what))
@@ -203,12 +208,12 @@ func deferredIn(err error, what string) error {
 	return err
 }
 
-// makeID computes the ID, and for types of the form A/b/providers/c the type
-// proper.
+// makeID computes the ID. It also replaces a type of the form A/b/providers/c by
+// that of the extension resource.
 func (r *Resource) makeID() error {
 	rel, err := relativeID(r.Type, []string{r.Name})
 	if err != nil {
-		return failf("the type '%s' and the name '%s' do not match: a name has one part less than its type, as 'vnet/subnet' for 'Microsoft.Network/virtualNetworks/subnets'", r.Type, r.Name)
+		return failf("the type '%s' and the name '%s' do not match: a name has one segment less than its type, such as 'vnet/subnet' for 'Microsoft.Network/virtualNetworks/subnets'", r.Type, r.Name)
 	}
 	base := scopeID(r.SubscriptionID, r.ResourceGroup)
 	switch {
@@ -233,7 +238,7 @@ func (r *Resource) makeID() error {
 	}
 	r.ID = base + "/providers/" + rel
 	if i := strings.LastIndex(strings.ToLower(r.Type), "/providers/"); i >= 0 {
-		// A/b/providers/c named x/N.S/y is N.S/c named y, on A/b/x.
+		// A/b/providers/c with name x/N.S/y is N.S/c with name y, on A/b/x.
 		segs, names := strings.Split(r.Type, "/"), strings.Split(r.Name, "/")
 		k := strings.Count(r.Type[:i], "/") // index of the name that is the namespace
 		r.Type = names[k] + "/" + strings.Join(segs[k+2:], "/")
@@ -242,6 +247,7 @@ func (r *Resource) makeID() error {
 	return nil
 }
 
+// index fills the maps that find uses and rejects duplicate resources.
 func (g *Graph) index() error {
 	for i := range g.Resources {
 		r := &g.Resources[i]
@@ -272,7 +278,8 @@ func (g *Graph) index() error {
 	return nil
 }
 
-// relativeName is the form "Microsoft.X/type/name" of a resource.
+// relativeName returns the ID of a resource in its scope:
+// "Microsoft.X/type/name".
 func relativeName(r *Resource) string {
 	rel, err := relativeID(r.Type, []string{r.Name})
 	if err != nil {
@@ -281,7 +288,8 @@ func relativeName(r *Resource) string {
 	return rel
 }
 
-// find looks a resource up by symbolic name, ID, full name or relative ID.
+// find returns the index of a resource by symbolic name, ID, full name or
+// relative ID.
 func (g *Graph) find(s string) (int, bool) {
 	s = strings.ToLower(s)
 	if i, ok := g.bySymbol[s]; ok {

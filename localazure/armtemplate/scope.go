@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// parameter answers parameters('name').
+// parameter implements parameters('name').
 func (f *frame) parameter(name string) (any, error) {
 	key := strings.ToLower(name)
 	if f.args != nil {
@@ -26,7 +26,7 @@ func (f *frame) parameter(name string) (any, error) {
 	return nil, failf("the template parameter '%s' is not found", name)
 }
 
-// variable answers variables('name').
+// variable implements variables('name').
 func (f *frame) variable(name string) (any, error) {
 	if f.args != nil {
 		return nil, failf("variables cannot be used in a function")
@@ -69,8 +69,8 @@ func (f *frame) variable(name string) (any, error) {
 	return v, nil
 }
 
-// strict is the env without leniency towards what needs a Runtime, and without
-// a Runtime.
+// strict returns the env without a Runtime, in which expressions that need one
+// are errors.
 func (e *env) strict() *env {
 	if !e.keep && e.rt == nil {
 		return e
@@ -80,7 +80,8 @@ func (e *env) strict() *env {
 	return &s
 }
 
-// variableDef finds a variable: its node, or its loop in the section's copy.
+// variableDef returns the node of a variable, or its loop in the copy of the
+// section.
 func (t *Template) variableDef(name string) (def, loopDef *node) {
 	if t.variables == nil {
 		return nil, nil
@@ -104,7 +105,7 @@ func (t *Template) variableDef(name string) (def, loopDef *node) {
 	return def, loopDef
 }
 
-// copyIndex answers copyIndex([loop], [offset]).
+// copyIndex implements copyIndex([loop], [offset]).
 func (f *frame) copyIndex(args []any) (any, error) {
 	var offset int64
 	name := ""
@@ -112,13 +113,13 @@ func (f *frame) copyIndex(args []any) (any, error) {
 		switch a := a.(type) {
 		case string:
 			if i > 0 {
-				return nil, failf("the loop's name comes first")
+				return nil, failf("the name of the loop must be the first argument")
 			}
 			name = a
 		case int64:
 			offset = a
 		default:
-			return nil, failf("the arguments are a loop's name and an integer offset, not %s", typeName(a))
+			return nil, failf("the arguments must be the name of a loop and an integer offset, not %s", typeName(a))
 		}
 	}
 	if len(f.loops) == 0 {
@@ -137,5 +138,5 @@ func (f *frame) copyIndex(args []any) (any, error) {
 			return f.loops[i].index + offset, nil
 		}
 	}
-	return nil, failf("no copy loop '%s' is around it", name)
+	return nil, failf("it is used outside of copy loop '%s'", name)
 }

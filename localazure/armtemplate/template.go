@@ -6,15 +6,14 @@ import (
 	"strings"
 )
 
-// Template is a deployment template whose structure has been checked. It is
-// never changed after Parse, so any number of goroutines may
-// expand it at once.
+// Template is a deployment template with a valid structure. It is read-only, so
+// that it may be expanded concurrently.
 type Template struct {
 	src  []byte
 	root *node
-	// Schema and ContentVersion are the template's own.
+	// Schema and ContentVersion are the values in the template.
 	Schema, ContentVersion string
-	// Symbolic is true when resources have symbolic names (languageVersion 2.0).
+	// Symbolic is true if resources have symbolic names (languageVersion 2.0).
 	Symbolic bool
 
 	params    []paramDef
@@ -36,9 +35,9 @@ type function struct {
 	output *node
 }
 
-// Parse reads a template and checks its structure; expressions are checked
-// when they are evaluated. The error is an *Error with code InvalidTemplate
-// (InvalidRequestContent when it is not JSON at all).
+// Parse parses a template and checks its structure, but not its expressions,
+// which are checked when they are evaluated. The error is an *Error with code
+// InvalidTemplate, or InvalidRequestContent if src is not JSON.
 func Parse(src []byte) (*Template, error) {
 	t := &Template{src: src, functions: map[string]*function{}}
 	if len(src) > MaxTemplateBytes {
@@ -88,7 +87,7 @@ func (t *Template) sections() *Error {
 	t.Schema = t.root.get("$schema").text()
 	t.ContentVersion = t.root.get("contentVersion").text()
 	if t.Schema == "" {
-		return t.invalid(t.root.off, "", "The template has no '$schema'; the usual one is 'https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#'")
+		return t.invalid(t.root.off, "", "The template has no '$schema', such as 'https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#'")
 	}
 	if !strings.Contains(strings.ToLower(t.Schema), "deploymenttemplate.json") {
 		n := t.root.get("$schema")
@@ -203,8 +202,8 @@ func (t *Template) functionSection() *Error {
 	return nil
 }
 
-// Hash is the template's hash as deployments report it: digits that change
-// with any change of the template.
+// Hash returns the hash of the template that deployments report: decimal digits
+// that depend on all of the template.
 func (t *Template) Hash() string {
 	h := fnv.New64a()
 	if b, err := (&meter{}).encode(literal(t.root)); err == nil {

@@ -12,7 +12,7 @@ func isSecure(typ string) bool {
 	return strings.EqualFold(typ, "securestring") || strings.EqualFold(typ, "secureObject")
 }
 
-// canonicalType is a type's name as deployments show it.
+// canonicalType returns the name of a type as deployments show it.
 func canonicalType(s string) string {
 	for _, c := range []string{"String", "SecureString", "Int", "Bool", "Object", "SecureObject", "Array"} {
 		if strings.EqualFold(c, s) {
@@ -56,8 +56,8 @@ func (e *env) nullable(def *node) bool {
 	return false
 }
 
-// checkType checks a value against a definition: of a parameter, an output, a
-// function's parameter or a user-defined type.
+// checkType checks a value against the definition of a parameter, an output, a
+// parameter of a user function or a user-defined type.
 func (f *frame) checkType(def *node, v any, what string, depth int) error {
 	if depth > 32 {
 		return failf("the type of %s is nested deeper than 32 levels", what)
@@ -105,7 +105,7 @@ func (f *frame) checkConstraints(def *node, v any, what string) error {
 	if allowed := def.get("allowedValues"); allowed != nil && allowed.kind == kindArray {
 		if err := f.checkAllowed(allowed, v, what); err != nil {
 			if isSecure(def.get("type").text()) && !errors.Is(err, errTooMuch) {
-				return failf("the provided value for the %s is not one of the allowed values", what) // a secret is not repeated
+				return failf("the provided value for the %s is not one of the allowed values", what) // without the secret
 			}
 			return err
 		}
@@ -147,8 +147,8 @@ func numText(n *node) string {
 	return n.str
 }
 
-// checkAllowed checks a value, or each element of an array whose allowed
-// values are not arrays.
+// checkAllowed checks that a value is allowed. An array is also allowed if all
+// its elements are.
 func (f *frame) checkAllowed(allowed *node, v any, what string) error {
 	in := func(v any) (bool, error) {
 		for _, a := range allowed.elems {
@@ -196,7 +196,8 @@ func (f *frame) checkAllowed(allowed *node, v any, what string) error {
 	return failf("the provided value '%s' for the %s is not valid. The value '%s' is not part of the allowed value(s): '%s'", clip(s), what, clip(s), strings.Join(list, ","))
 }
 
-// checkMembers checks the parts of objects and arrays of a user-defined type.
+// checkMembers checks the properties of an object and the elements of an array
+// against a user-defined type.
 func (f *frame) checkMembers(def *node, v any, what string, depth int) error {
 	switch v := v.(type) {
 	case *object:
@@ -260,8 +261,8 @@ func (f *frame) checkMembers(def *node, v any, what string, depth int) error {
 	return nil
 }
 
-// checkVariant checks an object of a tagged union: one property says which of
-// the types it is of.
+// checkVariant checks an object of a tagged union, in which one property, the
+// discriminator, names the type.
 func (f *frame) checkVariant(d *node, v *object, what string, depth int) error {
 	name, mapping := d.get("propertyName").text(), d.get("mapping")
 	if name == "" || mapping == nil || mapping.kind != kindObject {
@@ -274,7 +275,7 @@ func (f *frame) checkVariant(d *node, v *object, what string, depth int) error {
 	got, _ := v.get(name)
 	kind, ok := got.(string)
 	if !ok {
-		return failf("%s has no property '%s', which says of which type it is: one of '%s'", what, name, strings.Join(kinds, ","))
+		return failf("%s has no property '%s', which must name its type: one of '%s'", what, name, strings.Join(kinds, ","))
 	}
 	for _, m := range mapping.members {
 		if m.key == kind {

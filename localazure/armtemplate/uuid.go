@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// NameUUID is what the template function guid gives for arguments joined with
-// "-": an RFC 4122 version 5 UUID, the same for the same text everywhere.
+// NameUUID returns what the template function guid returns for arguments joined
+// with "-": an RFC 4122 version 5 UUID.
 func NameUUID(s string) string {
 	ns, _ := hex.DecodeString("11fb06fb712d4ddd98c7e71bbd588830")
 	h := sha1.New()

@@ -9,8 +9,8 @@ import (
 // Values of the expression language: nil, bool, int64, float64, string,
 // []any, *object, and *lambda (only as an argument).
 
-// object is a JSON object that keeps the order of its keys. Lookup prefers the
-// exact key and falls back to ignoring case, as ARM does.
+// object is a JSON object that keeps the order of its keys. Lookup prefers a key
+// in the same case and otherwise ignores case, as ARM does.
 type object struct {
 	keys []string
 	m    map[string]any
@@ -67,7 +67,7 @@ func typeName(v any) string {
 	return "Unknown"
 }
 
-// literal is the value that a node stands for when nothing is evaluated.
+// literal returns the value of a node without evaluating expressions.
 func literal(n *node) any {
 	switch n.kind {
 	case kindBool:
@@ -96,14 +96,14 @@ func number(s string) any {
 	if i, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return i
 	}
-	f, _ := strconv.ParseFloat(s, 64) // out of range gives an infinity, refused by the encoder
+	f, _ := strconv.ParseFloat(s, 64) // infinity if out of range, which encode rejects
 	if f == math.Trunc(f) && math.Abs(f) < 1<<53 && !strings.ContainsAny(s, ".") {
 		return int64(f)
 	}
 	return f
 }
 
-// fromJSON decodes strict or lenient JSON into a value.
+// fromJSON decodes JSON, also with comments, into a value.
 func fromJSON(b []byte) (any, error) {
 	n, err := readJSON(b, false)
 	if err != nil {
@@ -122,7 +122,7 @@ func toFloat(v any) (float64, bool) {
 	return 0, false
 }
 
-// compare orders two numbers or two strings (by code point).
+// compare compares two numbers, or two strings by code point.
 func compare(a, b any) (int, error) {
 	if as, ok := a.(string); ok {
 		if bs, ok := b.(string); ok {
@@ -154,8 +154,8 @@ func compare(a, b any) (int, error) {
 	return 0, nil
 }
 
-// equal compares two values as equals() does: strings with their case, numbers
-// by value, objects without regard to the order of keys.
+// equal reports whether equals() is true for two values: strings are
+// case-sensitive, numbers are equal by value, the order of keys is ignored.
 func (m *meter) equal(a, b any, depth int) (bool, error) {
 	if depth > maxValueDepth {
 		return false, failf("the value is nested deeper than %d levels", maxValueDepth)

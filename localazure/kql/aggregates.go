@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// accumulator gathers one aggregate of one group; add returns false when it
-// now holds one more value in memory.
+// accumulator computes one aggregate of one group. add returns false if the
+// accumulator keeps one more value in memory.
 type accumulator interface {
 	add(args []any) bool
 	result() any
@@ -15,7 +15,7 @@ type accumulator interface {
 
 type aggregate struct {
 	min, max int
-	typ      Type // "" is that of the first argument
+	typ      Type // "" is the type of the first argument
 	new      func() accumulator
 }
 
@@ -52,7 +52,7 @@ var aggregates = map[string]aggregate{
 	"arg_min":              {1, 64, "", nil},
 }
 
-// where makes an aggregate count only what its second argument is true for.
+// where restricts an aggregate to rows for which its second argument is true.
 func where(of func() accumulator) func() accumulator {
 	return func() accumulator { return &ifAcc{of()} }
 }
@@ -152,7 +152,7 @@ func (a *anyAcc) add(args []any) bool {
 
 func (a *anyAcc) result() any { return a.v }
 
-// setAcc is make_list, make_set (seen) and dcount (count).
+// setAcc implements make_list, make_set (with seen) and dcount (with count).
 type setAcc struct {
 	seen  map[string]bool
 	count bool
@@ -189,7 +189,7 @@ func (a *setAcc) result() any {
 	return append([]any{}, a.list...)
 }
 
-// bagAcc is make_bag: the first of two values for a name stays.
+// bagAcc implements make_bag. It keeps the first value of each key.
 type bagAcc struct{ bag map[string]any }
 
 func (a *bagAcc) add(args []any) bool {
@@ -221,7 +221,7 @@ func (a *bagAcc) result() any {
 }
 
 type percentileAcc struct {
-	array bool // one value for each percentile asked for
+	array bool // the result is an array with a value for each percentile
 	ps    []float64
 	vals  []float64
 	orig  []any
@@ -249,7 +249,7 @@ func (a *percentileAcc) add(args []any) bool {
 	return false
 }
 
-// result is the nearest rank.
+// result uses the nearest rank.
 func (a *percentileAcc) result() any {
 	if len(a.vals) == 0 {
 		return nil
@@ -270,7 +270,7 @@ func (a *percentileAcc) result() any {
 	return out[0]
 }
 
-// stdevAcc is the sample standard deviation, by Welford's method.
+// stdevAcc computes the sample standard deviation with Welford's method.
 type stdevAcc struct {
 	squared  bool
 	n        float64
@@ -308,7 +308,7 @@ func (a *argAcc) add(args []any) bool {
 	}
 	if a.best == nil {
 		a.best = args
-		return false // a row, which may be a wide one
+		return false // holds all of a row
 	}
 	if c, ok := compare(args[0], a.best[0]); ok && c*a.sign > 0 {
 		a.best = args

@@ -111,12 +111,12 @@ func arithmetic(op string, a, b any) any {
 	return math.Mod(x, y)
 }
 
-// bin rounds down to a multiple.
+// bin rounds v down to a multiple of by.
 func bin(v, by any) any {
 	switch v := v.(type) {
 	case time.Time:
 		if d, ok := by.(time.Duration); ok && d > 0 {
-			return v.Truncate(d) // both count from the year 1
+			return v.Truncate(d) // counts from the year 1, as bin() does
 		}
 		return nil
 	case time.Duration:
@@ -137,7 +137,7 @@ func bin(v, by any) any {
 	return math.Floor(x/n) * n
 }
 
-// binAt rounds down to a multiple of by, counted from a fixed point.
+// binAt rounds v down to a multiple of by, counted from at.
 func binAt(v, by, at any) any {
 	switch at := at.(type) {
 	case time.Time:
@@ -146,7 +146,7 @@ func binAt(v, by, at any) any {
 		if !okt || !okd || d <= 0 {
 			return nil
 		}
-		if at.IsZero() { // bin: Duration does not reach back to the year 1
+		if at.IsZero() { // a Duration cannot reach back to the year 1
 			return bin(t, d)
 		}
 		off, ok := bin(t.Sub(at), d).(time.Duration)

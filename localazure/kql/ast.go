@@ -15,18 +15,18 @@ func (q *pipeline) clone() *pipeline { return &pipeline{q.source, slices.Clone(q
 type sourceKind uint8
 
 const (
-	srcTable     sourceKind = iota // tables, all their rows one after the other
+	srcTable     sourceKind = iota // tables, one after the other
 	srcPrint                       // one row of values
 	srcUnion                       // union of pipelines
 	srcRange                       // range name from .. to .. step ..
 	srcDatatable                   // rows of literals
 )
 
-// source is where rows come from.
+// source is the source of the rows of a pipeline.
 type source struct {
 	kind   sourceKind
 	tok    token
-	tables []token    // srcTable; a name may hold stars
+	tables []token    // srcTable; a name may contain stars
 	values []named    // srcPrint
 	union  *unionSpec // srcUnion
 	// srcRange
@@ -37,12 +37,11 @@ type source struct {
 	cells []*expr
 }
 
-// unionSpec are the branches of a union and how their columns are brought
-// together.
+// unionSpec is the inputs of a union and how their columns are combined.
 type unionSpec struct {
 	branches []*pipeline
 	inner    bool   // only the columns that all branches have
-	source   string // withsource: the column with the branch's name
+	source   string // withsource: the column with the name of the input
 }
 
 // named is an expression with the name of its column.
@@ -51,7 +50,7 @@ type named struct {
 	tok  token
 	expr *expr
 	desc bool // order by: descending
-	// order by: nulls first or last; Kusto's default is first for asc, last for desc
+	// order by: nulls first or last; the default is first for asc, last for desc
 	nullsFirst bool
 	typ        Type  // mv-expand: to typeof(...)
 	def        *expr // make-series: default
@@ -79,7 +78,7 @@ type operator struct {
 
 	how     string      // kind= of join, parse and mv-expand
 	sub     *pipeline   // join, lookup: the right side
-	on      []operator  // mv-apply: what is done with the elements of a row
+	on      []operator  // mv-apply: the operators on the elements of a row
 	keys    []joinKey   // join, lookup
 	union   *unionSpec  // union
 	pattern []parsePart // parse
@@ -102,33 +101,33 @@ const (
 	exUnary
 	exIn       // args[0] in (args[1:]), or in (sub)
 	exStar     // count(*), project *, * has "x"
-	exLet      // a let that is no literal; args[0] is computed once
+	exLet      // a let that is not a literal; args[0] is computed once
 	exToScalar // toscalar(sub)
 )
 
 type expr struct {
-	op    exprOp
-	name  string
-	value any
-	args  []*expr
-	tok   token
-	sub   *pipeline
-	size  int    // nodes below and with this one, when counted
-	known *known // exLet, exToScalar, exIn with sub: what it was computed to
+	op       exprOp
+	name     string
+	value    any
+	args     []*expr
+	tok      token
+	sub      *pipeline
+	size     int       // number of nodes of this expression; 0 is not yet counted
+	computed *computed // exLet, exToScalar, exIn with sub: the value, once computed
 }
 
-// known is the value of an expression that does not depend on a row.
-type known struct {
+// computed is the value of an expression that does not depend on the row.
+type computed struct {
 	value any
 	typ   Type
 	set   map[string]bool
 }
 
-// maxExprSize bounds the parts of an expression, counted where they are used:
-// functions that call each other twice would double them at each step.
+// maxExprSize bounds the nodes of an expression after inlining functions:
+// functions that each call the previous one twice would double it every time.
 const maxExprSize = 20_000
 
-// sizeOf counts an expression's parts; each is looked at once.
+// sizeOf counts the nodes of an expression. It visits shared ones once.
 func sizeOf(e *expr) int {
 	if e.size == 0 {
 		e.size = 1

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// compare orders two values of comparable kinds; ok is false for others and
-// for null.
+// compare compares two values. ok is false for null and for values of types that
+// cannot be compared.
 func compare(a, b any) (c int, ok bool) {
 	switch a := a.(type) {
 	case string:
@@ -47,7 +47,7 @@ func compare(a, b any) (c int, ok bool) {
 	return 0, false
 }
 
-// equal is ==: null equals nothing but null.
+// equal implements ==. null is equal to null only.
 func equal(a, b any) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
@@ -84,7 +84,7 @@ func b2i(b bool) int {
 	return 0
 }
 
-func compareZero(v any) int {
+func signOf(v any) int {
 	switch v := v.(type) {
 	case int64:
 		return cmp(v, 0)
@@ -109,7 +109,7 @@ func extreme(a []any, sign int) any {
 	return best
 }
 
-// key is a value as part of a grouping key: equal values, equal keys.
+// key returns a string that is the same for equal values, for grouping.
 func key(v any) string {
 	switch v := v.(type) {
 	case nil:

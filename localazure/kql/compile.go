@@ -7,12 +7,14 @@ import (
 	"time"
 )
 
-// eval computes an expression on a row; what cannot be computed is null.
+// eval computes an expression for a row. It returns nil, null, for values on
+// which an operator or function is not defined.
 type eval func(row []any) any
 
+// maxTextBytes bounds the text that the string functions of a query build.
 const maxTextBytes = 256 << 20
 
-// exec is one query being compiled and run.
+// exec is the state of one query.
 type exec struct {
 	tables  []Table
 	src     string
@@ -22,7 +24,7 @@ type exec struct {
 	sources int // tables and other sources compiled so far
 }
 
-// compiler turns expressions into evals over a schema.
+// compiler compiles expressions and operators. cols is the schema of their input.
 type compiler struct {
 	*exec
 	cols []Column
@@ -30,7 +32,7 @@ type compiler struct {
 
 func (c *compiler) column(name string) int { return position(c.cols, name) }
 
-// position is where a column is; -1 if it is not there. Names are unique.
+// position returns the index of a column, or -1.
 func position(cols []Column, name string) int {
 	return slices.IndexFunc(cols, func(c Column) bool { return c.Name == name })
 }
@@ -64,7 +66,7 @@ func (c *compiler) compile(e *expr) (eval, Type, error) {
 		}
 		return func(row []any) any { return member(of(row), at(row)) }, Dynamic, nil
 	case exLet, exToScalar:
-		k, err := c.once(e)
+		k, err := c.computeOnce(e)
 		if err != nil {
 			return nil, "", err
 		}
@@ -106,7 +108,7 @@ func (c *compiler) compileAll(es []*expr) ([]eval, []Type, error) {
 	return out, types, nil
 }
 
-// hint names a column that differs only in case.
+// hint suggests a column whose name differs only in case.
 func (c *compiler) hint(name string) string {
 	for _, col := range c.cols {
 		if strings.EqualFold(col.Name, name) {
@@ -116,7 +118,7 @@ func (c *compiler) hint(name string) string {
 	return ""
 }
 
-// constant computes an expression that may not look at columns.
+// constant computes an expression that reads no columns.
 func (x *exec) constant(e *expr) (any, Type, error) {
 	f, typ, err := (&compiler{exec: x}).compile(e)
 	if err != nil {
@@ -125,18 +127,19 @@ func (x *exec) constant(e *expr) (any, Type, error) {
 	return f(nil), typ, x.run.err
 }
 
-// once computes an expression that depends on no row, once for the query.
-func (c *compiler) once(e *expr) (*known, error) {
-	if e.known != nil {
-		return e.known, nil
+// computeOnce computes an expression that does not depend on the row, once for
+// the whole query.
+func (c *compiler) computeOnce(e *expr) (*computed, error) {
+	if e.computed != nil {
+		return e.computed, nil
 	}
-	k := &known{}
+	k := &computed{}
 	if e.op == exLet {
 		var err error
 		if k.value, k.typ, err = c.constant(e.args[0]); err != nil {
 			return nil, err
 		}
-		e.known = k
+		e.computed = k
 		return k, nil
 	}
 	rel, err := c.relation(e.sub)
@@ -144,18 +147,18 @@ func (c *compiler) once(e *expr) (*known, error) {
 		return nil, err
 	}
 	if len(rel.cols) == 0 {
-		return nil, semantic(c.src, e.tok, "the table in parentheses has no column")
+		return nil, semantic(c.src, e.tok, "the table in parentheses has no columns")
 	}
 	k.typ = rel.cols[0].Type
 	if e.op == exToScalar {
-		rel.feed(eachRow(func(row []any) bool { // the first row's
+		rel.feed(rowFunc(func(row []any) bool { // the first row only
 			k.value = row[0]
 			return false
 		}))
 	} else {
 		list := []any{}
 		k.set = map[string]bool{}
-		rel.feed(eachRow(func(row []any) bool {
+		rel.feed(rowFunc(func(row []any) bool {
 			if id := key(row[0]); !k.set[id] && c.run.hold(row[0]) {
 				k.set[id] = true
 				list = append(list, row[0])
@@ -167,7 +170,7 @@ func (c *compiler) once(e *expr) (*known, error) {
 	if c.run.err != nil {
 		return nil, c.run.err
 	}
-	e.known = k
+	e.computed = k
 	return k, nil
 }
 
@@ -200,7 +203,7 @@ func (c *compiler) call(e *expr) (eval, Type, error) {
 	case typeOfSecond:
 		typ = types[1]
 	}
-	switch name { // literal patterns are compiled once
+	switch name { // report invalid literal patterns now
 	case "extract", "extract_all", "replace_regex", "replace":
 		i := map[string]int{"replace_regex": 1}[name]
 		if _, err := c.pattern(e.args[i]); err != nil {
@@ -239,7 +242,7 @@ func arity(lo, hi int) string {
 	return fmt.Sprintf("%d to %d arguments", lo, hi)
 }
 
-// readsSchema reports whether a function depends on which columns there are.
+// readsSchema reports whether the result of a function depends on the schema.
 func readsSchema(function string) bool {
 	switch strings.ToLower(function) {
 	case "column_ifexists", "columnifexists", "pack_all":
@@ -248,7 +251,7 @@ func readsSchema(function string) bool {
 	return false
 }
 
-// schemaCall compiles a function that depends on which columns there are.
+// schemaCall compiles a call of a function for which readsSchema is true.
 func (c *compiler) schemaCall(e *expr, name string) (eval, Type, error) {
 	if name == "pack_all" {
 		cols := c.cols
@@ -265,7 +268,7 @@ func (c *compiler) schemaCall(e *expr, name string) (eval, Type, error) {
 	}
 	col, ok := e.args[0].value.(string)
 	if e.args[0].op != exLiteral || !ok {
-		return nil, "", semantic(c.src, e.args[0].tok, e.name+" needs the column's name as a text")
+		return nil, "", semantic(c.src, e.args[0].tok, e.name+" needs the name of the column as a string literal")
 	}
 	if c.column(col) >= 0 {
 		return c.compile(&expr{op: exColumn, name: col, tok: e.args[0].tok})

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// stringOperators by their name without "!"; those that end in _cs mind case.
+// stringOperators by their name without "!". Those with the suffix _cs are
+// case-sensitive; the others get lower-case operands.
 var stringOperators = map[string]func(s, t string) bool{
 	"contains": strings.Contains, "has": hasTerm, "startswith": strings.HasPrefix, "endswith": strings.HasSuffix,
 	"hasprefix": hasPrefix, "hassuffix": hasSuffix,
@@ -20,8 +21,8 @@ func isTermByte(b byte) bool {
 	return b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= 0x80
 }
 
-// hasBoundary finds t in s where no letter or digit stands before or after, as
-// asked.
+// hasBoundary reports whether s contains t without a letter or digit before it
+// (if before) and after it (if after).
 func hasBoundary(s, t string, before, after bool) bool {
 	if t == "" {
 		return true
@@ -77,7 +78,7 @@ func (c *compiler) binary(e *expr) (eval, Type, error) {
 	case "==", "!=", "<", "<=", ">", ">=", "between", "!between":
 		for _, t := range types[1:] {
 			if !comparable(types[0], t) {
-				return nil, "", semantic(c.src, e.tok, fmt.Sprintf("cannot compare values of types %s and %s; convert one, as with tostring() or tolong()", types[0], t))
+				return nil, "", semantic(c.src, e.tok, fmt.Sprintf("cannot compare values of types %s and %s; convert one of them, for example with tostring() or tolong()", types[0], t))
 			}
 		}
 	}
@@ -146,7 +147,8 @@ func (c *compiler) regex(x eval, pattern *expr, y eval) (eval, Type, error) {
 	}, Bool, nil
 }
 
-// pattern compiles a literal regular expression; nil for a computed one.
+// pattern compiles a literal regular expression. It returns nil for one that is
+// computed.
 func (c *compiler) pattern(e *expr) (*regexp.Regexp, error) {
 	s, ok := e.value.(string)
 	if e.op != exLiteral || !ok {
@@ -164,7 +166,7 @@ var regexps = struct {
 	m map[string]*regexp.Regexp
 }{m: map[string]*regexp.Regexp{}}
 
-// cachedRegexp compiles a pattern once; nil when it is not valid.
+// cachedRegexp compiles a regular expression, or returns nil if it is not valid.
 func cachedRegexp(p string) *regexp.Regexp {
 	regexps.Lock()
 	defer regexps.Unlock()
@@ -184,7 +186,7 @@ func cachedRegexp(p string) *regexp.Regexp {
 
 func (c *compiler) in(e *expr) (eval, Type, error) {
 	if e.args[0].op == exStar {
-		return nil, "", semantic(c.src, e.tok, "'*' goes with an operator on one text, such as * has \"x\"")
+		return nil, "", semantic(c.src, e.tok, "'*' needs an operator on text with one operand, such as * has \"x\"")
 	}
 	a, _, err := c.compileAll(e.args)
 	if err != nil {
@@ -192,7 +194,7 @@ func (c *compiler) in(e *expr) (eval, Type, error) {
 	}
 	bare, not := strings.CutPrefix(e.name, "!")
 	if e.sub != nil { // in (table): the values of its first column
-		k, err := c.once(e)
+		k, err := c.computeOnce(e)
 		if err != nil {
 			return nil, "", err
 		}
@@ -227,13 +229,13 @@ func (c *compiler) in(e *expr) (eval, Type, error) {
 	}, Bool, nil
 }
 
-// anyColumn is an operator on text whose left side is "*": true when one
-// column fulfils it.
+// anyColumn compiles a string operator with "*" on its left side: it is true if
+// it is true for one of the columns.
 func (c *compiler) anyColumn(e *expr) (eval, Type, error) {
 	bare, not := strings.CutPrefix(e.name, "!")
 	_, onText := stringOperators[bare]
 	if !onText && bare != "matches regex" && bare != "==" && bare != "=~" {
-		return nil, "", semantic(c.src, e.tok, fmt.Sprintf("'*' goes with operators on text, such as has and contains, and not with '%s'", e.name))
+		return nil, "", semantic(c.src, e.tok, fmt.Sprintf("'*' can only be used with operators on text, such as has and contains, not with '%s'", e.name))
 	}
 	var ones []eval
 	for i, col := range c.cols {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// convert makes a value of a type; null when that cannot be.
+// convert converts a value to a type; nil if that is not possible.
 func convert(v any, t Type) any {
 	switch t {
 	case String:
@@ -26,7 +26,8 @@ func convert(v any, t Type) any {
 	return v
 }
 
-// zero is a column's value where a row has none; text is never null.
+// zero returns the value of a column that a row does not have. Strings are never
+// null.
 func zero(t Type) any {
 	if t == String {
 		return ""

@@ -6,12 +6,12 @@ import (
 	"unicode/utf8"
 )
 
-// Error is a fault of a query. Line and Pos, both from 1, say where; Token is
-// the text there.
+// Error is an error in a query. Line and Pos are its position, from 1, and Token
+// is the text there; Line is 0 if it has no position.
 type Error struct {
 	// Code is SyntaxError, SemanticError or LimitError.
 	Code string
-	// ID is the fault's number in Kusto, such as SYN0002; may be empty.
+	// ID is Kusto's number of the error, such as SYN0002; may be empty.
 	ID      string
 	Message string
 	Line    int
@@ -48,7 +48,7 @@ func syntax(src string, t token, msg string) error {
 
 func semantic(src string, t token, msg string) error { return located(SemanticError, src, t, msg) }
 
-// unresolved is the fault of a name that means nothing.
+// unresolved returns the error for an unknown name.
 func unresolved(src string, t token, msg string) error {
 	e := located(SemanticError, src, t, msg)
 	e.ID = "SEM0100"

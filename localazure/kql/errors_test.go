@@ -43,7 +43,7 @@ func TestErrorsGiveThePosition(t *testing.T) {
 	_, err := query(t.Context(), strings.Repeat("x", MaxQueryBytes+1))
 	var qe *Error
 	if !errors.As(err, &qe) || qe.Code != LimitError {
-		t.Errorf("a query of 64 KiB and more: %v", err)
+		t.Errorf("a query of more than 64 KiB: %v", err)
 	}
 }
 
@@ -53,7 +53,7 @@ func TestOperatorErrorsGiveThePosition(t *testing.T) {
 		line, pos         int
 	}{
 		{`AKSControlPlane | join AKSAudit`, SyntaxError, "expected 'on' with the columns", 1, 32},
-		{`AKSControlPlane | join kind=sideways AKSAudit on Level`, SyntaxError, "kind is one of inner, innerunique", 1, 29},
+		{`AKSControlPlane | join kind=sideways AKSAudit on Level`, SyntaxError, "kind must be one of inner, innerunique", 1, 29},
 		{`AKSControlPlane | join AKSAudit on Message`, SemanticError, "failed to resolve column named 'Message' of the join's right side", 1, 36},
 		{`AKSControlPlane | join AKSAudit on $left.Level`, SyntaxError, "expected '=='", 1, 47},
 		{`AKSControlPlane | join AKSAudit on $left.Level == $left.Level`, SyntaxError, "one side of the equality must be of $left", 1, 57},
@@ -71,14 +71,14 @@ func TestOperatorErrorsGiveThePosition(t *testing.T) {
 		{`let f = (x:long) { x + }; print f(1)`, SyntaxError, "expected a value and found '}'", 1, 24},
 		{`let f = (x:long) { x }; print f()`, SemanticError, "needs a value for its parameter 'x'", 1, 31},
 		{`let f = (x:number) { x }; print f(1)`, SyntaxError, "expected a type", 1, 12},
-		{`let x = 5; x | count`, SemanticError, "'x' is a value and not a table", 1, 12},
+		{`let x = 5; x | count`, SemanticError, "'x' is a value, not a table", 1, 12},
 		{`let x = 5`, SyntaxError, "a let statement ends with ';'", 1, 10},
 		{`union Nothing*`, SemanticError, "no table is named like 'Nothing*'", 1, 7},
-		{`datatable(a:long) ["x"]`, SemanticError, "is of type long and the value of type string", 1, 20},
+		{`datatable(a:long) ["x"]`, SemanticError, "is of type long and the value is of type string", 1, 20},
 		{`datatable(a:long, b:long) [1]`, SemanticError, "a multiple of the number of its columns", 1, 1},
 		{`range i from 1 to 5 step 0`, SemanticError, "a step that can be added", 1, 1},
 		{`AKSControlPlane | where * > 2`, SemanticError, "operators on text", 1, 27},
-		{`AKSControlPlane | where *`, SyntaxError, "'*' is followed by an operator", 1, 25},
+		{`AKSControlPlane | where *`, SyntaxError, "'*' must be followed by an operator", 1, 25},
 		{`AKSControlPlane | mv-expand Properties to typeof(thing)`, SyntaxError, "expected a type", 1, 50},
 		{`AKSControlPlane | extend x = toscalar(Nothing | count)`, SemanticError, "failed to resolve table named 'Nothing'", 1, 39},
 	} {

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// scalar is a scalar function of the language.
+// scalar is a scalar function.
 type scalar struct {
 	min, max int // number of arguments; max < 0 is unbounded
 	typ      Type
 	call     func(c *compiler, args []any) any
 }
 
-// Result types of functions that return what they are given.
+// Result types of functions that return one of their arguments.
 const (
 	typeOfFirst  Type = "type of the first argument"
 	typeOfSecond Type = "type of the second argument"
@@ -29,17 +29,18 @@ func merged(groups ...map[string]scalar) map[string]scalar {
 	return all
 }
 
-// onValue makes a function of any one value.
+// onValue makes a scalar function from a function of one value.
 func onValue[T any](f func(any) T) func(*compiler, []any) any {
 	return func(_ *compiler, a []any) any { return f(a[0]) }
 }
 
-// onString makes a function of a value's text.
+// onString makes a scalar function from a function of one string.
 func onString[T any](f func(string) T) func(*compiler, []any) any {
 	return func(_ *compiler, a []any) any { return f(text(a[0])) }
 }
 
-// onReal makes a function of one number; it is null for other values.
+// onReal makes a scalar function from a function of one number. It returns null
+// for other values.
 func onReal[T any](f func(float64) T) func(*compiler, []any) any {
 	return func(_ *compiler, a []any) any {
 		x, ok := toReal(a[0])
@@ -50,7 +51,8 @@ func onReal[T any](f func(float64) T) func(*compiler, []any) any {
 	}
 }
 
-// onLongs makes a function of two integers; it is null for other values.
+// onLongs makes a scalar function from a function of two integers. It returns
+// null for other values.
 func onLongs(f func(x, y int64) int64) func(*compiler, []any) any {
 	return func(_ *compiler, a []any) any {
 		x, okx := toLong(a[0]).(int64)
@@ -62,7 +64,8 @@ func onLongs(f func(x, y int64) int64) func(*compiler, []any) any {
 	}
 }
 
-// onTime makes a function of one datetime; it is null for other values.
+// onTime makes a scalar function from a function of one datetime. It returns null
+// for other values.
 func onTime[T any](f func(time.Time) T) func(*compiler, []any) any {
 	return func(_ *compiler, a []any) any {
 		t, ok := toTime(a[0]).(time.Time)
@@ -73,8 +76,8 @@ func onTime[T any](f func(time.Time) T) func(*compiler, []any) any {
 	}
 }
 
-// onArray makes a function of an array and further arguments; it is null when
-// the first argument is not an array.
+// onArray makes a scalar function from a function of an array and more arguments.
+// It returns null if the first argument is not an array.
 func onArray(f func(list, args []any) any) func(*compiler, []any) any {
 	return func(_ *compiler, a []any) any {
 		l, ok := toDynamic(a[0]).([]any)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// conversionFunctions convert values and test for their kind.
+// conversionFunctions convert values and test their kind.
 var conversionFunctions = map[string]scalar{
 	"tostring":        {1, 1, String, onValue(text)},
 	"tolong":          {1, 1, Long, onValue(toLong)},
@@ -23,7 +23,7 @@ var conversionFunctions = map[string]scalar{
 	"parsejson":       {1, 1, Dynamic, onValue(toDynamic)},
 	"toobject":        {1, 1, Dynamic, onValue(toDynamic)},
 	"dynamic_to_json": {1, 1, String, dynamicToJSON},
-	"gettype":         {1, 1, String, onValue(kustoType)},
+	"gettype":         {1, 1, String, onValue(typeName)},
 	"isempty":         {1, 1, Bool, onValue(func(v any) any { return text(v) == "" })},
 	"isnotempty":      {1, 1, Bool, onValue(func(v any) any { return text(v) != "" })},
 	"isnull":          {1, 1, Bool, onValue(func(v any) any { return v == nil })},

@@ -57,7 +57,7 @@ func datetimeAdd(_ *compiler, a []any) any {
 	if !okn || !okt || n > 1<<31 || n < -1<<31 {
 		return nil
 	}
-	return addToDate(text(a[0]), int(n), t)
+	return addToTime(text(a[0]), int(n), t)
 }
 
 func datetimePart(_ *compiler, a []any) any {
@@ -65,7 +65,7 @@ func datetimePart(_ *compiler, a []any) any {
 	if !ok {
 		return nil
 	}
-	return partOfDate(text(a[0]), t)
+	return timePart(text(a[0]), t)
 }
 
 func datetimeDiff(_ *compiler, a []any) any {
@@ -74,7 +74,7 @@ func datetimeDiff(_ *compiler, a []any) any {
 	if !okx || !oky {
 		return nil
 	}
-	return datesApart(text(a[0]), x, y)
+	return boundariesBetween(text(a[0]), x, y)
 }
 
 func makeDatetime(_ *compiler, a []any) any {
@@ -136,7 +136,7 @@ func formatTimespan(_ *compiler, a []any) any {
 	return ""
 }
 
-// formatTime formats by letters: y M d H h m s f F t.
+// formatTime formats a time with a pattern of the letters y M d H h m s f F t.
 func formatTime(t time.Time, spec string) string {
 	var b strings.Builder
 	for i := 0; i < len(spec); {
@@ -179,9 +179,9 @@ func formatTime(t time.Time, spec string) string {
 	return b.String()
 }
 
-// addToDate is datetime_add; units that have no fixed length follow the
-// calendar, and a day that the month does not have is its last.
-func addToDate(unit string, n int, t time.Time) any {
+// addToTime adds n units to a time. If the resulting month has no such day, the
+// result is its last day.
+func addToTime(unit string, n int, t time.Time) any {
 	months := func(m int) any {
 		if m > 120_000 || m < -120_000 {
 			return nil
@@ -215,8 +215,8 @@ func addToDate(unit string, n int, t time.Time) any {
 
 var fixedUnits = map[string]time.Duration{"hour": time.Hour, "minute": time.Minute, "second": time.Second, "millisecond": time.Millisecond, "microsecond": time.Microsecond, "nanosecond": 1}
 
-// datesApart is datetime_diff: how many boundaries of a unit lie between.
-func datesApart(unit string, x, y time.Time) any {
+// boundariesBetween counts the starts of units between y and x.
+func boundariesBetween(unit string, x, y time.Time) any {
 	month := func(t time.Time) int64 { return int64(t.Year())*12 + int64(t.Month()) - 1 }
 	switch unit = strings.ToLower(unit); unit {
 	case "year":
@@ -225,7 +225,7 @@ func datesApart(unit string, x, y time.Time) any {
 		return month(x)/3 - month(y)/3
 	case "month":
 		return month(x) - month(y)
-	case "week": // of Sundays
+	case "week": // weeks start on Sunday
 		sunday := func(t time.Time) time.Time {
 			return time.Date(t.Year(), t.Month(), t.Day()-int(t.Weekday()), 0, 0, 0, 0, time.UTC)
 		}
@@ -241,8 +241,8 @@ func datesApart(unit string, x, y time.Time) any {
 	return x.Truncate(d).Sub(y.Truncate(d)).Nanoseconds() / int64(d)
 }
 
-// partOfDate is datetime_part.
-func partOfDate(part string, t time.Time) any {
+// timePart returns one part of a time.
+func timePart(part string, t time.Time) any {
 	_, week := t.ISOWeek()
 	v, ok := map[string]int{"year": t.Year(), "quarter": (int(t.Month()) + 2) / 3, "month": int(t.Month()), "week_of_year": week, "weekofyear": week, "day": t.Day(), "dayofyear": t.YearDay(),
 		"hour": t.Hour(), "minute": t.Minute(), "second": t.Second(), "millisecond": t.Nanosecond() / 1e6, "microsecond": t.Nanosecond() / 1e3, "nanosecond": t.Nanosecond()}[strings.ToLower(part)]
@@ -252,8 +252,8 @@ func partOfDate(part string, t time.Time) any {
 	return int64(v)
 }
 
-// startOf makes startofday and its like: start returns the beginning of the
-// n-th period after the one that t is in.
+// startOf makes functions like startofday. start returns the beginning of the
+// n-th period after that of t.
 func startOf(start func(t time.Time, n int) time.Time) func(*compiler, []any) any {
 	return func(_ *compiler, a []any) any {
 		t, n, ok := timeAndPeriods(a)
@@ -264,7 +264,8 @@ func startOf(start func(t time.Time, n int) time.Time) func(*compiler, []any) an
 	}
 }
 
-// endOf makes endofday and its like: the last tick (100 ns) of the period.
+// endOf makes functions like endofday, which return the last tick (100 ns) of the
+// period.
 func endOf(start func(t time.Time, n int) time.Time) func(*compiler, []any) any {
 	return func(_ *compiler, a []any) any {
 		t, n, ok := timeAndPeriods(a)
@@ -275,7 +276,8 @@ func endOf(start func(t time.Time, n int) time.Time) func(*compiler, []any) any 
 	}
 }
 
-// timeAndPeriods reads a time and, optionally, a number of periods.
+// timeAndPeriods returns the arguments: a time and, optionally, a number of
+// periods.
 func timeAndPeriods(a []any) (t time.Time, n int, ok bool) {
 	if t, ok = toTime(a[0]).(time.Time); !ok || len(a) < 2 {
 		return t, 0, ok
@@ -298,7 +300,7 @@ func yearStart(t time.Time, n int) time.Time {
 	return time.Date(t.Year()+n, 1, 1, 0, 0, 0, 0, time.UTC)
 }
 
-// fromUnix makes unixtime_..._todatetime for a unit in nanoseconds.
+// fromUnix makes the functions unixtime_*_todatetime. unit is in nanoseconds.
 func fromUnix(unit int64) func(*compiler, []any) any {
 	return func(_ *compiler, a []any) any {
 		n, ok := toLong(a[0]).(int64)

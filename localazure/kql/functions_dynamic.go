@@ -129,7 +129,7 @@ func bagHasKey(_ *compiler, a []any) any {
 
 func bagMerge(_ *compiler, a []any) any {
 	out := map[string]any{}
-	for _, v := range slices.Backward(a) { // the first wins
+	for _, v := range slices.Backward(a) { // the first value of a key stays
 		m, _ := toDynamic(v).(map[string]any)
 		for k, v := range m {
 			out[k] = v
@@ -168,14 +168,14 @@ func rangeArray(c *compiler, a []any) any {
 	if len(a) > 2 {
 		step = a[2]
 	}
-	up := compareZero(step)
+	up := signOf(step)
 	out := []any{}
 	for v := a[0]; up != 0 && len(out) < maxArray; v = arithmetic("+", v, step) {
 		d, ok := compare(v, a[1])
 		if !ok || d*up > 0 {
 			break
 		}
-		if !c.run.makes("range") {
+		if !c.run.countMade("range") {
 			return nil
 		}
 		out = append(out, v)
@@ -190,7 +190,7 @@ func repeatValue(c *compiler, a []any) any {
 	}
 	out := make([]any, 0, min(n, 64))
 	for range n {
-		if !c.run.makes("repeat") {
+		if !c.run.countMade("repeat") {
 			return nil
 		}
 		out = append(out, a[0])
@@ -198,7 +198,7 @@ func repeatValue(c *compiler, a []any) any {
 	return out
 }
 
-// maxArray bounds the elements of an array that a function makes.
+// maxArray bounds the elements of an array that a function returns.
 const maxArray = 1 << 20
 
 func pack(_ *compiler, a []any) any {
@@ -221,8 +221,8 @@ func sortArray(l []any, sign int) any {
 	return out
 }
 
-// setOf makes a set of arrays: the values for which keep says so, told in how
-// many of how many arrays a value is.
+// setOf combines arrays to a set. keep decides about a value that is in some of
+// the arrays.
 func setOf(a []any, keep func(in, of int) bool) any {
 	in := map[string]int{}
 	var order []any

@@ -316,7 +316,7 @@ func ipv4InRange(_ *compiler, a []any) any {
 
 var backReference = regexp.MustCompile(`\\(\d+)`)
 
-// trim removes matches of a regular expression from the ends.
+// trim removes matches of a regular expression from the start and the end.
 func trim(pattern, s string, start, end bool) any {
 	if start {
 		re := cachedRegexp("^(?:" + pattern + ")+")
@@ -337,7 +337,7 @@ func trim(pattern, s string, start, end bool) any {
 	return s
 }
 
-// extractJSON is extract_json("$.a.b[0]", text, typeof(...)).
+// extractJSON implements extract_json("$.a.b[0]", text, typeof(...)).
 func extractJSON(_ *compiler, a []any) any {
 	v := toDynamic(a[1])
 	path, ok := strings.CutPrefix(text(a[0]), "$")

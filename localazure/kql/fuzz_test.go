@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// manyQueries use all of the grammar.
+// manyQueries use the whole grammar.
 var manyQueries = []string{
 	`AzureDiagnostics | where Category == "node-auto-provisioning" and TimeGenerated > ago(1h) | extend p = parse_json(log_s) | summarize n = count(), arg_max(TimeGenerated, *) by tostring(p.x), bin(TimeGenerated, 5m) | order by n desc nulls last | take 10`,
 	`let a = 5; union AKSAudit, AKSControlPlane | where Message has_any ("a", 'b') or Level !in~ ("x") | project-away *_s | distinct * | top 3 by Type asc`,

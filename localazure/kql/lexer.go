@@ -11,19 +11,19 @@ type tokenKind uint8
 const (
 	tokEnd tokenKind = iota
 	tokName
-	tokNumber // integer, real or timespan such as 5m; text is as written
+	tokNumber // integer, real or timespan such as 5m
 	tokString
 	tokSymbol
 )
 
 type token struct {
 	kind tokenKind
-	text string // of a string: its value
+	text string // as in the query; for tokString the value
 	off  int
 	end  int
 }
 
-// lex takes a query apart; comments run from // to the end of the line.
+// lex splits a query into tokens. Comments go from // to the end of the line.
 func lex(src string) ([]token, error) {
 	if len(src) > MaxQueryBytes {
 		return nil, &Error{Code: LimitError, Message: fmt.Sprintf("the query has %d bytes; at most %d are allowed", len(src), MaxQueryBytes)}
@@ -64,7 +64,7 @@ func lex(src string) ([]token, error) {
 			for i < len(src) && (isWord(src[i]) || src[i] == '$') {
 				i++
 			}
-			// a name may go on with dashes where the language has such words
+			// some keywords contain dashes
 			for _, w := range []string{"project-away", "project-rename", "project-keep", "project-reorder", "mv-expand", "mv-apply", "make-series", "parse-where", "sample-distinct", "order-by", "sort-by"} {
 				if strings.HasPrefix(strings.ToLower(src[start:]), w) && strings.HasPrefix(src[i:], "-") {
 					i = start + len(w)
@@ -108,7 +108,7 @@ func isWord(c byte) bool {
 	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// lexString reads the string literal at i and returns its value and length.
+// lexString returns the value and the length of the string literal at i.
 func lexString(src string, i int, verbatim bool) (string, int, error) {
 	start, quote := i, src[i]
 	var b strings.Builder
@@ -134,7 +134,7 @@ func lexString(src string, i int, verbatim bool) (string, int, error) {
 				b.WriteRune(r)
 				i += 4
 			} else {
-				return "", 0, syntax(src, token{off: i - 1, end: i + 1}, fmt.Sprintf("\\%c is not an escape; a string with backslashes is written @\"...\"", src[i]))
+				return "", 0, syntax(src, token{off: i - 1, end: i + 1}, fmt.Sprintf("\\%c is not an escape sequence; write strings with backslashes as @\"...\"", src[i]))
 			}
 		default:
 			b.WriteByte(c)

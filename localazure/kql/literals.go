@@ -16,7 +16,7 @@ var timespanUnits = []struct {
 	{"tick", 100 * time.Nanosecond}, {"us", time.Microsecond}, {"ms", time.Millisecond}, {"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second},
 }
 
-// parseNumber reads 12, 0x1f, 1.5, 1e3 and timespans such as 1.5h.
+// parseNumber parses 12, 0x1f, 1.5, 1e3 and timespans such as 1.5h.
 func parseNumber(s string) (any, error) {
 	if i, err := strconv.ParseInt(s, 0, 64); err == nil && !(len(s) > 1 && s[0] == '0' && s[1] != 'x' && s[1] != 'X') {
 		return i, nil
@@ -41,7 +41,7 @@ func parseNumber(s string) (any, error) {
 	return nil, fmt.Errorf("'%s' is neither a number nor a timespan", s)
 }
 
-// parseTimespan reads 1d, 00:05:00, 1.02:03:04.5 and plain days.
+// parseTimespan parses 1d, 00:05:00, 1.02:03:04.5 and numbers of days.
 func parseTimespan(s string) (time.Duration, error) {
 	s = strings.TrimSpace(s)
 	neg := strings.HasPrefix(s, "-")
@@ -91,7 +91,8 @@ func parseTimespan(s string) (time.Duration, error) {
 	return 0, fmt.Errorf("'%s' is not a timespan, such as 5m or 1.00:00:00", s)
 }
 
-// ParseTime reads an ISO 8601 date and time; no zone means UTC.
+// ParseTime parses a date and time, usually of ISO 8601, as datetime() does. No
+// zone means UTC.
 func ParseTime(s string) (time.Time, error) {
 	s = strings.TrimSpace(s)
 	for _, l := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02 15:04:05.999999999", "2006-01-02T15:04Z07:00", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02", "2006-01", "2006", "01/02/2006 15:04:05", "01/02/2006"} {

@@ -5,9 +5,9 @@ import (
 	"math"
 )
 
-// plan compiles the operators; cols becomes the schema of the answer.
-func (c *compiler) plan(ops []operator, r *run) ([]build, error) {
-	var out []build
+// plan compiles operators. It sets cols to the schema of their output.
+func (c *compiler) plan(ops []operator, r *run) ([]newStage, error) {
+	var out []newStage
 	for _, op := range ops {
 		b, err := c.operator(op, r)
 		if err != nil {
@@ -18,7 +18,7 @@ func (c *compiler) plan(ops []operator, r *run) ([]build, error) {
 	return out, nil
 }
 
-func (c *compiler) operator(op operator, r *run) (build, error) {
+func (c *compiler) operator(op operator, r *run) (newStage, error) {
 	switch op.kind {
 	case "where":
 		f, typ, err := c.compile(op.pred)
@@ -94,7 +94,7 @@ func (c *compiler) operator(op operator, r *run) (build, error) {
 	return nil, semantic(c.src, op.tok, fmt.Sprintf("the operator '%s' is not supported", op.kind))
 }
 
-// count evaluates the row count of take and top.
+// count evaluates a number of rows, as of take and top.
 func (c *compiler) count(e *expr) (int, error) {
 	bare := *c
 	bare.cols = nil

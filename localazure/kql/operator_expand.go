@@ -5,8 +5,8 @@ import (
 	"sort"
 )
 
-// expansion compiles the columns of mv-expand and mv-apply: their values as
-// lists, and the schema with an element in each column.
+// expansion compiles the columns that mv-expand and mv-apply expand. It sets cols
+// to a schema with an element in each of them.
 func (c *compiler) expansion(op operator) (*expandPlan, error) {
 	p := &expandPlan{limit: math.MaxInt, index: -1, array: op.how == "array"}
 	cols := append([]Column{}, c.cols...)
@@ -47,13 +47,14 @@ type expandPlan struct {
 	lists []eval
 	at    []int
 	types []Type
-	index int // -1: none
+	index int // position of the item index; -1 is none
 	limit int
 	width int
-	array bool // bags become [key, value]
+	array bool // the elements of bags are [key, value]
 }
 
-// elements are what mv-expand makes of a value.
+// elements returns the elements of a value; other values than arrays and bags are
+// their only element.
 func (p *expandPlan) elements(v any) []any {
 	switch v := toDynamic(v).(type) {
 	case []any:
@@ -101,15 +102,15 @@ func (p *expandPlan) each(r *run, what string, row []any, f func([]any) bool) bo
 		if p.index >= 0 {
 			out[p.index] = int64(k)
 		}
-		if !r.makes(what) || !f(out) {
+		if !r.countMade(what) || !f(out) {
 			return false
 		}
 	}
 	return true
 }
 
-// expand is mv-expand: one row for each element of an array or bag.
-func (c *compiler) expand(op operator, r *run) (build, error) {
+// expand compiles mv-expand: one row for each element of an array or bag.
+func (c *compiler) expand(op operator, r *run) (newStage, error) {
 	p, err := c.expansion(op)
 	if err != nil {
 		return nil, err
@@ -129,9 +130,9 @@ func (s *expandStage) push(row []any) bool {
 
 func (s *expandStage) close() { s.next.close() }
 
-// apply is mv-apply: operators on the elements of each row's array. The
-// answer has the row's columns and, beside them, what the operators make.
-func (c *compiler) apply(op operator, r *run) (build, error) {
+// apply compiles mv-apply, which runs operators on the elements of an array of
+// each row. Its output has the columns of the row and those of the operators.
+func (c *compiler) apply(op operator, r *run) (newStage, error) {
 	outer := c.cols
 	p, err := c.expansion(op)
 	if err != nil {
@@ -158,7 +159,7 @@ func (c *compiler) apply(op operator, r *run) (build, error) {
 	c.cols = cols
 	return func(next stage) stage {
 		return &applyStage{next, func(row []any) bool {
-			last := &end{run: r, next: &mapStage{next, func(in []any) ([]any, bool) {
+			last := &boundary{run: r, next: &mapStage{next, func(in []any) ([]any, bool) {
 				out := make([]any, len(cols))
 				copy(out, row)
 				for i, v := range in {

@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// join compiles join and lookup. The right side is read into memory once, by
-// its keys; the left side streams past it.
-func (c *compiler) join(op operator) (build, error) {
+// join compiles join and lookup. It reads the right side into memory, indexed by
+// key, and streams the left side.
+func (c *compiler) join(op operator) (newStage, error) {
 	right, err := c.relation(op.sub)
 	if err != nil {
 		return nil, err
@@ -24,9 +24,9 @@ func (c *compiler) join(op operator) (build, error) {
 			return nil, unresolved(c.src, k.right, fmt.Sprintf("failed to resolve column named '%s' of the join's right side%s", k.right.text, rc.hint(k.right.text)))
 		}
 		if lt, rt := c.cols[l].Type, right.cols[r].Type; lt != rt {
-			return nil, semantic(c.src, k.left, fmt.Sprintf("the columns of a join must be of one type: '%s' is %s and '%s' is %s; convert one, as with tostring() or tolong()", k.left.text, lt, k.right.text, rt))
+			return nil, semantic(c.src, k.left, fmt.Sprintf("the columns of a join must be of one type: '%s' is %s and '%s' is %s; convert one of them, for example with tostring() or tolong()", k.left.text, lt, k.right.text, rt))
 		} else if lt == Dynamic {
-			return nil, semantic(c.src, k.left, fmt.Sprintf("a join cannot compare dynamic values: make another column of '%s', as with extend x = tostring(...)", k.left.text))
+			return nil, semantic(c.src, k.left, fmt.Sprintf("a join cannot compare dynamic values: convert '%s' first, for example with extend x = tostring(...)", k.left.text))
 		}
 		lat, rat = append(lat, l), append(rat, r)
 	}
@@ -36,7 +36,7 @@ func (c *compiler) join(op operator) (build, error) {
 		j.zeros[i] = zero(col.Type)
 	}
 	keep := func(int) bool { return true }
-	if op.kind == "lookup" { // without the right side's keys
+	if op.kind == "lookup" { // the output omits the keys of the right side
 		keep = func(i int) bool { return !slices.Contains(rat, i) }
 	}
 	var cols []Column
@@ -75,8 +75,8 @@ type joinPlan struct {
 	right      *relation
 	lat, rat   []int
 	left       int   // columns of the left side
-	take       []int // columns of the right side that the answer has
-	zeros      []any // a left side without a match
+	take       []int // columns of the right side in the output
+	zeros      []any // the left side for rows of the right side without a match
 	rightZeros []any
 }
 
@@ -94,7 +94,7 @@ func (s *joinStage) load() bool {
 		return s.run.err == nil
 	}
 	s.byKey, s.seen = map[string][]int{}, map[string]bool{}
-	s.right.feed(eachRow(func(row []any) bool {
+	s.right.feed(rowFunc(func(row []any) bool {
 		k, ok := keyOf(row, s.rat)
 		if !ok && s.kind != "rightouter" && s.kind != "fullouter" && s.kind != "rightanti" {
 			return true
@@ -111,7 +111,7 @@ func (s *joinStage) load() bool {
 }
 
 func (s *joinStage) emit(left, right []any) bool {
-	if !s.run.makes("join") {
+	if !s.run.countMade("join") {
 		return false
 	}
 	out := make([]any, 0, s.left+len(s.take))
@@ -148,7 +148,7 @@ func (s *joinStage) push(row []any) bool {
 		for _, i := range hits {
 			s.rows[i].matched = true
 		}
-		delete(s.byKey, k) // once is enough
+		delete(s.byKey, k) // each row is marked once
 	default:
 		if s.kind == "innerunique" && len(hits) > 0 {
 			if s.seen[k] {
@@ -197,8 +197,9 @@ type joined struct {
 	matched bool
 }
 
-// keyOf is a row's key; false when a part of it is null, which equals nothing.
-func keyOf(row []any, at []int) (string, bool) {
+// keyOf returns the key of a row. ok is false if a part of it is null: null has no
+// match.
+func keyOf(row []any, at []int) (key string, ok bool) {
 	vals := make([]any, len(at))
 	for i, a := range at {
 		if vals[i] = row[a]; vals[i] == nil {

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// parseText is parse and parse-where. The pattern becomes one regular
-// expression, which takes linear time.
-func (c *compiler) parseText(op operator) (build, error) {
+// parseText compiles parse and parse-where. The pattern becomes one regular
+// expression, which matches in linear time.
+func (c *compiler) parseText(op operator) (newStage, error) {
 	src, _, err := c.compile(op.pred)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (c *compiler) parseText(op operator) (build, error) {
 	if err != nil {
 		return nil, semantic(c.src, op.tok, "the pattern is not a valid regular expression: "+err.Error())
 	}
-	groups := make([]int, len(targets)) // a pattern may have groups of its own
+	groups := make([]int, len(targets)) // with kind=regex the pattern may have groups too
 	for i, t := range targets {
 		groups[i] = re.SubexpIndex(t.group)
 	}
@@ -92,7 +92,7 @@ func (c *compiler) parseText(op operator) (build, error) {
 					ok = false
 				}
 			}
-			if !ok && !relaxed { // all or nothing
+			if !ok && !relaxed { // kind=simple: all columns or none
 				for _, t := range targets {
 					out[t.at] = zero(t.typ)
 				}

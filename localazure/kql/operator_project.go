@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-func (c *compiler) project(op operator) (build, error) {
+func (c *compiler) project(op operator) (newStage, error) {
 	var cols []Column
 	if op.kind == "extend" {
 		cols = append(cols, c.cols...)
@@ -50,7 +50,7 @@ func (c *compiler) project(op operator) (build, error) {
 	}, nil
 }
 
-// matchColumn matches a column name against a pattern with stars.
+// matchColumn reports whether a name matches a pattern with stars.
 func matchColumn(pattern, name string) bool {
 	parts := strings.Split(pattern, "*")
 	if len(parts) == 1 {
@@ -70,7 +70,8 @@ func matchColumn(pattern, name string) bool {
 	return strings.HasSuffix(name, parts[len(parts)-1])
 }
 
-func (c *compiler) pick(op operator) (build, error) {
+// pick compiles project-away, project-keep and project-reorder.
+func (c *compiler) pick(op operator) (newStage, error) {
 	hit := make([]int, len(c.cols)) // position of the first pattern that matches, from 1
 	for k, n := range op.cols {
 		found := false
@@ -124,7 +125,7 @@ func (c *compiler) pick(op operator) (build, error) {
 	}, nil
 }
 
-func (c *compiler) rename(op operator) (build, error) {
+func (c *compiler) rename(op operator) (newStage, error) {
 	cols := append([]Column{}, c.cols...)
 	for _, n := range op.cols {
 		i := -1
@@ -140,7 +141,7 @@ func (c *compiler) rename(op operator) (build, error) {
 	return func(next stage) stage { return next }, nil
 }
 
-func (c *compiler) getSchema() build {
+func (c *compiler) getSchema() newStage {
 	cols := c.cols
 	c.cols = []Column{{"ColumnName", String}, {"ColumnOrdinal", Long}, {"DataType", String}, {"ColumnType", String}}
 	system := map[Type]string{String: "System.String", Long: "System.Int64", Real: "System.Double", Bool: "System.SByte", DateTime: "System.DateTime", TimeSpan: "System.TimeSpan", Dynamic: "System.Object"}

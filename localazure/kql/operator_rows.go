@@ -29,7 +29,7 @@ func (s *takeStage) push(row []any) bool {
 
 func (s *takeStage) close() { s.next.close() }
 
-// sampleStage keeps n of all rows, each with the same chance.
+// sampleStage keeps n rows with equal probability.
 type sampleStage struct {
 	next stage
 	run  *run
@@ -59,7 +59,7 @@ func (s *sampleStage) close() {
 	s.next.close()
 }
 
-func (c *compiler) distinct(op operator, r *run) (build, error) {
+func (c *compiler) distinct(op operator, r *run) (newStage, error) {
 	if len(op.cols) == 1 && op.cols[0].expr.op == exStar {
 		op.cols = nil
 		for _, col := range c.cols {
@@ -84,7 +84,7 @@ func (c *compiler) distinct(op operator, r *run) (build, error) {
 	}, nil
 }
 
-func (c *compiler) sort(op operator, r *run, top int) (build, error) {
+func (c *compiler) sort(op operator, r *run, top int) (newStage, error) {
 	keys := make([]eval, len(op.cols))
 	for i, n := range op.cols {
 		var err error
@@ -102,7 +102,7 @@ type sortStage struct {
 	run  *run
 	keys []eval
 	by   []named
-	top  int // -1: all
+	top  int // number of rows to keep; -1 is all
 	rows []sorted
 }
 

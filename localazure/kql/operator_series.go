@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// makeSeries compiles make-series: a summarize by the points of an axis, whose
-// rows then become one row of arrays for each group.
-func (c *compiler) makeSeries(op operator, r *run) (build, error) {
+// makeSeries compiles make-series: it summarizes by the points of an axis, and
+// then combines the rows of each group to one row of arrays.
+func (c *compiler) makeSeries(op operator, r *run) (newStage, error) {
 	_, typ, err := c.compile(op.axis.expr)
 	if err != nil {
 		return nil, err
@@ -31,14 +31,14 @@ func (c *compiler) makeSeries(op operator, r *run) (build, error) {
 	}
 	origin, okType := map[Type]any{DateTime: time.Time{}, Long: int64(0), Real: 0.0, TimeSpan: time.Duration(0)}[typ]
 	if !okType {
-		return nil, semantic(c.src, op.axis.tok, fmt.Sprintf("the axis of a series is a datetime, a timespan or a number, and not of type %s", typ))
+		return nil, semantic(c.src, op.axis.tok, fmt.Sprintf("the axis of a series must be a datetime, a timespan or a number, not of type %s", typ))
 	}
-	if compareZero(s.step) <= 0 || arithmetic("+", origin, s.step) == nil {
+	if signOf(s.step) <= 0 || arithmetic("+", origin, s.step) == nil {
 		return nil, semantic(c.src, op.step.tok, "the step of a series must be more than 0 and fit its axis: a timespan for times, a number for numbers")
 	}
 	for _, b := range bounds {
 		if _, ok := compare(*b.to, origin); b.e != nil && !ok {
-			return nil, semantic(c.src, b.e.tok, fmt.Sprintf("the bounds of a series must be of its axis' type, %s", typ))
+			return nil, semantic(c.src, b.e.tok, fmt.Sprintf("the bounds of a series must be of the type of its axis, %s", typ))
 		}
 	}
 	if s.from != nil {
@@ -62,7 +62,6 @@ func (c *compiler) makeSeries(op operator, r *run) (build, error) {
 	}
 	point := named{name: "$point", tok: op.axis.tok, expr: &expr{op: exCall, name: "bin_at", tok: op.axis.tok,
 		args: []*expr{op.axis.expr, {value: s.step, tok: op.step.tok}, {value: origin, tok: op.axis.tok}}}}
-	// by may be anything that summarize takes
 	sum := operator{kind: "summarize", tok: op.tok, cols: op.cols, by: append(append([]named{}, op.by...), point)}
 	stages, err := c.plan([]operator{filter, sum}, r)
 	if err != nil {
@@ -98,7 +97,7 @@ type seriesPlan struct {
 	defaults       []any
 }
 
-// points is how many steps there are from one value to another, rounded up.
+// points returns the number of steps from one value to another, rounded up.
 func (s *seriesPlan) points(from, to any) int {
 	var n float64
 	switch to := to.(type) {
@@ -175,7 +174,7 @@ func (s *seriesStage) emit() bool {
 		n = s.points(from, s.max) + 1
 	}
 	if n > MaxRowsReturned {
-		return s.run.fail(&Error{Code: LimitError, Message: fmt.Sprintf("the series has more than %d points; take a longer step, or say from and to", MaxRowsReturned)})
+		return s.run.fail(&Error{Code: LimitError, Message: fmt.Sprintf("the series has more than %d points; take a longer step, or set from and to", MaxRowsReturned)})
 	}
 	axis := make([]any, n)
 	for i, v := 0, from; i < n; i, v = i+1, arithmetic("+", v, s.step) {
@@ -187,7 +186,7 @@ func (s *seriesStage) emit() bool {
 			arrays[k] = make([]any, n)
 			for i := range arrays[k] {
 				arrays[k][i] = def
-				if !s.run.makes("make-series") {
+				if !s.run.countMade("make-series") {
 					return false
 				}
 			}

@@ -6,10 +6,9 @@ import (
 	"strings"
 )
 
-// summarize groups rows. Aggregate calls inside its expressions become columns
-// of their own, so that avg(x) / 2 or round(avg(x), 1) work like any
-// expression.
-func (c *compiler) summarize(op operator, r *run) (build, error) {
+// summarize compiles summarize. Calls of aggregates inside expressions become
+// hidden columns, so that expressions such as round(avg(x), 1) work like others.
+func (c *compiler) summarize(op operator, r *run) (newStage, error) {
 	by := make([]eval, len(op.by))
 	var groupCols []Column
 	for i, n := range op.by {
@@ -22,7 +21,7 @@ func (c *compiler) summarize(op operator, r *run) (build, error) {
 	}
 	op.cols = percentiles(op.cols)
 	var calls []*aggCall
-	inner := *c // schema that the outer expressions see: groups, then aggregates
+	inner := *c // the schema of these expressions: groups, then aggregates
 	inner.cols = append([]Column{}, groupCols...)
 	var outs []eval
 	outCols := append([]Column{}, groupCols...)
@@ -53,7 +52,7 @@ func (c *compiler) summarize(op operator, r *run) (build, error) {
 		outCols = append(outCols, Column{n.name, typ})
 	}
 	names := map[string]bool{}
-	for i := range outCols { // two columns of one name get numbers
+	for i := range outCols { // number columns of the same name
 		base := outCols[i].Name
 		for k := 1; names[outCols[i].Name]; k++ {
 			outCols[i].Name = base + strconv.Itoa(k)
@@ -69,14 +68,14 @@ func (c *compiler) summarize(op operator, r *run) (build, error) {
 type aggCall struct {
 	args []eval
 	new  func() accumulator
-	part int // of arg_max: which of its columns
+	part int // arg_max: index of the column
 	of   *aggCall
-	// first of the columns of one arg_max: it feeds them all
+	// first is true for the first column of an arg_max, which adds the rows
 	first bool
-	skip  int // of take_any: columns at the front that are not its own
+	skip  int // take_any: number of hidden columns at the front
 }
 
-// liftAggregates replaces aggregate calls by columns of inner.
+// liftAggregates replaces calls of aggregates by columns of inner.
 func (c *compiler) liftAggregates(e *expr, inner *compiler, calls *[]*aggCall) (*expr, error) {
 	if e.op == exCall {
 		if agg, ok := aggregates[strings.ToLower(e.name)]; ok {
@@ -84,7 +83,7 @@ func (c *compiler) liftAggregates(e *expr, inner *compiler, calls *[]*aggCall) (
 				return nil, semantic(c.src, e.tok, fmt.Sprintf("aggregate '%s' takes %s, not %d", e.name, arity(agg.min, agg.max), len(e.args)))
 			}
 			if agg.new == nil {
-				return nil, semantic(c.src, e.tok, fmt.Sprintf("'%s' must stand alone in summarize", e.name))
+				return nil, semantic(c.src, e.tok, fmt.Sprintf("'%s' cannot be part of another expression in summarize", e.name))
 			}
 			args, types, err := c.compileAll(e.args)
 			if err != nil {
@@ -117,7 +116,7 @@ func (c *compiler) liftAggregates(e *expr, inner *compiler, calls *[]*aggCall) (
 
 func (c *compiler) argExtreme(n named, name string, groups []Column) (*aggCall, []Column, error) {
 	e := n.expr
-	if name == "take_any" { // the row with the least of nothing: the first
+	if name == "take_any" { // arg_min of a constant is the first row
 		one := *e
 		one.args = append([]*expr{{value: int64(0), tok: e.tok}}, e.args...)
 		n.expr, n.name = &one, "arg_min"
@@ -170,7 +169,7 @@ func (c *compiler) argExtreme(n named, name string, groups []Column) (*aggCall, 
 	return call, cols, nil
 }
 
-// percentiles makes a column for each percentile that percentiles() asks for.
+// percentiles replaces percentiles() by one percentile() for each column.
 func percentiles(cols []named) []named {
 	var out []named
 	for _, n := range cols {
@@ -249,7 +248,7 @@ func (s *groupStage) push(row []any) bool {
 	for i, call := range s.calls {
 		from := call
 		if call.of != nil {
-			if !call.first { // one accumulator for all parts
+			if !call.first { // the columns share an accumulator
 				continue
 			}
 			from = call.of

@@ -12,8 +12,8 @@ type branch struct {
 	feed func(stage) bool
 }
 
-// branches compiles the inputs of a union. The first one without a name is
-// called union_arg and the given number.
+// branches compiles the inputs of a union. Inputs that are not tables are called
+// union_arg and a number; number is that of the first input.
 func (x *exec) branches(u *unionSpec, number int) ([]branch, error) {
 	var out []branch
 	for _, q := range u.branches {
@@ -103,7 +103,7 @@ func (x *exec) unionSource(u *unionSpec) (*relation, error) {
 
 // union compiles union as an operator: first the rows of the pipeline, then
 // those of the other tables.
-func (c *compiler) union(op operator) (build, error) {
+func (c *compiler) union(op operator) (newStage, error) {
 	others, err := c.branches(op.union, 1)
 	if err != nil {
 		return nil, err
@@ -112,13 +112,13 @@ func (c *compiler) union(op operator) (build, error) {
 	cols, convert := op.union.layout(all)
 	c.cols = cols
 	return func(next stage) stage {
-		return &unionStage{next: &end{next: next, run: c.run}, after: next, convert: convert[0],
+		return &unionStage{next: &boundary{next: next, run: c.run}, after: next, convert: convert[0],
 			others: func(s stage) { feedAll(others, convert[1:], s) }}
 	}, nil
 }
 
 type unionStage struct {
-	next    *end
+	next    *boundary
 	after   stage
 	convert func([]any) []any
 	others  func(stage)

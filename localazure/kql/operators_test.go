@@ -79,8 +79,8 @@ func TestOperators(t *testing.T) {
 	}
 }
 
-// The row that arg_max keeps for a group is accounted for, once.
-func TestArgMaxAccountsForItsRow(t *testing.T) {
+// arg_max counts the row that it keeps for a group once.
+func TestArgMaxCountsItsRowOnce(t *testing.T) {
 	acc := &argAcc{sign: 1}
 	for i, want := range []bool{false, true, true} {
 		if got := acc.add([]any{int64(i), "row"}); got != want {

@@ -8,21 +8,21 @@ import (
 
 type parser struct {
 	src    string
-	tables []string // names of the tables that there are
+	tables []string // names of the available tables
 	toks   []token
 	pos    int
 	depth  int
 	lets   map[string]binding
-	// inFunction counts the function bodies around: their lets may depend on
-	// columns, through parameters.
+	// inFunction counts the enclosing function bodies. There, let statements may
+	// depend on columns through parameters.
 	inFunction int
-	// search: a bare string is a condition on all columns.
+	// search is true in a search, where a string is a condition on all columns.
 	search bool
-	// calls counts calls of the query's own functions.
+	// calls counts the calls of functions that the query defines.
 	calls int
 }
 
-// parse reads let statements and one pipeline.
+// parse parses let statements and one pipeline.
 func parse(src string, tables []string) (*pipeline, error) {
 	toks, err := lex(src)
 	if err != nil {
@@ -91,13 +91,13 @@ func (p *parser) acceptName(name string) bool {
 	return false
 }
 
-// isAssignment tells whether "name =" comes.
+// isAssignment reports whether the next tokens are "name =".
 func (p *parser) isAssignment() bool {
 	return p.cur().kind == tokName && p.toks[p.pos+1].kind == tokSymbol && p.toks[p.pos+1].text == "="
 }
 
-// assigned reads "name =" if it comes, and gives the name; else "".
-func (p *parser) assigned() string {
+// acceptAssignment consumes "name =" and returns the name, or "".
+func (p *parser) acceptAssignment() string {
 	if !p.isAssignment() {
 		return ""
 	}
@@ -113,8 +113,8 @@ func (p *parser) enter() error {
 	return nil
 }
 
-// namedList reads "name = expr, expr, ..."; auto names those without a name
-// that are not plain columns.
+// namedList parses "name = expr, expr, ...". auto is the prefix of the names of
+// expressions without one.
 func (p *parser) namedList(auto string) ([]named, error) {
 	var out []named
 	for {
@@ -123,7 +123,7 @@ func (p *parser) namedList(auto string) ([]named, error) {
 			n.expr = &expr{op: exStar, tok: p.next()}
 			n.name = "*"
 		} else {
-			n.name = p.assigned()
+			n.name = p.acceptAssignment()
 			e, err := p.expr()
 			if err != nil {
 				return nil, err
@@ -140,7 +140,7 @@ func (p *parser) namedList(auto string) ([]named, error) {
 	}
 }
 
-// autoName is the name that Kusto gives to a column without one.
+// autoName returns the name that Kusto gives to the i-th expression without one.
 func autoName(e *expr, auto string, i int) string {
 	switch e.op {
 	case exColumn, exLet:
@@ -178,7 +178,7 @@ func autoName(e *expr, auto string, i int) string {
 	return auto + strconv.Itoa(i+1)
 }
 
-// columnPatterns reads names that may hold *.
+// columnPatterns parses names that may contain *.
 func (p *parser) columnPatterns() ([]named, error) {
 	var out []named
 	for {
@@ -234,7 +234,7 @@ func (p *parser) sortList() ([]named, error) {
 	}
 }
 
-// typeName reads the name of a type.
+// typeName parses the name of a type.
 func (p *parser) typeName() (Type, error) {
 	t := p.cur()
 	typ, ok := typeNames[strings.ToLower(t.text)]

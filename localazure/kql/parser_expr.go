@@ -17,13 +17,13 @@ func (p *parser) expr() (*expr, error) {
 		return p.chain("and", p.comparison)
 	})
 	if err == nil && sizeOf(e) > maxExprSize {
-		return nil, p.fail("the expression is too large: it has more than %d parts once the functions it calls are put in", maxExprSize)
+		return nil, p.fail("the expression is too large: it has more than %d parts, including the bodies of the functions that it calls", maxExprSize)
 	}
 	return e, err
 }
 
-// plainly parses with bare strings as values.
-func (p *parser) plainly(f func() (*expr, error)) (*expr, error) {
+// withoutSearch calls f outside of the rules of search: a string is a value.
+func (p *parser) withoutSearch(f func() (*expr, error)) (*expr, error) {
 	saved := p.search
 	p.search = false
 	e, err := f()
@@ -31,7 +31,7 @@ func (p *parser) plainly(f func() (*expr, error)) (*expr, error) {
 	return e, err
 }
 
-// chain parses a run of one logical operator.
+// chain parses operands of a logical operator.
 func (p *parser) chain(op string, sub func() (*expr, error)) (*expr, error) {
 	e, err := sub()
 	if err != nil {
@@ -43,7 +43,7 @@ func (p *parser) chain(op string, sub func() (*expr, error)) (*expr, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !first { // flat, so that long chains stay shallow
+		if !first { // flat, so that long chains do not nest
 			e.args = append(e.args, r)
 			continue
 		}
@@ -71,7 +71,7 @@ func (p *parser) comparison() (*expr, error) {
 			return nil, err
 		}
 		if r.op != exLiteral {
-			return nil, syntax(p.src, r.tok, "expected a text or a number after ':'")
+			return nil, syntax(p.src, r.tok, "expected a string or a number after ':'")
 		}
 		return term(l, r, t), nil
 	}
@@ -87,7 +87,7 @@ func (p *parser) comparison() (*expr, error) {
 	}
 	bare := strings.TrimPrefix(name, "!")
 	if t.kind != tokName && !(t.kind == tokSymbol && strings.HasPrefix(name, "!")) {
-		return p.alone(l)
+		return p.operand(l)
 	}
 	switch bare {
 	case "in", "in~", "has_any", "has_all":
@@ -112,13 +112,13 @@ func (p *parser) comparison() (*expr, error) {
 	if t.kind == tokSymbol {
 		return nil, p.fail("'%s' is not an operator", t.text)
 	}
-	return p.alone(l)
+	return p.operand(l)
 }
 
-// alone is a value that is compared with nothing.
-func (p *parser) alone(e *expr) (*expr, error) {
+// operand returns an operand that no operator follows.
+func (p *parser) operand(e *expr) (*expr, error) {
 	if e.op == exStar {
-		return nil, syntax(p.src, e.tok, "'*' is followed by an operator on text, as in * has \"x\"")
+		return nil, syntax(p.src, e.tok, "'*' must be followed by an operator on text, as in * has \"x\"")
 	}
 	if _, ok := e.value.(string); ok && e.op == exLiteral && p.search {
 		return term(&expr{op: exStar, tok: e.tok}, e, e.tok), nil
@@ -140,7 +140,7 @@ func (p *parser) in(l *expr, name string, t token) (*expr, error) {
 		return e, p.expect(")")
 	}
 	for {
-		a, err := p.plainly(p.expr)
+		a, err := p.withoutSearch(p.expr)
 		if err != nil {
 			return nil, err
 		}
@@ -237,7 +237,7 @@ func (p *parser) postfix() (*expr, error) {
 			p.next()
 			e = &expr{op: exMember, name: m.text, args: []*expr{e}, tok: m}
 		case p.accept("["):
-			i, err := p.plainly(p.expr)
+			i, err := p.withoutSearch(p.expr)
 			if err != nil {
 				return nil, err
 			}
@@ -304,7 +304,7 @@ func (p *parser) name(t token) (*expr, error) {
 	if b, ok := p.lets[t.text]; ok && b.fn != nil && !b.fn.tabular {
 		var e *expr
 		err := p.call(t, b.fn, func() (err error) {
-			e, err = p.plainly(p.expr)
+			e, err = p.withoutSearch(p.expr)
 			return err
 		})
 		return e, err
@@ -336,7 +336,7 @@ func (p *parser) name(t token) (*expr, error) {
 		if p.is("*") {
 			e.args = append(e.args, &expr{op: exStar, tok: p.next()})
 		} else {
-			read := p.plainly
+			read := p.withoutSearch
 			if lower == "not" { // search not("x")
 				read = func(f func() (*expr, error)) (*expr, error) { return f() }
 			}
@@ -353,8 +353,8 @@ func (p *parser) name(t token) (*expr, error) {
 	}
 }
 
-// typedLiteral reads datetime(2026-01-01), dynamic([1,2]) and their like: the
-// raw text up to the matching parenthesis.
+// typedLiteral parses literals such as datetime(2026-01-01) and dynamic([1,2]).
+// It uses the text up to the matching parenthesis.
 func (p *parser) typedLiteral(typ string, t token) (*expr, error) {
 	open := p.next()
 	depth := 1

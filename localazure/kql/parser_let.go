@@ -4,18 +4,18 @@ import (
 	"maps"
 )
 
-// binding is what a let statement gave a name to: one of the three.
+// binding is the value of a let statement; one field is set.
 type binding struct {
 	scalar *expr
 	table  *pipeline
 	fn     *function
 }
 
-// function is a let with parameters or braces. Its body is read anew at each
-// call, with the parameters bound to what the call gives.
+// function is a function of a let statement. Each call parses its body again with
+// the arguments of the call as the values of the parameters.
 type function struct {
 	params  []param
-	body    int // where in the tokens it begins
+	body    int // index of its first token
 	scope   map[string]binding
 	tabular bool
 }
@@ -26,10 +26,11 @@ type param struct {
 	def   *expr
 }
 
-// maxCalls bounds the calls of a query's own functions, also by each other.
+// maxCalls bounds the calls of functions that a query defines, including calls
+// inside functions.
 const maxCalls = 1000
 
-// statements reads let statements.
+// statements parses let statements.
 func (p *parser) statements() error {
 	for p.peekName("let") {
 		if err := p.let(); err != nil {
@@ -49,18 +50,18 @@ func (p *parser) let() error {
 	if err := p.expect("="); err != nil {
 		return err
 	}
-	b, err := p.bound(name)
+	b, err := p.letValue(name)
 	if err != nil {
 		return err
 	}
 	p.lets[name.text] = b
 	if p.cur().kind == tokEnd {
-		return p.fail("a let statement ends with ';', and a query follows it")
+		return p.fail("a let statement ends with ';' and must be followed by a query")
 	}
 	return p.expect(";")
 }
 
-func (p *parser) bound(name token) (binding, error) {
+func (p *parser) letValue(name token) (binding, error) {
 	if p.peekName("view") && p.toks[p.pos+1].text == "(" {
 		p.next()
 	}
@@ -74,7 +75,7 @@ func (p *parser) bound(name token) (binding, error) {
 	}
 	e, err := p.expr()
 	if err == nil && p.is("|") {
-		return binding{}, p.fail("what stands before '|' is not a table")
+		return binding{}, p.fail("the value before '|' is not a table")
 	}
 	if err != nil || e.op == exLiteral || p.inFunction > 0 {
 		return binding{scalar: e}, err
@@ -82,7 +83,7 @@ func (p *parser) bound(name token) (binding, error) {
 	return binding{scalar: &expr{op: exLet, name: name.text, args: []*expr{e}, tok: e.tok}}, nil
 }
 
-// isFunction tells whether "()" or "(name:" comes.
+// isFunction reports whether the next tokens are "()" or "(name:".
 func (p *parser) isFunction() bool {
 	if !p.is("(") {
 		return false
@@ -94,7 +95,7 @@ func (p *parser) isFunction() bool {
 	return a.kind == tokName && p.toks[p.pos+2].kind == tokSymbol && p.toks[p.pos+2].text == ":"
 }
 
-// function reads "(a:long, T:(*)) { ... }".
+// function parses "(a:long, T:(*)) { ... }".
 func (p *parser) function() (*function, error) {
 	fn := &function{scope: maps.Clone(p.lets)}
 	p.next()
@@ -108,7 +109,7 @@ func (p *parser) function() (*function, error) {
 			return nil, err
 		}
 		prm := param{name: t.text}
-		if p.accept("(") { // a table: its columns are taken as they come
+		if p.accept("(") { // a table: its columns are not checked
 			prm.table = true
 			for depth := 1; depth > 0; {
 				c := p.next()
@@ -121,7 +122,7 @@ func (p *parser) function() (*function, error) {
 			return nil, err
 		}
 		if !prm.table && p.accept("=") {
-			e, err := p.plainly(p.additive)
+			e, err := p.withoutSearch(p.additive)
 			if err != nil {
 				return nil, err
 			}
@@ -136,7 +137,7 @@ func (p *parser) function() (*function, error) {
 		return nil, err
 	}
 	fn.body = p.pos
-	// read once here, so that faults show where they are
+	// parse the body once, so that errors in it have a position
 	scope := maps.Clone(fn.scope)
 	for _, prm := range fn.params {
 		if prm.table {
@@ -159,7 +160,8 @@ func (p *parser) function() (*function, error) {
 	})
 }
 
-// inScope reads a function's body, up to its brace, with the given names.
+// inScope parses the body of a function up to its closing brace, with the given
+// names.
 func (p *parser) inScope(scope map[string]binding, read func() error) error {
 	if err := p.enter(); err != nil {
 		return err
@@ -178,12 +180,13 @@ func (p *parser) inScope(scope map[string]binding, read func() error) error {
 	return err
 }
 
-// call reads a call's arguments and then, with read, the function's body.
+// call parses the arguments of a call and then, with read, the body of the
+// function.
 func (p *parser) call(name token, fn *function, read func() error) error {
 	if p.calls++; p.calls > maxCalls {
-		return syntax(p.src, name, "the query's functions are called more than 1000 times, also by each other")
+		return syntax(p.src, name, "the functions of the query are called more than 1000 times, including calls inside functions")
 	}
-	bare := len(fn.params) == 0 && !p.is("(") // nothing to give, no parentheses
+	bare := len(fn.params) == 0 && !p.is("(") // without arguments the parentheses are optional
 	if !bare {
 		if err := p.expect("("); err != nil {
 			return err
@@ -205,7 +208,7 @@ func (p *parser) call(name token, fn *function, read func() error) error {
 			}
 			scope[prm.name] = binding{table: t}
 		default:
-			e, err := p.plainly(p.expr)
+			e, err := p.withoutSearch(p.expr)
 			if err != nil {
 				return err
 			}

@@ -108,12 +108,12 @@ func (p *parser) operator() (operator, error) {
 		}
 	default:
 		p.pos--
-		return op, p.fail("the operator '%s' is not supported: "+operatorNames+" are", t.text)
+		return op, p.fail("the operator '%s' is not supported; use one of "+operatorNames, t.text)
 	}
 	return op, err
 }
 
-// parameters reads "name=value" pairs, such as kind=inner and hints.
+// parameters parses "name=value" pairs, such as kind=inner. It skips hints.
 func (p *parser) parameters(names ...string) (map[string]token, error) {
 	out := map[string]token{}
 	for p.cur().kind == tokName {
@@ -143,7 +143,7 @@ func (p *parser) parameters(names ...string) (map[string]token, error) {
 	return out, nil
 }
 
-// kind checks a kind= parameter against what there is.
+// kind returns the value of the kind= parameter, or the default.
 func (p *parser) kind(params map[string]token, def string, kinds ...string) (string, error) {
 	t, ok := params["kind"]
 	if !ok {
@@ -152,10 +152,10 @@ func (p *parser) kind(params map[string]token, def string, kinds ...string) (str
 	if k := strings.ToLower(t.text); slices.Contains(kinds, k) {
 		return k, nil
 	}
-	return "", syntax(p.src, t, "kind is one of "+strings.Join(kinds, ", "))
+	return "", syntax(p.src, t, "kind must be one of "+strings.Join(kinds, ", "))
 }
 
-// join reads "[kind=...] table on keys".
+// join parses "[kind=...] table on keys".
 func (p *parser) join(op *operator) error {
 	params, err := p.parameters("kind")
 	if err != nil {
@@ -175,7 +175,7 @@ func (p *parser) join(op *operator) error {
 	case "rightantisemi":
 		op.how = "rightanti"
 	}
-	if op.sub, err = p.item(false); err != nil {
+	if op.sub, err = p.tableOperand(false); err != nil {
 		return err
 	}
 	if !p.acceptName("on") {
@@ -193,7 +193,7 @@ func (p *parser) join(op *operator) error {
 	}
 }
 
-// joinKey reads a column, or an equality of $left and $right.
+// joinKey parses a column, or an equality of $left and $right.
 func (p *parser) joinKey() (joinKey, error) {
 	column := func() (side string, t token, err error) {
 		if p.is("[") && p.toks[p.pos+1].kind == tokString {
@@ -221,7 +221,7 @@ func (p *parser) joinKey() (joinKey, error) {
 	}
 	if s1 == "" {
 		if p.is("==") {
-			return joinKey{}, p.fail("write $left.%s == $right.column: both sides of an equality say which table they are of", t1.text)
+			return joinKey{}, p.fail("write $left.%s == $right.column: both sides of an equality must name their table", t1.text)
 		}
 		return joinKey{t1, t1}, nil
 	}
@@ -241,12 +241,12 @@ func (p *parser) joinKey() (joinKey, error) {
 	return joinKey{}, syntax(p.src, t2, "one side of the equality must be of $left and the other of $right")
 }
 
-// expansions reads "[name =] expr [to typeof(t)], ...".
+// expansions parses "[name =] expr [to typeof(t)], ...".
 func (p *parser) expansions() ([]named, error) {
 	var out []named
 	for {
 		n := named{tok: p.cur()}
-		n.name = p.assigned()
+		n.name = p.acceptAssignment()
 		e, err := p.expr()
 		if err != nil {
 			return nil, err
@@ -297,7 +297,7 @@ func (p *parser) mvExpand(op *operator) error {
 	return err
 }
 
-// mvApply reads "[name =] array [to typeof(t)], ... on ( operator | ... )".
+// mvApply parses "[name =] array [to typeof(t)], ... on ( operator | ... )".
 func (p *parser) mvApply(op *operator) error {
 	params, err := p.parameters("with_itemindex")
 	if err != nil {
@@ -334,14 +334,14 @@ func (p *parser) mvApply(op *operator) error {
 	return p.expect(")")
 }
 
-// makeSeries reads "agg [default = v], ... on axis [from a] [to b] step c [by ...]".
+// makeSeries parses "agg [default = v], ... on axis [from a] [to b] step c [by ...]".
 func (p *parser) makeSeries(op *operator) error {
 	if _, err := p.parameters("kind"); err != nil {
 		return err
 	}
 	for {
 		n := named{tok: p.cur()}
-		n.name = p.assigned()
+		n.name = p.acceptAssignment()
 		e, err := p.additive()
 		if err != nil {
 			return err
@@ -384,7 +384,7 @@ func (p *parser) makeSeries(op *operator) error {
 		}
 	}
 	if op.step == nil {
-		return p.fail("expected 'step' with the distance of two points and found '%s'", p.cur().text)
+		return p.fail("expected 'step' with the distance between two points and found '%s'", p.cur().text)
 	}
 	if p.acceptName("by") {
 		op.by, err = p.namedList("Column")
@@ -392,7 +392,7 @@ func (p *parser) makeSeries(op *operator) error {
 	return err
 }
 
-// parseOf reads "[kind=...] expr with pattern".
+// parseOf parses "[kind=...] expr with pattern".
 func (p *parser) parseOf(op *operator) error {
 	params, err := p.parameters("kind", "flags")
 	if err != nil {
@@ -404,7 +404,7 @@ func (p *parser) parseOf(op *operator) error {
 	if f, ok := params["flags"]; ok {
 		op.flags = f.text
 		if op.how != "regex" || strings.Trim(f.text, "imsU") != "" {
-			return syntax(p.src, f, "flags are letters of imsU, with kind=regex")
+			return syntax(p.src, f, "flags must be letters of imsU and need kind=regex")
 		}
 	}
 	if op.pred, err = p.expr(); err != nil {
@@ -430,7 +430,7 @@ func (p *parser) parseOf(op *operator) error {
 			}
 		default:
 			if len(op.pattern) == 0 {
-				return p.fail("expected a pattern of *, texts and columns and found '%s'", t.text)
+				return p.fail("expected a pattern of *, strings and columns and found '%s'", t.text)
 			}
 			return nil
 		}

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// searchOf reads what follows the word search; without "in (...)" the union is
-// of all tables.
+// searchOf parses what follows search. The result has the tables as a union; they
+// are all tables without "in (...)".
 func (p *parser) searchOf(t token) (operator, error) {
 	op := operator{kind: "where", tok: t, union: &unionSpec{}}
 	params, err := p.parameters("kind")
@@ -20,7 +20,7 @@ func (p *parser) searchOf(t token) (operator, error) {
 	if p.peekName("in") && p.toks[p.pos+1].text == "(" {
 		p.pos += 2
 		for {
-			q, err := p.item(true)
+			q, err := p.tableOperand(true)
 			if err != nil {
 				return op, err
 			}
@@ -49,8 +49,8 @@ func (p *parser) searchOf(t token) (operator, error) {
 	return op, err
 }
 
-// term is what search means by a text: a whole word, or with stars the
-// beginning, the end or a part of one.
+// term returns the condition for a string in a search: it matches a whole word or,
+// with stars, the start, the end or a part of one.
 func term(of, what *expr, t token) *expr {
 	s := text(what.value)
 	bare := strings.Trim(s, "*")
@@ -74,7 +74,7 @@ func term(of, what *expr, t token) *expr {
 	return &expr{op: exBinary, name: op, args: []*expr{of, {value: bare, tok: what.tok}}, tok: t}
 }
 
-// caseSensitive makes a search's conditions on text mind case.
+// caseSensitive returns an expression with case-sensitive string operators.
 func caseSensitive(e *expr) *expr {
 	out := *e
 	if e.op == exBinary {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// pipeline reads a source and the operators on it. A source that is a pipeline
-// itself is put in front, so that its filters reach the database.
+// pipeline parses a source and its operators. If the source is a pipeline itself,
+// the operators are added to it, so that the conditions of both reach its table.
 func (p *parser) pipeline() (*pipeline, error) {
 	if err := p.enter(); err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func (p *parser) source() (*pipeline, error) {
 	if b, ok := p.lets[t.text]; ok {
 		switch {
 		case b.table != nil:
-			if p.accept("(") { // let T = view () { ... } may be called
+			if p.accept("(") { // T() for let T = view () { ... }
 				if err := p.expect(")"); err != nil {
 					return nil, err
 				}
@@ -69,7 +69,7 @@ func (p *parser) source() (*pipeline, error) {
 			})
 			return q, err
 		}
-		return nil, unresolved(p.src, t, "'"+t.text+"' is a value and not a table; print shows values")
+		return nil, unresolved(p.src, t, "'"+t.text+"' is a value, not a table; use print for values")
 	}
 	q := &pipeline{source: source{tok: t}}
 	var err error
@@ -103,7 +103,7 @@ func (p *parser) source() (*pipeline, error) {
 	return q, err
 }
 
-// startsTabular tells whether a table comes, and not a value.
+// startsTabular reports whether a table, and not a value, starts at a token.
 func (p *parser) startsTabular(at int) bool {
 	for p.toks[at].kind == tokSymbol && p.toks[at].text == "(" {
 		at++
@@ -133,9 +133,9 @@ func (p *parser) startsTabular(at int) bool {
 	return known && (next.kind == tokEnd || is(";") || is(")") || is("}") || is(","))
 }
 
-// item reads one table of a union, a join or a search: a name, also with
-// stars, a call, or a pipeline in parentheses.
-func (p *parser) item(stars bool) (*pipeline, error) {
+// tableOperand parses a table of a union, a join or a search: a name (with stars,
+// if they are allowed), a call, or a pipeline in parentheses.
+func (p *parser) tableOperand(stars bool) (*pipeline, error) {
 	t := p.cur()
 	if stars && (t.kind == tokName || p.is("*")) && p.toks[p.pos+1].text != "(" {
 		text, end := "", t.off
@@ -167,7 +167,7 @@ func (p *parser) unionOf() (*unionSpec, error) {
 	}
 	u := &unionSpec{inner: kind == "inner", source: params["withsource"].text}
 	for {
-		q, err := p.item(true)
+		q, err := p.tableOperand(true)
 		if err != nil {
 			return nil, err
 		}
@@ -194,13 +194,13 @@ func (p *parser) expandStars(q *pipeline) []*pipeline {
 			out = append(out, &pipeline{source: source{tok: t, tables: []token{t}}})
 		}
 	}
-	if out == nil { // the name is looked for, and not found, later
+	if out == nil { // resolve returns the error
 		return []*pipeline{q}
 	}
 	return out
 }
 
-// rangeOf reads "name from a to b step c".
+// rangeOf parses "name from a to b step c".
 func (p *parser) rangeOf(s *source) error {
 	s.kind = srcRange
 	if p.cur().kind != tokName {

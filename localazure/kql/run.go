@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Request is a query and what it runs on.
+// Request is a query and its input.
 type Request struct {
 	Query string
 	// Tables are the tables that the query may name, in the order in which
@@ -16,17 +16,17 @@ type Request struct {
 	Now time.Time
 }
 
-// Result is the answer to a query. Values are nil, bool, int64, float64,
+// Result is the result of a query. Values are nil, bool, int64, float64,
 // string, and decoded JSON for dynamic columns; times and timespans are text.
 type Result struct {
 	Columns []Column
 	Rows    [][]any
-	// Truncated is true when rows beyond MaxRowsReturned were left out.
+	// Truncated is true if rows beyond MaxRowsReturned were left out.
 	Truncated bool
 }
 
-// Run answers a query. A fault of the query is an *Error; other errors come
-// from tables and from ctx.
+// Run runs a query. Errors in the query are of type *Error; other errors come from
+// tables and from ctx.
 func Run(ctx context.Context, req Request) (*Result, error) {
 	q, err := parse(req.Query, tableNames(req.Tables))
 	if err != nil {
@@ -79,8 +79,8 @@ type run struct {
 	ctx   context.Context
 	err   error
 	held  int // rows in memory
-	bytes int // about what they take
-	made  int // rows that operators made
+	bytes int // their approximate size
+	made  int // rows that operators have added
 }
 
 func (r *run) fail(err error) bool {
@@ -90,24 +90,25 @@ func (r *run) fail(err error) bool {
 	return false
 }
 
-// hold accounts for a row, or for values, that stay in memory.
+// hold counts a row, or values, that stay in memory. It returns false if the run
+// has failed.
 func (r *run) hold(vals ...any) bool {
 	r.bytes += 64
 	for _, v := range vals {
 		r.bytes += sizeOfValue(v)
 	}
 	if r.held++; r.held > MaxRowsRead {
-		return r.fail(&Error{Code: LimitError, Message: fmt.Sprintf("the query holds more than %d rows in memory; filter by time or category first", MaxRowsRead)})
+		return r.fail(&Error{Code: LimitError, Message: fmt.Sprintf("the query holds more than %d rows in memory; filter the table first", MaxRowsRead)})
 	}
 	if r.bytes > MaxBytesHeld {
-		return r.fail(&Error{Code: LimitError, Message: fmt.Sprintf("the query holds more than %d MiB in memory; filter by time or category first, or project the columns that are needed", MaxBytesHeld>>20)})
+		return r.fail(&Error{Code: LimitError, Message: fmt.Sprintf("the query holds more than %d MiB in memory; filter the table first, or project the columns that are needed", MaxBytesHeld>>20)})
 	}
 	return true
 }
 
-// makes accounts for a row that an operator makes beyond those it was given;
-// it also sees the end of the request's time.
-func (r *run) makes(operator string) bool {
+// countMade counts a row that an operator adds to those of its input, and checks
+// the context. It returns false if the run has failed.
+func (r *run) countMade(operator string) bool {
 	if r.made++; r.made > MaxRowsMade {
 		why := "make its input smaller first"
 		if operator == "join" {
@@ -121,7 +122,7 @@ func (r *run) makes(operator string) bool {
 	return r.err == nil
 }
 
-// sizeOfValue is about the memory that a value takes.
+// sizeOfValue returns the approximate memory size of a value.
 func sizeOfValue(v any) int {
 	switch v := v.(type) {
 	case string:
@@ -142,52 +143,52 @@ func sizeOfValue(v any) int {
 	return 24
 }
 
-// stage takes rows; push returns false when it wants no more.
+// stage processes rows. push returns false if the stage needs no more rows.
 type stage interface {
 	push(row []any) bool
 	close()
 }
 
-// build makes a stage that passes its rows to next.
-type build func(next stage) stage
+// newStage returns a stage that pushes its output to next.
+type newStage func(next stage) stage
 
 // relation is a compiled source of rows.
 type relation struct {
 	cols []Column
-	// feed pushes all rows into a stage, which stays open; false when the stage
-	// wants no more or the run has failed.
+	// feed pushes all rows into a stage and does not close it. It returns false
+	// if the stage needs no more rows or the run has failed.
 	feed func(stage) bool
 }
 
-// end is where one pipeline's rows go over into another's.
-type end struct {
+// boundary passes the rows of one pipeline to another one, which stays open.
+type boundary struct {
 	next stage
 	run  *run
 	rows int
 	done bool
 }
 
-func (s *end) push(row []any) bool {
-	if s.rows++; s.rows&1023 == 0 && s.run.err == nil { // the request's time may be over
+func (s *boundary) push(row []any) bool {
+	if s.rows++; s.rows&1023 == 0 && s.run.err == nil { // check the context now and then
 		s.run.err = s.run.ctx.Err()
 	}
 	s.done = s.done || s.run.err != nil || !s.next.push(row)
 	return !s.done
 }
 
-func (s *end) close() {}
+func (s *boundary) close() {}
 
-// eachRow is a stage at which rows end.
-type eachRow func(row []any) bool
+// rowFunc is a last stage that calls a function.
+type rowFunc func(row []any) bool
 
-func (f eachRow) push(row []any) bool { return f(row) }
+func (f rowFunc) push(row []any) bool { return f(row) }
 
-func (f eachRow) close() {}
+func (f rowFunc) close() {}
 
 // relation compiles a pipeline.
 func (x *exec) relation(q *pipeline) (*relation, error) {
 	if x.sources++; x.sources > MaxSources {
-		return nil, &Error{Code: LimitError, Message: fmt.Sprintf("the query reads tables more than %d times, counting what its let statements stand for each time it is used", MaxSources)}
+		return nil, &Error{Code: LimitError, Message: fmt.Sprintf("the query reads tables more than %d times, counting tables of let statements each time they are used", MaxSources)}
 	}
 	rel, err := x.sourceOf(q)
 	if err != nil {
@@ -199,7 +200,7 @@ func (x *exec) relation(q *pipeline) (*relation, error) {
 		return nil, err
 	}
 	return &relation{c.cols, func(next stage) bool {
-		last := &end{next: next, run: x.run}
+		last := &boundary{next: next, run: x.run}
 		var first stage = last
 		for i := len(stages) - 1; i >= 0; i-- {
 			first = stages[i](first)

@@ -29,7 +29,7 @@ func (x *exec) sourceOf(q *pipeline) (*relation, error) {
 	return x.scanned(q, s.tables)
 }
 
-// plainTables are the tables of a union that has nothing but tables.
+// plainTables returns the tables of a union of tables only, and nil for others.
 func plainTables(u *unionSpec) []token {
 	var names []token
 	for _, b := range u.branches {
@@ -41,7 +41,7 @@ func plainTables(u *unionSpec) []token {
 	return names
 }
 
-// rangeOf is the source "range x from a to b step c".
+// rangeOf compiles the source "range x from a to b step c".
 func (x *exec) rangeOf(s *source) (*relation, error) {
 	from, typ, err := x.constant(s.from)
 	if err != nil {
@@ -58,10 +58,10 @@ func (x *exec) rangeOf(s *source) (*relation, error) {
 	if typ == Long && stepType == Real {
 		from, typ = float64(from.(int64)), Real
 	}
-	up := compareZero(step)
+	up := signOf(step)
 	_, ok := compare(from, to)
 	if next := arithmetic("+", from, step); !ok || up == 0 || next == nil {
-		return nil, semantic(x.src, s.tok, "range needs a beginning and an end of one type, and a step that can be added to them and is not 0")
+		return nil, semantic(x.src, s.tok, "range needs a start and an end of one type, and a step that can be added to them and is not 0")
 	}
 	return &relation{[]Column{{s.name, typ}}, func(next stage) bool {
 		for v := from; ; v = arithmetic("+", v, step) {
@@ -69,7 +69,7 @@ func (x *exec) rangeOf(s *source) (*relation, error) {
 			if !ok || d*up > 0 {
 				return true
 			}
-			if !x.run.makes("range") || !next.push([]any{v}) {
+			if !x.run.countMade("range") || !next.push([]any{v}) {
 				return false
 			}
 			if n, ok := v.(int64); ok && (up > 0 && n > math.MaxInt64/2 || up < 0 && n < math.MinInt64/2) {
@@ -88,7 +88,7 @@ func (x *exec) datatable(s *source) (*relation, error) {
 		}
 		col := s.cols[i%len(s.cols)]
 		if cells[i] = convert(v, col.Type); v != nil && cells[i] == nil {
-			return nil, semantic(x.src, e.tok, fmt.Sprintf("the column '%s' is of type %s and the value of type %s", col.Name, col.Type, typ))
+			return nil, semantic(x.src, e.tok, fmt.Sprintf("the column '%s' is of type %s and the value is of type %s", col.Name, col.Type, typ))
 		}
 	}
 	return &relation{s.cols, func(next stage) bool {

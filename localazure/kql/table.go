@@ -13,7 +13,7 @@ type Table interface {
 	Schema() Schema
 	// Scan calls visit for each row until visit returns false or ctx ends. The
 	// row has one value for each of s.Columns; Scan may reuse the slice after
-	// visit returns. Values are of the Go types of Type.
+	// visit returns. Values have the Go types of their columns.
 	Scan(ctx context.Context, s Scan, visit func(row []any) bool) error
 }
 
@@ -44,8 +44,8 @@ type Scan struct {
 type Condition struct {
 	Column string
 	Op     ConditionOp
-	// Values has one value, and any number for In. They are of the Go types
-	// of Type, and not always of the type of the column.
+	// Values has one value, or any number of values for In. A value may have
+	// another type than the column.
 	Values []any
 }
 

@@ -9,24 +9,22 @@ import (
 	"time"
 )
 
-// Type is a column type, as the Log Analytics API names it.
+// Type is the type of a column, with its name in the Log Analytics API.
 type Type string
 
-// The column types.
+// The types and their Go types. A value of any type may be nil, which is null. A
+// dynamic value is of any of these Go types, map[string]any or []any.
 const (
-	String   Type = "string"
-	Long     Type = "long"
-	Real     Type = "real"
-	Bool     Type = "bool"
-	DateTime Type = "datetime"
-	TimeSpan Type = "timespan"
+	String   Type = "string"   // string
+	Long     Type = "long"     // int64
+	Real     Type = "real"     // float64
+	Bool     Type = "bool"     // bool
+	DateTime Type = "datetime" // time.Time, in UTC
+	TimeSpan Type = "timespan" // time.Duration
 	Dynamic  Type = "dynamic"
 )
 
-// Values are nil, bool, int64, float64, string, time.Time, time.Duration, and
-// the compounds of dynamic: map[string]any and []any.
-
-// dynamic makes values of decoded JSON.
+// dynamic converts decoded JSON to values.
 func dynamic(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -80,7 +78,7 @@ func typeOf(v any) Type {
 	return Dynamic
 }
 
-func kustoType(v any) string {
+func typeName(v any) string {
 	switch v.(type) {
 	case nil:
 		return "null"
@@ -96,8 +94,8 @@ func kustoType(v any) string {
 	return string(typeOf(v))
 }
 
-// member is v.name or v[at]; strings that hold JSON are looked into, since
-// properties of log records are kept as text.
+// member returns v.name or v[at]. A string that contains JSON is decoded, as some
+// logs keep properties as text.
 func member(v, at any) any {
 	if s, ok := v.(string); ok && (strings.HasPrefix(s, "{") || strings.HasPrefix(s, "[")) {
 		v = ParseJSON(s)
@@ -127,7 +125,7 @@ func toDynamic(v any) any {
 	return v
 }
 
-// text is tostring().
+// text implements tostring().
 func text(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -152,7 +150,7 @@ func text(v any) string {
 	return string(b)
 }
 
-// timespanText is [-][d.]hh:mm:ss[.fffffff].
+// timespanText formats a timespan as [-][d.]hh:mm:ss[.fffffff].
 func timespanText(d time.Duration) string {
 	sign := ""
 	if d < 0 {
@@ -170,7 +168,7 @@ func timespanText(d time.Duration) string {
 	return sign + out
 }
 
-// jsonValue is a value as it stands in an answer.
+// jsonValue converts a value to that of a Result.
 func jsonValue(v any) any {
 	switch v := v.(type) {
 	case time.Time, time.Duration:

@@ -24,52 +24,53 @@ import (
 	"github.com/nap-aks/nap/localazure/logstore"
 )
 
-// eventSource is the component that node auto-provisioning's events name.
+// eventSource is the source of the events of node auto-provisioning.
 const eventSource = "node-auto-provisioning"
 
-// eventPrefix remembers, per cluster, up to which resource version events have
-// been collected.
+// eventPrefix is the prefix of the keys in etcd that hold, for each cluster, the
+// resource version up to which events were collected.
 const eventPrefix = "/nap/arm/events/"
 
 const (
-	lookEvery  = 2 * time.Second
-	pruneEvery = 10 * time.Minute
-	eventPage  = 500
+	pollInterval  = 2 * time.Second
+	pruneInterval = 10 * time.Minute
+	eventPageSize = 500
 )
 
-// component maps the name of a component's log file to its log category.
-var component = map[string]string{
+// componentCategory maps the names of log files, without extension, to log
+// categories.
+var componentCategory = map[string]string{
 	"kube-apiserver": APIServer, "kube-controller-manager": ControllerManager, "kube-scheduler": Scheduler, "controller": NodeProvisioning,
 }
 
-// Collector brings the logs and events of clusters into a store.
+// Collector stores the logs and events of clusters.
 type Collector struct {
 	Logs *logstore.Store
-	// Dir has the log files: {cluster UID}/{component}.log.
+	// Dir is the directory of the log files, {cluster UID}/{component}.log.
 	Dir string
 	Log *slog.Logger
 
 	p *Provider
 }
 
-// NewCollector makes the collector of the provider's clusters.
+// NewCollector returns a collector for the clusters of the provider.
 func (p *Provider) NewCollector(logs *logstore.Store, dir string, log *slog.Logger) *Collector {
 	return &Collector{Logs: logs, Dir: dir, Log: log, p: p}
 }
 
-// Run collects until ctx ends, and returns when all has stopped. What goes
-// wrong is logged and tried again: a cluster may be starting or stopped.
+// Run collects until ctx ends, and returns when all its goroutines have. It logs
+// errors and retries: a cluster may be starting or stopped.
 func (c *Collector) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	running := map[string]context.CancelFunc{}
-	tick, prune := time.NewTicker(lookEvery), time.NewTicker(pruneEvery)
+	tick, prune := time.NewTicker(pollInterval), time.NewTicker(pruneInterval)
 	defer tick.Stop()
 	defer prune.Stop()
 	for {
 		if wanted, err := c.wanted(ctx); err != nil {
 			if ctx.Err() == nil {
-				c.Log.Warn("looking for logs to collect; trying again", "error", err)
+				c.Log.Warn("listing the logs to collect failed, retrying", "error", err)
 			}
 		} else {
 			for key, job := range wanted {
@@ -99,29 +100,30 @@ func (c *Collector) Run(ctx context.Context) {
 			return
 		case <-prune.C:
 			if _, err := c.Logs.Prune(ctx); err != nil && ctx.Err() == nil {
-				c.Log.Warn("removing old logs", "error", err)
+				c.Log.Warn("deleting old logs failed", "error", err)
 			}
 		case <-tick.C:
 		}
 	}
 }
 
+// job collects from one source until it fails or ctx ends.
 type job func(ctx context.Context) error
 
-// keep repeats a job until its context ends.
+// keep runs a job again and again until ctx ends.
 func (c *Collector) keep(ctx context.Context, key string, do job) {
 	for ctx.Err() == nil {
 		if err := do(ctx); err != nil && ctx.Err() == nil {
-			c.Log.Debug("collecting logs; trying again", "what", key, "error", err)
+			c.Log.Debug("collecting logs failed, retrying", "source", key, "error", err)
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(lookEvery):
+		case <-time.After(pollInterval):
 		}
 	}
 }
 
-// wanted are the jobs for the clusters that there are now.
+// wanted returns the jobs for all clusters, by source.
 func (c *Collector) wanted(ctx context.Context) (map[string]job, error) {
 	clusters, err := c.p.env.Store.ListType(ctx, clusterType)
 	if err != nil {
@@ -132,14 +134,14 @@ func (c *Collector) wanted(ctx context.Context) (map[string]job, error) {
 		uid, id := r.UID, r.ID
 		files, err := os.ReadDir(filepath.Join(c.Dir, uid))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("the logs of %s: %w", id, err)
+			return nil, fmt.Errorf("listing the log files of %s: %w", id, err)
 		}
 		for _, f := range files {
 			name := strings.TrimSuffix(f.Name(), ".log")
-			if name == f.Name() || component[name] == "" {
+			if name == f.Name() || componentCategory[name] == "" {
 				continue
 			}
-			src := logstore.Source{Path: filepath.Join(c.Dir, uid, f.Name()), Category: component[name], Cluster: id, Pod: podName(component[name], uid)}
+			src := logstore.Source{Path: filepath.Join(c.Dir, uid, f.Name()), Category: componentCategory[name], Cluster: id, Pod: podName(componentCategory[name], uid)}
 			out[src.Path] = func(ctx context.Context) error { return c.Logs.Tail(ctx, src) }
 		}
 		out["events of "+uid] = func(ctx context.Context) error { return c.events(ctx, uid, id) }
@@ -147,14 +149,15 @@ func (c *Collector) wanted(ctx context.Context) (map[string]job, error) {
 	return out, nil
 }
 
-// podName is what the pod of a control plane's component would be called.
+// podName returns a pod name for a component of a control plane, which here runs
+// in no pod.
 func podName(category, uid string) string {
 	return category + "-" + uid[:min(8, len(uid))]
 }
 
-// events follows the events of node auto-provisioning in a cluster. How far it
-// has come is in etcd: after a restart none is missing that the cluster still
-// has, and at most the last ones come twice.
+// events watches the events of node auto-provisioning in a cluster. Its progress
+// is in etcd: after a restart it collects all events that the cluster still has,
+// and at most the last ones twice.
 func (c *Collector) events(ctx context.Context, uid, id string) error {
 	st, ok, err := intent.Get[intent.ClusterStatus](ctx, c.p.env.Store.KV, intent.ClusterStatusKey(uid))
 	if err != nil || !ok || st.AdminKubeconfig == "" || st.Phase != intent.ClusterReady {
@@ -169,9 +172,9 @@ func (c *Collector) events(ctx context.Context, uid, id string) error {
 	}
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return fmt.Errorf("making a client of %s: %w", id, err)
+		return fmt.Errorf("creating a client for %s: %w", id, err)
 	}
-	opts := metav1.ListOptions{FieldSelector: "source=" + eventSource, Limit: eventPage}
+	opts := metav1.ListOptions{FieldSelector: "source=" + eventSource, Limit: eventPageSize}
 	done, err := c.collected(ctx, uid)
 	if err != nil {
 		return err
@@ -210,7 +213,7 @@ func (c *Collector) events(ctx context.Context, uid, id string) error {
 	return nil
 }
 
-// collected is the resource version up to which events have been collected.
+// collected returns the resource version up to which events were collected.
 func (c *Collector) collected(ctx context.Context, uid string) (uint64, error) {
 	resp, err := c.p.env.Store.KV.Get(ctx, eventPrefix+uid)
 	if err != nil || len(resp.Kvs) == 0 {
@@ -219,7 +222,7 @@ func (c *Collector) collected(ctx context.Context, uid string) (uint64, error) {
 	return strconv.ParseUint(string(resp.Kvs[0].Value), 10, 64)
 }
 
-// append writes those of the events that are newer than a resource version.
+// append stores the events that are newer than a resource version.
 func (c *Collector) append(ctx context.Context, uid, id string, after uint64, events []corev1.Event) error {
 	var recs []logstore.Record
 	newest := after
@@ -243,12 +246,12 @@ func (c *Collector) append(ctx context.Context, uid, id string, after uint64, ev
 		return err
 	}
 	if _, err := c.p.env.Store.KV.Put(ctx, eventPrefix+uid, strconv.FormatUint(newest, 10)); err != nil {
-		return fmt.Errorf("remembering the collected events of %s: %w", id, err)
+		return fmt.Errorf("saving the progress of collecting events of %s: %w", id, err)
 	}
 	return nil
 }
 
-// record is an event as a log record.
+// record converts an event to a log record.
 func record(e *corev1.Event, cluster, pod string) (logstore.Record, error) {
 	at := e.LastTimestamp.Time
 	switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,14 +21,14 @@ const (
 
 const clusterType = "Microsoft.ContainerService/managedClusters"
 
-// maxSettings is how many diagnostic settings a resource can have.
+// maxSettings bounds the diagnostic settings of a resource.
 const maxSettings = 5
 
 var settingVersions = []string{"2021-05-01-preview", "2017-05-01-preview", "2016-09-01"}
 
 var settingRule = regexp.MustCompile(`^[^<>%&:\\?/*]{1,260}$`)
 
-// The categories of logs that have rows here; see categories for all there are.
+// The log categories that have rows. The variable categories has all of them.
 const (
 	APIServer          = "kube-apiserver"
 	Audit              = "kube-audit"
@@ -38,8 +39,8 @@ const (
 	ProvisioningEvents = "karpenter-events"
 )
 
-// categories are the log categories of each resource type. Of a cluster's,
-// those of components that a local cluster does not run stay without rows.
+// categories are the log categories of each resource type. Those of components
+// that a local cluster does not run have no rows.
 var categories = map[string][]string{
 	strings.ToLower(clusterType): {
 		APIServer, Audit, AuditAdmin, ControllerManager, Scheduler, "cluster-autoscaler", "cloud-controller-manager", "guard",
@@ -62,10 +63,11 @@ func (p *Provider) addDiagnostics() {
 	)
 }
 
-// target checks that the resource of a setting exists and gives its categories.
+// target returns the log categories of the resource of a setting, and an error if
+// the resource does not exist.
 func (p *Provider) target(ctx context.Context, id rp.ID) ([]string, error) {
 	if id.Scope == nil {
-		return nil, rp.BadRequest("BadRequest", "Diagnostic settings of subscriptions and resource groups are not available here; name a resource, such as a managed cluster.")
+		return nil, rp.BadRequest("BadRequest", "Diagnostic settings of subscriptions and resource groups are not supported here; name a resource, such as a managed cluster.")
 	}
 	cs := categories[strings.ToLower(id.Scope.Type())]
 	if cs == nil {
@@ -89,7 +91,7 @@ func (p *Provider) prepareSetting(ctx context.Context, c *rp.Change) error {
 	} else if cs, err = p.target(ctx, c.ID); err != nil {
 		return err
 	}
-	// A PUT of a setting is the whole of it.
+	// PUT replaces the whole setting.
 	if !c.Patch {
 		c.Doc = rp.MergePut(nil, c.Sent)
 	}
@@ -148,7 +150,7 @@ func checkEntries(d rp.Doc, known []string) error {
 			e := rp.Doc(m)
 			category, group := e.Str("category"), e.Str("categoryGroup")
 			if (category == "") == (group == "") {
-				return rp.BadRequest("BadRequest", "Element %d of %s has to have one of category and categoryGroup.", i, list).At(target)
+				return rp.BadRequest("BadRequest", "Element %d of %s must have one of category and categoryGroup.", i, list).At(target)
 			}
 			key := strings.ToLower(category + group)
 			if seen[key] {
@@ -158,13 +160,13 @@ func checkEntries(d rp.Doc, known []string) error {
 			switch {
 			case list == "metrics":
 				if !strings.EqualFold(category, "AllMetrics") {
-					return rp.BadRequest("BadRequest", "Metric category '%s' is not supported; there is AllMetrics.", category+group).At(target)
+					return rp.BadRequest("BadRequest", "Metric category '%s' is not supported; use AllMetrics.", category+group).At(target)
 				}
 			case group != "":
 				if groups[key] == nil {
-					return rp.BadRequest("BadRequest", "Category group '%s' is not supported; there are allLogs and audit.", group).At(target)
+					return rp.BadRequest("BadRequest", "Category group '%s' is not supported; use allLogs or audit.", group).At(target)
 				}
-			case !contains(known, category):
+			case !slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, category) }):
 				return rp.BadRequest("BadRequest", "Category '%s' is not supported. The categories are %s.", category, strings.Join(known, ", ")).At(target)
 			}
 			some = some || e.Bool("enabled")
@@ -176,16 +178,7 @@ func checkEntries(d rp.Doc, known []string) error {
 	return nil
 }
 
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if strings.EqualFold(x, s) {
-			return true
-		}
-	}
-	return false
-}
-
-// enabled are the log categories that a setting sends, by lower-case name.
+// enabled returns the log categories that a setting sends, in lower case.
 func enabled(d rp.Doc, known []string) map[string]bool {
 	out := map[string]bool{}
 	for _, x := range d.List("properties", "logs") {
@@ -204,8 +197,8 @@ func enabled(d rp.Doc, known []string) map[string]bool {
 	return out
 }
 
-// checkOthers checks a setting against the others of its resource: their
-// number, and that no category goes to one workspace twice.
+// checkOthers checks a setting together with the other settings of its resource:
+// their number, and that no two send a category to the same workspace.
 func (p *Provider) checkOthers(ctx context.Context, c *rp.Change, workspace rp.ID) error {
 	at := c.ID
 	at.Names = nil
@@ -231,12 +224,12 @@ func (p *Provider) checkOthers(ctx context.Context, c *rp.Change, workspace rp.I
 		}
 	}
 	if others >= maxSettings {
-		return rp.BadRequest("BadRequest", "Resource '%s' has %d diagnostic settings already, which is the most there can be; delete one first.", c.ID.Scope, maxSettings)
+		return rp.BadRequest("BadRequest", "Resource '%s' already has the maximum of %d diagnostic settings; delete one first.", c.ID.Scope, maxSettings)
 	}
 	return nil
 }
 
-// commitSetting remembers, per category, since when the setting sends it.
+// commitSetting records when the setting started to send each category.
 func (p *Provider) commitSetting(_ context.Context, c *rp.Change) error {
 	c.Status = http.StatusOK
 	since := map[string]any{}

@@ -1,11 +1,11 @@
-// Package monitor is what the local Azure has of Azure Monitor: diagnostic
-// settings (Microsoft.Insights) and Log Analytics workspaces
+// Package monitor implements parts of Azure Monitor: diagnostic settings
+// (Microsoft.Insights) and Log Analytics workspaces
 // (Microsoft.OperationalInsights), the query endpoint of Log Analytics, and the
-// Collector that reads the logs and events of clusters.
+// Collector of the logs and events of clusters.
 //
-// Logs are kept once, whatever the settings say, in one store for the whole
-// instance. A workspace is a view of it: it shows the rows of those resources
-// and categories that a diagnostic setting sends to it, from the moment the
-// setting was made, as on Azure. Clusters and their logs are found through
-// etcd and the folder of log files; this package starts nothing.
+// One store has the logs of the whole instance, independent of settings. A
+// workspace is a view of it: it shows the rows of the resources and categories
+// that a diagnostic setting sends to it, from the time the setting was created,
+// as on Azure. The package finds clusters in etcd and their logs in the
+// directory of log files.
 package monitor

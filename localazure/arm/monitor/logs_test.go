@@ -21,7 +21,7 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// events is a Kubernetes API that has events and nothing else.
+// events is a Kubernetes API that serves events only.
 type events struct {
 	mu     sync.Mutex
 	items  []corev1.Event
@@ -119,9 +119,9 @@ func appendTo(t *testing.T, file, line string) {
 	}
 }
 
-// The documentation's queries: the controller's log and its events, by a
-// workspace that diagnostic settings send them to.
-func TestTheDocumentationsQueriesFindWhatTheClusterDid(t *testing.T) {
+// The queries in the documentation find the log and the events of the controller
+// in a workspace that diagnostic settings send them to.
+func TestDocumentedQueriesFindLogsAndEvents(t *testing.T) {
 	dir := t.TempDir()
 	a := armtest.New(t, func(o *arm.Options) {
 		o.LogsDir, o.LogsDB = filepath.Join(dir, "logs"), filepath.Join(dir, "logs.db")
@@ -159,7 +159,7 @@ func TestTheDocumentationsQueriesFindWhatTheClusterDid(t *testing.T) {
 	time.Sleep(5 * time.Millisecond)
 	appendTo(t, controller, line("launched nodeclaim"))
 	appendTo(t, filepath.Join(dir, "logs", uid, "kube-scheduler.log"), line("not sent to any workspace"))
-	time.Sleep(time.Second) // events tell their time in whole seconds
+	time.Sleep(time.Second) // the times of events are whole seconds
 	api.add("Launched", "machine of size Standard_D4s_v5")
 
 	const diagnostics = `AzureDiagnostics | where Category == "node-auto-provisioning"`
@@ -185,7 +185,7 @@ func TestTheDocumentationsQueriesFindWhatTheClusterDid(t *testing.T) {
 		t.Errorf("the same by the workspace's resource ID: %d %s", r.Status, r.Body)
 	}
 
-	// After a restart nothing is missing and nothing comes twice.
+	// After a restart, every record is there once.
 	a.Stop()
 	appendTo(t, controller, line("while it was down"))
 	api.add("Disrupted", "while it was down")
@@ -194,7 +194,7 @@ func TestTheDocumentationsQueriesFindWhatTheClusterDid(t *testing.T) {
 		eventually(t, "both rows of "+q, func() bool {
 			r, rows := query(a, guid, q)
 			if len(rows) > want {
-				t.Fatalf("rows came twice: %s", r.Body)
+				t.Fatalf("duplicate rows: %s", r.Body)
 			}
 			return len(rows) == want
 		})
@@ -207,7 +207,7 @@ func TestTheDocumentationsQueriesFindWhatTheClusterDid(t *testing.T) {
 	}
 }
 
-func TestWhoMayQuery(t *testing.T) {
+func TestQueryAuthorization(t *testing.T) {
 	dir := t.TempDir()
 	a := armtest.New(t, func(o *arm.Options) { o.LogsDB = filepath.Join(dir, "logs.db") })
 	a.MustSucceed(a.Do(http.MethodPut, group, object{"location": "eastus"}))
@@ -231,7 +231,7 @@ func TestWhoMayQuery(t *testing.T) {
 		}
 	}
 	if r := a.Do(http.MethodPost, path, object{"query": "AzureDiagnostics | wher x"}); r.Status != 400 || r.Code() != "BadArgumentError" {
-		t.Errorf("a query with a mistake: %d %s", r.Status, r.Body)
+		t.Errorf("an invalid query: %d %s", r.Status, r.Body)
 	}
 	a.MustSucceed(a.Do(http.MethodDelete, workspace, nil))
 	if r := a.Do(http.MethodPost, path, ask); r.Status != 404 {

@@ -9,10 +9,10 @@ import (
 	"github.com/nap-aks/nap/localazure/logstore"
 )
 
-// Provider is Microsoft.Insights and Microsoft.OperationalInsights.
+// Provider implements Microsoft.Insights and Microsoft.OperationalInsights.
 type Provider struct{ env *rp.Env }
 
-// New registers the providers' types and kinds of operation with env.
+// New registers the resource types and operation kinds of the provider with env.
 func New(env *rp.Env) *Provider {
 	p := &Provider{env: env}
 	p.addDiagnostics()
@@ -20,8 +20,8 @@ func New(env *rp.Env) *Provider {
 	return p
 }
 
-// Views are what diagnostic settings send to a workspace, in the order of their
-// IDs.
+// Views returns what diagnostic settings send to a workspace, in the order of the
+// IDs of the settings.
 func (p *Provider) Views(ctx context.Context, workspace rp.ID) ([]logstore.View, error) {
 	all, err := p.env.Store.ListType(ctx, SettingType)
 	if err != nil {
@@ -43,7 +43,7 @@ func (p *Provider) Views(ctx context.Context, workspace rp.ID) ([]logstore.View,
 			}
 			at, err := time.Parse(time.RFC3339Nano, s)
 			if err != nil {
-				return nil, rp.Errorf(500, "InternalServerError", "the record of %s: %v", r.ID, err)
+				return nil, rp.Errorf(500, "InternalServerError", "reading the record of %s: %v", r.ID, err)
 			}
 			out = append(out, logstore.View{Cluster: id.Scope.String(), Category: c, Since: at})
 		}

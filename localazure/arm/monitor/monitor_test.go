@@ -41,7 +41,7 @@ func setting(entries ...object) object {
 
 func log(category string) object { return object{"category": category, "enabled": true} }
 
-func TestWorkspaceKeepsItsIdentity(t *testing.T) {
+func TestWorkspaceKeepsCustomerIDAndKeys(t *testing.T) {
 	a := azure(t)
 	first := a.Do(http.MethodGet, workspace, nil)
 	props := first.JSON["properties"].(object)
@@ -55,13 +55,13 @@ func TestWorkspaceKeepsItsIdentity(t *testing.T) {
 		t.Errorf("after an update: %v", again)
 	}
 	if got := a.Do(http.MethodPost, workspace+"/sharedKeys", nil); got.Body != keys.Body || len(keys.JSON["primarySharedKey"].(string)) < 80 {
-		t.Errorf("the keys changed with an update, or are none: %s, then %s", keys.Body, got.Body)
+		t.Errorf("the keys changed with an update or are too short: %s, then %s", keys.Body, got.Body)
 	}
 	if got := a.Do(http.MethodPost, workspace+"/regenerateSharedKey", nil); got.Status != 200 || got.Body == keys.Body {
 		t.Errorf("new keys: %d %s", got.Status, got.Body)
 	}
 	if r := a.Do(http.MethodGet, workspace, nil); strings.Contains(r.Body, keys.JSON["primarySharedKey"].(string)) {
-		t.Error("a GET of the workspace shows its keys")
+		t.Error("GET of a workspace returns its keys")
 	}
 	for _, body := range []object{
 		{"location": "eastus", "properties": object{"retentionInDays": 3}},
@@ -77,7 +77,7 @@ func TestWorkspaceKeepsItsIdentity(t *testing.T) {
 	}
 }
 
-// The documentation's `az monitor diagnostic-settings create/list/show/delete`.
+// az monitor diagnostic-settings create, list, show and delete.
 func TestDiagnosticSettingsOfACluster(t *testing.T) {
 	a := azure(t)
 	newCluster(a)
@@ -109,7 +109,7 @@ func TestDiagnosticSettingsOfACluster(t *testing.T) {
 	}
 }
 
-func TestRefusedDiagnosticSettings(t *testing.T) {
+func TestInvalidDiagnosticSettings(t *testing.T) {
 	a := azure(t)
 	newCluster(a)
 	for _, c := range []struct {
@@ -121,7 +121,7 @@ func TestRefusedDiagnosticSettings(t *testing.T) {
 		{"an unknown category", settings, setting(log("nap")), 400, "node-auto-provisioning"},
 		{"nothing enabled", settings, setting(object{"category": "kube-audit", "enabled": false}), 400, "At least one"},
 		{"no destination", settings, object{"properties": object{"logs": []any{log("kube-audit")}}}, 400, "workspaceId"},
-		{"a destination that there is not here", settings, object{"properties": object{"storageAccountId": group + "/providers/Microsoft.Storage/storageAccounts/s", "logs": []any{log("kube-audit")}}}, 400, "workspaceId"},
+		{"a destination that is not supported", settings, object{"properties": object{"storageAccountId": group + "/providers/Microsoft.Storage/storageAccounts/s", "logs": []any{log("kube-audit")}}}, 400, "workspaceId"},
 		{"a workspace that is not there", settings, object{"properties": object{"workspaceId": workspace + "x", "logs": []any{log("kube-audit")}}}, 404, "logsx"},
 		{"a category twice", settings, setting(log("kube-audit"), log("Kube-Audit")), 400, "twice"},
 		{"both category and group", settings, setting(object{"category": "kube-audit", "categoryGroup": "audit", "enabled": true}), 400, "one of"},
@@ -129,10 +129,10 @@ func TestRefusedDiagnosticSettings(t *testing.T) {
 		{"a resource without logs", workspace + "/providers/Microsoft.Insights/diagnosticSettings", setting(log("kube-audit")), 400, "does not support"},
 	} {
 		if r := a.Do(http.MethodPut, c.at+"/x", c.body); r.Status != c.status || !strings.Contains(r.Message(), c.says) {
-			t.Errorf("%s: %d %s, want %d that says %q", c.what, r.Status, r.Body, c.status, c.says)
+			t.Errorf("%s: %d %s, want %d with %q", c.what, r.Status, r.Body, c.status, c.says)
 		}
 	}
 	if list := a.Do(http.MethodGet, settings, nil); len(list.JSON["value"].([]any)) != 0 {
-		t.Errorf("the refused requests left %s", list.Body)
+		t.Errorf("invalid requests created %s", list.Body)
 	}
 }

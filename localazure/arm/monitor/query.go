@@ -10,12 +10,13 @@ import (
 	"github.com/nap-aks/nap/localazure/logstore"
 )
 
-// queryAction is what a principal has to be allowed at a workspace to query it.
+// queryAction is the permission to query a workspace.
 const queryAction = "Microsoft.OperationalInsights/workspaces/query/read"
 
-// QueryHandler is the Log Analytics API: /v1/workspaces/{customer ID}/query and
-// /v1/{resource ID of a workspace}/query. A caller needs a token for Log
-// Analytics (or for this server) and the permission to query the workspace.
+// QueryHandler serves the query endpoints of Log Analytics,
+// /v1/workspaces/{customer ID}/query and /v1/{resource ID of a workspace}/query.
+// A caller needs a token for Log Analytics (or for this server) and the
+// permission to query the workspace.
 func (p *Provider) QueryHandler(logs *logstore.Store, tokens *token.Service) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, err := tokens.Authenticate(r.Context(), r, token.Analytics)
@@ -24,18 +25,18 @@ func (p *Provider) QueryHandler(logs *logstore.Store, tokens *token.Service) htt
 			for k, v := range e.Header {
 				w.Header()[k] = v
 			}
-			refuse(w, e.Status, "AuthorizationRequiredError", "Valid authentication was not provided: "+e.Message)
+			writeError(w, e.Status, "AuthorizationRequiredError", "Valid authentication was not provided: "+e.Message)
 			return
 		}
-		record, err := p.asked(r)
+		record, err := p.requestedWorkspace(r)
 		if err != nil {
-			refuse(w, http.StatusInternalServerError, "InternalServerError", err.Error())
+			writeError(w, http.StatusInternalServerError, "InternalServerError", err.Error())
 			return
 		}
 		if record != nil {
 			if err := p.env.Authorize(r.Context(), who, queryAction, record.ParsedID()); err != nil {
 				e := rp.AsError(err)
-				refuse(w, e.Status, "InsufficientAccessError", "The provided credentials have insufficient access to perform the requested operation: "+e.Message)
+				writeError(w, e.Status, "InsufficientAccessError", "The provided credentials have insufficient access to perform the requested operation: "+e.Message)
 				return
 			}
 		}
@@ -49,8 +50,8 @@ func (p *Provider) QueryHandler(logs *logstore.Store, tokens *token.Service) htt
 	})
 }
 
-// asked is the workspace that a request is about; nil when there is none.
-func (p *Provider) asked(r *http.Request) (*rp.Record, error) {
+// requestedWorkspace returns the workspace in the path of a request, or nil.
+func (p *Provider) requestedWorkspace(r *http.Request) (*rp.Record, error) {
 	path := strings.TrimPrefix(strings.ToLower(r.URL.Path), "/v1")
 	path, ok := strings.CutSuffix(path, "/query")
 	if !ok {
@@ -66,7 +67,7 @@ func (p *Provider) asked(r *http.Request) (*rp.Record, error) {
 	return p.env.Store.Get(r.Context(), id)
 }
 
-func refuse(w http.ResponseWriter, status int, code, message string) {
+func writeError(w http.ResponseWriter, status int, code, message string) {
 	b, err := json.Marshal(map[string]any{"error": map[string]any{"code": code, "message": message}})
 	if err != nil {
 		b = []byte(`{}`)

@@ -18,13 +18,13 @@ var workspaceVersions = []string{"2025-02-01", "2023-09-01", "2022-10-01", "2021
 
 var workspaceRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{2,61}[A-Za-z0-9]$`)
 
-// Kinds of operation.
+// Operation kinds.
 const (
 	settleKind = "WorkspaceSettle"
 	deleteKind = "WorkspaceDelete"
 )
 
-// Limits of a workspace's interactive retention, in days.
+// Limits of the interactive retention of a workspace, in days.
 const (
 	shortestRetention = 7
 	longestRetention  = 730
@@ -63,18 +63,18 @@ func (p *Provider) prepareWorkspace(_ context.Context, c *rp.Change) error {
 		}
 	}
 	if !known {
-		return rp.BadRequest("InvalidParameter", "The sku '%s' of workspace '%s' is none of %s.", name, c.ID.Name(), strings.Join(skus, ", ")).At("properties.sku.name")
+		return rp.BadRequest("InvalidParameter", "The sku '%s' of workspace '%s' is not one of %s.", name, c.ID.Name(), strings.Join(skus, ", ")).At("properties.sku.name")
 	}
 	if _, ok := d.Lookup("properties", "retentionInDays"); !ok {
 		d.Set(defaultRetention, "properties", "retentionInDays")
 	}
 	if n, ok := d.Int("properties", "retentionInDays"); !ok || n < shortestRetention || n > longestRetention {
-		return rp.BadRequest("InvalidParameter", "'RetentionInDays' of workspace '%s' has to be a number from %d to %d.", c.ID.Name(), shortestRetention, longestRetention).At("properties.retentionInDays")
+		return rp.BadRequest("InvalidParameter", "'RetentionInDays' of workspace '%s' must be a number from %d to %d.", c.ID.Name(), shortestRetention, longestRetention).At("properties.retentionInDays")
 	}
 	for _, k := range []string{"publicNetworkAccessForIngestion", "publicNetworkAccessForQuery"} {
 		d.Default("Enabled", "properties", k)
 		if v := d.Str("properties", k); v != "Enabled" && v != "Disabled" && v != "SecuredByPerimeter" {
-			return rp.BadRequest("InvalidParameter", "%s of workspace '%s' is '%s', which is none of Enabled, Disabled, SecuredByPerimeter.", k, c.ID.Name(), v).At("properties." + k)
+			return rp.BadRequest("InvalidParameter", "%s of workspace '%s' is '%s', which is not one of Enabled, Disabled, SecuredByPerimeter.", k, c.ID.Name(), v).At("properties." + k)
 		}
 	}
 	if _, ok := d.Lookup("properties", "features"); !ok {
@@ -192,7 +192,7 @@ func (p *Provider) regenerateKeys(ctx context.Context, q *rp.Request) (*rp.Respo
 	return keysOf(r), nil
 }
 
-// workspace finds a workspace by its customer ID; nil when there is none.
+// workspace returns the workspace with a customer ID, or nil.
 func (p *Provider) workspace(ctx context.Context, guid string) (*rp.Record, error) {
 	resp, err := p.env.Store.KV.Get(ctx, guidKey(guid))
 	if err != nil {
@@ -203,7 +203,7 @@ func (p *Provider) workspace(ctx context.Context, guid string) (*rp.Record, erro
 	}
 	id, err := rp.ParseID(string(resp.Kvs[0].Value))
 	if err != nil {
-		return nil, rp.Errorf(http.StatusInternalServerError, "InternalServerError", "the record of workspace %s: %v", guid, err)
+		return nil, rp.Errorf(http.StatusInternalServerError, "InternalServerError", "reading the record of workspace %s: %v", guid, err)
 	}
 	return p.env.Store.Get(ctx, id)
 }
