@@ -5,10 +5,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 )
 
-// strip takes off an object, before it enters the cache, what no controller reads
-// and what makes up half of a pod: who set which field, and how a container is run.
-// What is written back is a patch of what a controller changed, so nothing is lost.
-// Objects that have no metadata (of a watch's bookkeeping) pass as they are.
+// strip removes from an object, before it enters the informer cache, the fields that no
+// controller reads and that are half of a pod: managed fields, and how a container is
+// run. Controllers write patches of the fields that they change, so nothing is lost.
+// Objects without metadata (of a watch's bookkeeping) are not changed.
 func strip(obj any) (any, error) {
 	if m, err := meta.Accessor(obj); err == nil {
 		m.SetManagedFields(nil)
@@ -21,7 +21,7 @@ func strip(obj any) (any, error) {
 		for i := range o.Spec.InitContainers {
 			stripContainer(&o.Spec.InitContainers[i])
 		}
-		o.Spec.EphemeralContainers = nil // they ask for nothing
+		o.Spec.EphemeralContainers = nil // they have no requests
 		o.Status.EphemeralContainerStatuses = nil
 	case *corev1.Node:
 		o.Status.Images = nil

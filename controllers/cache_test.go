@@ -10,7 +10,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-func TestTheCacheKeepsWhatDecisionsReadAndNotHowContainersRun(t *testing.T) {
+func TestStripKeepsFieldsThatDecisionsRead(t *testing.T) {
 	full := corev1.Container{
 		Name: "c", Image: "i", Command: []string{"sh"}, Args: []string{"-c"}, Env: []corev1.EnvVar{{Name: "A", Value: "b"}}, EnvFrom: []corev1.EnvFromSource{{Prefix: "p"}},
 		VolumeMounts: []corev1.VolumeMount{{Name: "v"}}, LivenessProbe: &corev1.Probe{}, ReadinessProbe: &corev1.Probe{}, StartupProbe: &corev1.Probe{}, Lifecycle: &corev1.Lifecycle{},
@@ -40,7 +40,7 @@ func TestTheCacheKeepsWhatDecisionsReadAndNotHowContainersRun(t *testing.T) {
 			&corev1.Node{ObjectMeta: meta, Status: corev1.NodeStatus{Phase: "x"}},
 		},
 		{"another object", &corev1.Namespace{ObjectMeta: withManaged}, &corev1.Namespace{ObjectMeta: meta}},
-		{"what is no object", "text", "text"},
+		{"a value that is not an object", "text", "text"},
 	} {
 		got, err := strip(c.got)
 		if err != nil {

@@ -23,13 +23,13 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// definitionWait is how long the API server may take to serve a new type.
-const definitionWait = time.Minute
+// definitionTimeout is how long the API server may take to serve a new type.
+const definitionTimeout = time.Minute
 
-// InstallDefaults prepares a cluster: it brings the custom resource definitions
-// up to date and waits until the API server serves them, then, if pools is
-// true, creates the NodePools default and system-surge and the AKSNodeClass
-// default where they do not exist. Objects that exist are left as they are.
+// InstallDefaults prepares a cluster. It creates or updates the custom resource
+// definitions and waits until the API server serves them. If pools is true, it then
+// creates the NodePools default and system-surge and the AKSNodeClass default, unless
+// they exist.
 func InstallDefaults(ctx context.Context, config *rest.Config, pools bool) error {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme, v1beta1.AddToScheme} {
@@ -40,13 +40,13 @@ func InstallDefaults(ctx context.Context, config *rest.Config, pools bool) error
 	karpenterTypes(s)
 	kube, err := client.New(config, client.Options{Scheme: s})
 	if err != nil {
-		return fmt.Errorf("making a client for the cluster: %w", err)
+		return fmt.Errorf("creating a client for the cluster: %w", err)
 	}
 	return installDefaults(ctx, kube, pools)
 }
 
-// karpenterTypes registers Karpenter's types, which it adds to the global
-// scheme only.
+// karpenterTypes registers Karpenter's types. Karpenter itself registers them only in
+// the global scheme.
 func karpenterTypes(s *runtime.Scheme) {
 	group := schema.GroupVersion{Group: karpenterapis.Group, Version: "v1"}
 	s.AddKnownTypes(group, &karpv1.NodePool{}, &karpv1.NodePoolList{}, &karpv1.NodeClaim{}, &karpv1.NodeClaimList{})
@@ -75,6 +75,7 @@ func installDefaults(ctx context.Context, kube client.Client, pools bool) error 
 	return nil
 }
 
+// applyCRD creates a definition or updates its spec.
 func applyCRD(ctx context.Context, kube client.Client, want *apiextensionsv1.CustomResourceDefinition) error {
 	for {
 		have := &apiextensionsv1.CustomResourceDefinition{}
@@ -86,11 +87,11 @@ func applyCRD(ctx context.Context, kube client.Client, want *apiextensionsv1.Cus
 				continue
 			}
 			if err != nil {
-				return fmt.Errorf("creating definition %s: %w", want.Name, err)
+				return fmt.Errorf("creating CustomResourceDefinition %s: %w", want.Name, err)
 			}
 			return nil
 		case err != nil:
-			return fmt.Errorf("reading definition %s: %w", want.Name, err)
+			return fmt.Errorf("getting CustomResourceDefinition %s: %w", want.Name, err)
 		}
 		if equality.Semantic.DeepDerivative(want.Spec, have.Spec) {
 			return nil
@@ -102,15 +103,15 @@ func applyCRD(ctx context.Context, kube client.Client, want *apiextensionsv1.Cus
 		if err := kube.Update(ctx, have); apierrors.IsConflict(err) {
 			continue
 		} else if err != nil {
-			return fmt.Errorf("updating definition %s: %w", want.Name, err)
+			return fmt.Errorf("updating CustomResourceDefinition %s: %w", want.Name, err)
 		}
 		return nil
 	}
 }
 
-// established waits until the API server serves a definition.
+// established waits until the API server serves the definition.
 func established(ctx context.Context, kube client.Client, name string) error {
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, definitionWait, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, definitionTimeout, true, func(ctx context.Context) (bool, error) {
 		crd := &apiextensionsv1.CustomResourceDefinition{}
 		if err := kube.Get(ctx, client.ObjectKey{Name: name}, crd); err != nil {
 			return false, client.IgnoreNotFound(err)
@@ -123,16 +124,16 @@ func established(ctx context.Context, kube client.Client, name string) error {
 		return false, nil
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for definition %s to be served: %w", name, err)
+		return fmt.Errorf("waiting until CustomResourceDefinition %s is served: %w", name, err)
 	}
 	return nil
 }
 
-// createOnce creates an object unless it exists. Right after its definition the
-// API server may not find the type yet.
+// createOnce creates an object unless it exists. It retries, because the API server may
+// not find a type whose definition is new.
 func createOnce(ctx context.Context, kube client.Client, obj client.Object) error {
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, definitionWait, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, definitionTimeout, true, func(ctx context.Context) (bool, error) {
 		last = kube.Create(ctx, obj.DeepCopyObject().(client.Object))
 		switch {
 		case last == nil, apierrors.IsAlreadyExists(last):

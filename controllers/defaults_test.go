@@ -17,7 +17,7 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// newCluster is an API server that serves a definition as soon as it has it.
+// newCluster returns a fake API server that establishes definitions at once.
 func newCluster(t *testing.T) client.Client {
 	t.Helper()
 	s := runtime.NewScheme()
@@ -37,7 +37,7 @@ func newCluster(t *testing.T) client.Client {
 	}).Build()
 }
 
-func TestDefaultsAreInstalledOnceAndThenLeftAlone(t *testing.T) {
+func TestDefaultsAreCreatedOnceAndNotOverwritten(t *testing.T) {
 	kube := newCluster(t)
 	if err := installDefaults(t.Context(), kube, true); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestDefaultsAreInstalledOnceAndThenLeftAlone(t *testing.T) {
 	if pool.Spec.Disruption.ConsolidateAfter.Duration == nil || *pool.Spec.Disruption.ConsolidateAfter.Duration != 0 || pool.Spec.Template.Spec.ExpireAfter.Duration != nil {
 		t.Errorf("consolidateAfter %v and expireAfter %v, want 0s and Never", pool.Spec.Disruption.ConsolidateAfter, pool.Spec.Template.Spec.ExpireAfter)
 	}
-	// What the user changed or removed from a definition's object stays so.
+	// A change by the user is kept.
 	pool.Spec.Template.Spec.Requirements[3].Values = []string{"E"}
 	if err := kube.Update(t.Context(), pool); err != nil {
 		t.Fatal(err)
@@ -70,11 +70,11 @@ func TestDefaultsAreInstalledOnceAndThenLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := kube.Get(t.Context(), client.ObjectKey{Name: apis.DefaultNodePoolName}, pool); err != nil || pool.Spec.Template.Spec.Requirements[3].Values[0] != "E" {
-		t.Errorf("the user's edit is gone: %v, %v", pool.Spec.Template.Spec.Requirements, err)
+		t.Errorf("the change by the user was overwritten: %v, %v", pool.Spec.Template.Spec.Requirements, err)
 	}
 }
 
-func TestDefinitionsAreBroughtUpToDate(t *testing.T) {
+func TestDefinitionsAreUpdated(t *testing.T) {
 	kube := newCluster(t)
 	old := apis.CRDs()[0].DeepCopy()
 	old.Spec.Versions[0].Schema.OpenAPIV3Schema.Description = "of an earlier release"
@@ -93,11 +93,11 @@ func TestDefinitionsAreBroughtUpToDate(t *testing.T) {
 	}
 	pools := &karpv1.NodePoolList{}
 	if err := kube.List(t.Context(), pools); err != nil || len(pools.Items) != 0 {
-		t.Errorf("%d NodePools, %v; none were asked for", len(pools.Items), err)
+		t.Errorf("%d NodePools, %v; want none", len(pools.Items), err)
 	}
 }
 
-func TestOptions(t *testing.T) {
+func TestOptionsAreCheckedAndDefaulted(t *testing.T) {
 	o := Options{}
 	o.Azure.ClusterResourceID = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c"
 	o.FeatureGates = "NodeRepair=true"
@@ -115,10 +115,10 @@ func TestOptions(t *testing.T) {
 		"no cluster": {}, "unknown engine": {Azure: o.Azure, Engine: "fast"}, "batch": {Azure: o.Azure, BatchIdle: time.Minute, BatchMax: time.Second}, "install": {Azure: o.Azure, InstallDefaults: "all"},
 	} {
 		if err := bad.setDefaults(); err == nil {
-			t.Errorf("%s: should be refused", name)
+			t.Errorf("%s: no error", name)
 		}
 	}
 	if _, err := (&Options{LogLevel: "loud"}).karpenter(); err == nil {
-		t.Error("an unknown log level should be refused")
+		t.Error("no error for an unknown log level")
 	}
 }

@@ -54,7 +54,7 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// karpenterParts are what Karpenter's controllers share.
+// karpenterParts holds the dependencies of Karpenter's controllers.
 type karpenterParts struct {
 	clock       clock.Clock
 	recorder    events.Recorder
@@ -63,12 +63,13 @@ type karpenterParts struct {
 	cluster     *state.Cluster
 	overlays    *nodeoverlay.InstanceTypeStore
 	quotas      func() []snapshot.Quota
-	// nominate tells that the cluster's scheduler heeds nominated nodes.
+	// nominate is whether the scheduler honours nominations by the provisioner.
 	nominate bool
 }
 
-// karpenterControllers are the controllers taken from Karpenter: bookkeeping,
-// lifecycle, disruption. The list is ours so that the provisioner can be.
+// karpenterControllers returns the controllers taken from Karpenter, for lifecycle,
+// disruption and bookkeeping, with the provisioner that the options choose. Karpenter's
+// own list cannot be used because it has a fixed provisioner.
 func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p karpenterParts) []controller.Controller {
 	kube := mgr.GetClient()
 	options := karpoptions.FromContext(ctx)
@@ -80,13 +81,13 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	clusterCost := cost.NewClusterCost(ctx, p.provider, kube)
 	drain := terminator.NewTerminator(p.clock, kube, evictions, p.recorder)
 
-	// Karpenter's provisioner is also what its disruption controllers simulate
-	// with.
+	// Karpenter's disruption controllers use its provisioner for simulations, whatever
+	// the engine is.
 	provisioner := provisioning.NewProvisioner(kube, p.recorder, p.provider, p.cluster, p.clock, devices, virtualPods)
 	disruptions := disruption.NewQueue(kube, p.recorder, p.cluster, p.clock, provisioner)
 
 	var placement []controller.Controller
-	var wake capacitybuffer.ProvisionerTrigger = provisioner
+	var trigger capacitybuffer.ProvisionerTrigger = provisioner
 	var hooks []cloudprovider.NodeLifecycleHook
 	if o.Engine == EngineNAP {
 		own := napprovisioning.New(ctx, napprovisioning.Config{
@@ -94,7 +95,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Quotas: p.quotas, Nominate: p.nominate,
 		})
 		placement, hooks = []controller.Controller{own}, []cloudprovider.NodeLifecycleHook{own.Hook()}
-		wake = own
+		trigger = own
 	} else {
 		placement = []controller.Controller{
 			provisioner, provisioning.NewPodController(kube, provisioner, p.cluster), provisioning.NewNodeController(kube, provisioner),
@@ -108,7 +109,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 		termination.NewController(p.clock, kube, p.provider, drain, p.recorder),
 		expiration.NewController(p.clock, kube, p.provider),
 		nodeclaimreboot.NewController(p.clock, kube, p.provider, drain, p.recorder),
-		// The cluster's state in memory.
+		// Cluster state.
 		informer.NewDaemonSetController(kube, p.cluster),
 		informer.NewNodeController(kube, p.cluster),
 		informer.NewPodController(kube, p.cluster),
@@ -147,7 +148,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 		list = append(list, nodeoverlay.NewController(p.clock, kube, p.undecorated, p.overlays, p.cluster))
 	}
 	if gates.CapacityBuffer {
-		list = append(list, capacitybuffer.NewController(kube, wake, virtualPods))
+		list = append(list, capacitybuffer.NewController(kube, trigger, virtualPods))
 	}
 	if gates.PodDeletionCostManagement {
 		queue := deletioncost.NewQueue(kube)
@@ -159,8 +160,8 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	return list
 }
 
-// stateMetrics are the controllers that only measure: pods, pools, nodes, and
-// the conditions of the API objects.
+// stateMetrics returns the controllers that only export metrics: of pods, NodePools,
+// nodes, and the conditions of API objects.
 func stateMetrics(mgr manager.Manager, p karpenterParts, clusterCost *cost.ClusterCost, buffers bool) []controller.Controller {
 	kube := mgr.GetClient()
 	recorder := mgr.GetEventRecorderFor(EventSource) //nolint:staticcheck // operatorpkg speaks core/v1 events

@@ -12,7 +12,7 @@ import (
 	"github.com/nap-aks/nap/azure"
 )
 
-// EventSource is the component that all events of the controller carry:
+// EventSource is the source component of all events of the controller:
 // kubectl get events --field-selector source=node-auto-provisioning.
 const EventSource = "node-auto-provisioning"
 
@@ -22,7 +22,7 @@ const (
 	EngineKarpenter = "karpenter"
 )
 
-// What InstallDefaults of Options can ask for; see the function of that name.
+// Values of Options.InstallDefaults; see the function InstallDefaults.
 const (
 	InstallDefinitions = "definitions"
 	InstallPools       = "pools"
@@ -33,38 +33,38 @@ type Options struct {
 	// Kubeconfig is a path; empty means in-cluster configuration, or the usual
 	// kubeconfig rules outside of one.
 	Kubeconfig string
-	// Azure says where ARM is and which cluster is served.
+	// Azure has the ARM endpoint and the cluster.
 	Azure azure.Config
 
-	// BindAddress is the IP that metrics and health listen on; empty means
-	// 127.0.0.1. Give 0.0.0.0 in a container.
+	// BindAddress is the IP address of the metrics and health ports; empty means
+	// 127.0.0.1. Use 0.0.0.0 in a container.
 	BindAddress string
 	// MetricsPort serves /metrics, HealthPort /healthz and /readyz. Zero means
-	// 8080 and 8081; a negative port switches the listener off.
+	// 8080 and 8081; a negative port disables the listener.
 	MetricsPort int
 	HealthPort  int
 	// EnableProfiling serves /debug/pprof on the metrics port.
 	EnableProfiling bool
 
-	// DisableLeaderElection is for a controller that is alone for sure.
+	// DisableLeaderElection is for a controller that has no other replicas.
 	DisableLeaderElection bool
-	// LeaderElectionNamespace holds the lease; empty means kube-system.
+	// LeaderElectionNamespace is the namespace of the lease; empty means kube-system.
 	LeaderElectionNamespace string
-	// LeaderElectionName is the lease; empty means karpenter-leader-election,
-	// so that no second Karpenter runs beside this one.
+	// LeaderElectionName is the name of the lease; empty means
+	// karpenter-leader-election, which excludes a second Karpenter in the cluster.
 	LeaderElectionName string
 
-	// BatchIdle and BatchMax shape the batching of pending pods: a pass starts
-	// once no new pod came for BatchIdle, at the latest after BatchMax. Zero
-	// means 1 s and 10 s.
+	// BatchIdle and BatchMax control the batching of pending pods: a pass starts after
+	// BatchIdle without new pods, at the latest after BatchMax. Zero means 1 s and
+	// 10 s.
 	BatchIdle time.Duration
 	BatchMax  time.Duration
 	// Engine is EngineNAP or EngineKarpenter; empty means EngineNAP.
 	Engine string
-	// DecisionDir is a folder where the engine's provisioner keeps snapshots of
-	// its last decisions, to be replayed with nap plan; empty means none are kept.
+	// DecisionDir is the folder where the provisioner keeps the snapshots of its latest
+	// passes, to be replayed with nap plan; empty keeps none. EngineNAP only.
 	DecisionDir string
-	// FeatureGates as Karpenter writes them, "NodeRepair=true,StaticCapacity=true".
+	// FeatureGates are Karpenter's, for example "NodeRepair=true,StaticCapacity=true".
 	FeatureGates string
 	// PreferencePolicy is Respect (default) or Ignore; MinValuesPolicy is Strict
 	// (default) or BestEffort.
@@ -73,22 +73,21 @@ type Options struct {
 
 	// LogLevel is debug, info (default) or error.
 	LogLevel string
-	// LogFile is where JSON logs go; empty means standard output.
+	// LogFile is the path of the JSON log; empty means standard output.
 	LogFile string
 
-	// KubeQPS and KubeBurst limit requests to the API server; zero means 200
-	// and 300.
+	// KubeQPS and KubeBurst limit requests to the API server; zero means 200 and 300.
 	KubeQPS   int
 	KubeBurst int
-	// CPUMillicores is what the controller may use; it scales how much it does
-	// at once. Zero means 1000.
+	// CPUMillicores is the cpu of the controller; its concurrency scales with it. Zero
+	// means 1000.
 	CPUMillicores int64
 
-	// InstallDefaults prepares the cluster first: InstallDefinitions or
-	// InstallPools; empty leaves it as it is.
+	// InstallDefaults is what Run installs first: InstallDefinitions, InstallPools (with
+	// definitions), or nothing if empty.
 	InstallDefaults string
-	// SystemNamespace holds the ConfigMap with the next maintenance window;
-	// empty means that node images may move at any time.
+	// SystemNamespace is the namespace of the ConfigMap with the next maintenance
+	// window; empty means that node images may change at any time.
 	SystemNamespace string
 }
 
@@ -125,24 +124,24 @@ func (o *Options) setDefaults() error {
 		o.CPUMillicores = 1000
 	}
 	if o.Engine != EngineNAP && o.Engine != EngineKarpenter {
-		return fmt.Errorf("engine %q is not known: use %s or %s", o.Engine, EngineNAP, EngineKarpenter)
+		return fmt.Errorf("unknown engine %q: use %s or %s", o.Engine, EngineNAP, EngineKarpenter)
 	}
 	switch o.InstallDefaults {
 	case "", InstallDefinitions, InstallPools:
 	default:
-		return fmt.Errorf("install-defaults %q is not known: use %s or %s", o.InstallDefaults, InstallDefinitions, InstallPools)
+		return fmt.Errorf("unknown install-defaults %q: use %s or %s", o.InstallDefaults, InstallDefinitions, InstallPools)
 	}
 	if o.Azure.ClusterResourceID == "" {
-		return errors.New("no cluster resource ID: say which managed cluster is served")
+		return errors.New("no cluster resource ID: set the resource ID of the managed cluster")
 	}
 	if o.BatchMax < o.BatchIdle {
-		return fmt.Errorf("batch max duration %s is below the idle duration %s", o.BatchMax, o.BatchIdle)
+		return fmt.Errorf("batch max duration %s is shorter than the idle duration %s", o.BatchMax, o.BatchIdle)
 	}
 	return nil
 }
 
-// karpenter translates to Karpenter's own options. They are parsed as flags
-// because some of them can be set no other way.
+// karpenter returns Karpenter's options. They are parsed from flags because some of
+// them cannot be set in another way.
 func (o *Options) karpenter() (*karpoptions.Options, error) {
 	fs := &karpoptions.FlagSet{FlagSet: flag.NewFlagSet("karpenter", flag.ContinueOnError)}
 	k := &karpoptions.Options{}
@@ -165,7 +164,7 @@ func (o *Options) karpenter() (*karpoptions.Options, error) {
 		args = append(args, "--feature-gates="+o.FeatureGates)
 	}
 	if err := k.Parse(fs, args...); err != nil {
-		return nil, fmt.Errorf("options for Karpenter's controllers: %w", err)
+		return nil, fmt.Errorf("parsing the options of Karpenter's controllers: %w", err)
 	}
 	return k, nil
 }

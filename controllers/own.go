@@ -14,7 +14,7 @@ import (
 	"github.com/nap-aks/nap/controllers/nodeclass"
 )
 
-// ownControllers are those of AKSNodeClasses and machines.
+// ownControllers returns the controllers of AKSNodeClasses and machines.
 func ownControllers(o Options, mgr manager.Manager, api discovery.DiscoveryInterface, provider *azure.Provider, recorder events.Recorder) []controller.Controller {
 	kube := mgr.GetClient()
 	eventRecorder := mgr.GetEventRecorderFor(EventSource) //nolint:staticcheck // operatorpkg speaks core/v1 events

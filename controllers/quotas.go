@@ -7,7 +7,7 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// quotasOf words Azure's vCPU quotas as the snapshot knows them.
+// quotasOf converts the vCPU quotas of Azure to those of package snapshot.
 func quotasOf(list []instancetype.Quota) []snapshot.Quota {
 	out := make([]snapshot.Quota, 0, len(list))
 	for _, q := range list {

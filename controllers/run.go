@@ -47,10 +47,10 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// Run is the controller of one cluster. It returns when the context ends (nil)
-// or when it cannot go on: a wrong configuration, no ARM, definitions missing
-// from the cluster, or the lease lost to another controller. Call it at most
-// once per process: metrics are registered process-wide.
+// Run runs the controller of one cluster. It returns nil when the context ends, and an
+// error when it cannot continue: wrong configuration, ARM unreachable, definitions
+// missing from the cluster, or the lease lost to another controller. Call it at most
+// once per process, because metrics are registered globally.
 func Run(ctx context.Context, o Options) error {
 	if err := o.setDefaults(); err != nil {
 		return err
@@ -106,20 +106,20 @@ func restConfig(o Options) (*rest.Config, error) {
 		config, err = ctrl.GetConfig()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("finding the cluster's API server: %w", err)
+		return nil, fmt.Errorf("loading the configuration of the API server: %w", err)
 	}
 	config.QPS, config.Burst = float32(o.KubeQPS), o.KubeBurst
 	config.UserAgent = EventSource
 	return config, nil
 }
 
-// newManager is what Karpenter's own operator makes, but bound to one address,
-// configured by values instead of the process's arguments, and returning its
-// errors.
+// newManager returns a manager like that of Karpenter's operator, but listening on one
+// address, configured by options instead of process arguments, and with errors
+// returned.
 func newManager(ctx context.Context, o Options, config *rest.Config) (manager.Manager, error) {
 	address := func(port int) string {
 		if port < 0 {
-			return "0" // controller-runtime's word for off
+			return "0" // disables the listener
 		}
 		return net.JoinHostPort(o.BindAddress, strconv.Itoa(port))
 	}
@@ -141,11 +141,12 @@ func newManager(ctx context.Context, o Options, config *rest.Config) (manager.Ma
 		LeaderElectionNamespace:       o.LeaderElectionNamespace,
 		LeaderElectionResourceLock:    resourcelock.LeasesResourceLock,
 		LeaderElectionReleaseOnCancel: true,
-		// Its own client: leadership must not be lost to our own rate limit.
+		// A separate client, because the rate limit of the controllers must not cost the
+		// lease.
 		LeaderElectionConfig:   rest.CopyConfig(config),
 		Metrics:                metrics,
 		HealthProbeBindAddress: address(o.HealthPort),
-		// Reconcilers find Karpenter's options and the logger in their context.
+		// Reconcilers read Karpenter's options and the logger from their context.
 		BaseContext: func() context.Context { return context.WithoutCancel(ctx) },
 		Cache: cache.Options{DefaultTransform: strip, ByObject: map[client.Object]cache.ByObject{
 			&coordinationv1.Lease{}: {Field: fields.OneTermEqualSelector("metadata.namespace", corev1.NamespaceNodeLease)},
@@ -161,11 +162,11 @@ func newManager(ctx context.Context, o Options, config *rest.Config) (manager.Ma
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("caches", func(r *http.Request) error {
 			if !mgr.GetCache().WaitForCacheSync(r.Context()) {
-				return errors.New("the caches are not in sync with the API server")
+				return errors.New("informer caches are not synced")
 			}
 			return nil
 		}),
-		mgr.AddReadyzCheck("definitions", func(*http.Request) error { return definitionsThere(mgr) }),
+		mgr.AddReadyzCheck("definitions", func(*http.Request) error { return definitionsInstalled(mgr) }),
 	}
 	if err := errors.Join(checks...); err != nil {
 		return nil, fmt.Errorf("adding health checks: %w", err)
@@ -173,14 +174,16 @@ func newManager(ctx context.Context, o Options, config *rest.Config) (manager.Ma
 	return mgr, nil
 }
 
-func definitionsThere(mgr manager.Manager) error {
+// definitionsInstalled returns an error if the cluster does not serve a type that the
+// controllers need.
+func definitionsInstalled(mgr manager.Manager) error {
 	for _, obj := range []client.Object{&karpv1.NodePool{}, &karpv1.NodeClaim{}, &v1beta1.AKSNodeClass{}} {
 		gvk, err := apiutil.GVKForObject(obj, mgr.GetScheme())
 		if err != nil {
 			return err
 		}
 		if _, err := mgr.GetRESTMapper().RESTMapping(gvk.GroupKind(), gvk.Version); err != nil {
-			return fmt.Errorf("the cluster does not know %s: %w", gvk.Kind, err)
+			return fmt.Errorf("finding %s in the API of the cluster: %w", gvk.Kind, err)
 		}
 	}
 	return nil
@@ -191,7 +194,7 @@ type indexer interface {
 	IndexField(ctx context.Context, obj client.Object, field string, extract client.IndexerFunc) error
 }
 
-// index makes the look-ups that Karpenter's controllers expect of the cache.
+// index adds the field indexes that Karpenter's controllers and ours use.
 func index(ctx context.Context, in indexer) error {
 	one := func(f func(client.Object) string) client.IndexerFunc {
 		return func(o client.Object) []string { return []string{f(o)} }
@@ -228,7 +231,7 @@ func index(ctx context.Context, in indexer) error {
 	return nil
 }
 
-// build makes the provider and every controller.
+// build returns all controllers, with a new provider.
 func build(ctx context.Context, o Options, mgr manager.Manager, config *rest.Config) ([]controller.Controller, error) {
 	provider, err := azure.New(ctx, o.Azure, mgr.GetClient())
 	if err != nil {
@@ -246,9 +249,9 @@ func build(ctx context.Context, o Options, mgr manager.Manager, config *rest.Con
 
 	api, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("making a discovery client: %w", err)
+		return nil, fmt.Errorf("creating a discovery client: %w", err)
 	}
-	nominate, err := heedsNominations(api)
+	nominate, err := honoursNominations(api)
 	if err != nil {
 		return nil, err
 	}
@@ -259,16 +262,16 @@ func build(ctx context.Context, o Options, mgr manager.Manager, config *rest.Con
 	return append(all, ownControllers(o, mgr, api, provider, recorder)...), nil
 }
 
-// heedsNominations tells whether the cluster's scheduler follows nominated
+// honoursNominations reports whether the scheduler of the cluster honours nominated
 // nodes that the provisioner writes.
-func heedsNominations(api discovery.ServerVersionInterface) (bool, error) {
+func honoursNominations(api discovery.ServerVersionInterface) (bool, error) {
 	info, err := api.ServerVersion()
 	if err != nil {
-		return false, fmt.Errorf("asking the API server for its version: %w", err)
+		return false, fmt.Errorf("getting the version of the API server: %w", err)
 	}
 	minor, err := strconv.Atoi(strings.TrimRight(info.Minor, "+"))
 	if err != nil {
-		return false, nil // a build without a version: leave the scheduler alone
+		return false, nil // a build without a version: do not nominate
 	}
 	return info.Major == "1" && minor >= provisioning.NominationVersion, nil
 }

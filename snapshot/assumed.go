@@ -155,13 +155,13 @@ func (a *assumedPods) overdue(ready func(nodeOrClaim string) bool, now time.Time
 }
 
 // Assume records that a pending pod is going to run on a node, or on the machine
-// of a NodeClaim: until it is bound or forgotten, the pod is counted there and not
+// of a NodeClaim: until it is bound or expires, the pod is counted there and not
 // placed again. It reports whether the pod is still pending; if not, nothing is
 // assumed.
 func (c *Cache) Assume(podKey, nodeOrClaim string) bool { return c.assume(podKey, nodeOrClaim, false) }
 
 // AssumeFixed does the same for a place that the engine did not choose: it is kept
-// when assumed pods are suspended to be planned for anew.
+// when assumed pods are suspended to be planned for again.
 func (c *Cache) AssumeFixed(podKey, nodeOrClaim string) bool {
 	return c.assume(podKey, nodeOrClaim, true)
 }
@@ -174,13 +174,6 @@ func (c *Cache) assume(podKey, on string, fixed bool) bool {
 	}
 	c.assumed.assume(podKey, on, fixed)
 	return true
-}
-
-// Forget takes back that a pod is assumed.
-func (c *Cache) Forget(podKey string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.assumed.forget(podKey)
 }
 
 // Expire takes back that a pod is assumed, because the scheduler did not bind it.
@@ -271,18 +264,18 @@ func (c *Cache) MarkReady(ready func(nodeOrClaim string) bool, now time.Time) {
 	c.assumed.markReady(ready, now)
 }
 
-// Waiting returns the places, by pod key, of assumed pods whose place is ready and
+// WaitingPods returns the places, by pod key, of assumed pods whose place is ready and
 // has been known to be for at least that long.
-func (c *Cache) Waiting(ready func(nodeOrClaim string) bool, now time.Time, atLeast time.Duration) map[string]string {
+func (c *Cache) WaitingPods(ready func(nodeOrClaim string) bool, now time.Time, atLeast time.Duration) map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.assumed.waiting(ready, now, atLeast)
 }
 
-// Overdue returns the assumed pods that the scheduler should have bound by now:
+// OverduePods returns the assumed pods that the scheduler should have bound by now:
 // their place has been ready for the timeout, and no assumed pod was bound for as
 // long, or their place has been ready for the longest time.
-func (c *Cache) Overdue(ready func(nodeOrClaim string) bool, now time.Time, timeout, longest time.Duration) []string {
+func (c *Cache) OverduePods(ready func(nodeOrClaim string) bool, now time.Time, timeout, longest time.Duration) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.assumed.overdue(ready, now, timeout, longest)

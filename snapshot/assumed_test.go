@@ -112,7 +112,7 @@ func TestResumeRestoresPodsThatAreStillPending(t *testing.T) {
 	}
 	expectPlaces(t, a, map[string]string{"fixed": "y", "waits": "x", "moved": "z"})
 	if since := a.pods["waits"].readySince; !since.Equal(start) {
-		t.Errorf("the clock starts anew at %v, want %v as before the suspension", since, start)
+		t.Errorf("ready since %v, want %v as before the suspension", since, start)
 	}
 	a.suspend()
 	a.assume("waits", "z", false)

@@ -3,8 +3,10 @@ package snapshot_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -151,5 +153,90 @@ func TestUnchangedNodesAreNotTranslatedAgain(t *testing.T) {
 		if a.Closed == "" && len(a.Labels) > 0 && reflect.ValueOf(a.Labels).Pointer() != reflect.ValueOf(b.Labels).Pointer() {
 			t.Errorf("node %s was translated again without a change", a.Name)
 		}
+	}
+}
+
+func TestAssumedPodsArePendingPods(t *testing.T) {
+	ended := func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }
+	for name, c := range map[string]struct {
+		event func(*snapshot.Cache) error
+		want  bool
+	}{
+		"nothing happens":    {func(*snapshot.Cache) error { return nil }, true},
+		"the pod is updated": {func(c *snapshot.Cache) error { return c.Upsert(pod("p", func(p *corev1.Pod) { p.Labels["a"] = "b" })) }, true},
+		"the pod is bound":   {func(c *snapshot.Cache) error { return c.Upsert(pod("p", bound("n"))) }, false},
+		"the pod ends":       {func(c *snapshot.Cache) error { return c.Upsert(pod("p", ended)) }, false},
+		"the pod is deleted": {func(c *snapshot.Cache) error { return c.Delete(pod("p")) }, false},
+		"the place is gone":  {func(c *snapshot.Cache) error { return c.Delete(node("n")) }, false},
+		"the place is going": {func(c *snapshot.Cache) error { c.SetMarked([]string{"id-n"}); return nil }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := base()
+			o.Nodes, o.NodeClaims, o.Pods = []*corev1.Node{node("n")}, []*karpv1.NodeClaim{claim("c", "id-n")}, []*corev1.Pod{pod("p"), pod("b", bound("n"))}
+			cache, err := snapshot.Load(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cache.Assume("default/b", "n") || cache.Assume("default/unknown", "n") {
+				t.Error("a pod that is not pending was assumed")
+			}
+			if !cache.Assume("default/p", "n") {
+				t.Fatal("a pending pod was not assumed")
+			}
+			if err := c.event(cache); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := cache.Snapshot(o.Now); err != nil {
+				t.Fatal(err)
+			}
+			if _, got := cache.AssumedOn("default/p"); got != c.want {
+				t.Errorf("assumed: %t, want %t", got, c.want)
+			}
+			if cache.SuspendAssumed(); cache.AnyAssumed() != c.want {
+				t.Errorf("assumed while suspended: %t, want %t", cache.AnyAssumed(), c.want)
+			}
+		})
+	}
+}
+
+func TestSuspendedPodsArePlannedForAgain(t *testing.T) {
+	o := base()
+	o.Nodes, o.NodeClaims, o.Pods = []*corev1.Node{node("n")}, []*karpv1.NodeClaim{claim("c", "id-n")}, []*corev1.Pod{pod("p"), pod("fixed")}
+	c, err := snapshot.Load(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Assume("default/p", "c")
+	c.AssumeFixed("default/fixed", "n")
+	expect := func(when string, onNode, pending []string) {
+		t.Helper()
+		in, err := c.Snapshot(o.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := podsOf(find(t, in.Snapshot, "n")); !slices.Equal(got, onNode) {
+			t.Errorf("%s: pods on the node are %v, want %v", when, got, onNode)
+		}
+		if got := slices.Sorted(maps.Keys(in.Pods)); !slices.Equal(got, pending) {
+			t.Errorf("%s: pods to place are %v, want %v", when, got, pending)
+		}
+	}
+	both, fixed, p := []string{"default/fixed", "default/p"}, []string{"default/fixed"}, []string{"default/p"}
+	expect("assumed", both, nil)
+	if n := c.SuspendAssumed(); n != 1 {
+		t.Errorf("%d pods are suspended, want 1", n)
+	}
+	expect("suspended", fixed, p)
+	c.ResumeAssumed()
+	expect("resumed", both, nil)
+	c.SuspendAssumed()
+	c.ForgetSuspended()
+	expect("forgotten", fixed, p)
+	c.Assume("default/p", "n")
+	expect("assumed again", both, nil)
+	c.Expire("default/p")
+	expect("expired", fixed, p)
+	if got := c.ExpiredPods(); !got["default/p"] || len(got) != 1 {
+		t.Errorf("expired are %v, want p", got)
 	}
 }

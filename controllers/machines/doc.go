@@ -1,5 +1,4 @@
-// Package machines holds the controllers that keep machines in Azure and
-// NodeClaims in the cluster the same: garbage collection of machines that no
-// claim owns, tags updated in place, and the regular reading of sizes, quota
-// and prices.
+// Package machines holds the controllers that reconcile machines in Azure with
+// NodeClaims: garbage collection of machines without NodeClaim, in-place updates of
+// tags, and the periodic refresh of sizes, quotas and prices.
 package machines

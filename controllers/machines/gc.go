@@ -21,7 +21,7 @@ import (
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 )
 
-// Cloud is what garbage collection needs of the provider.
+// Cloud is the part of the provider that garbage collection uses.
 type Cloud interface {
 	List(context.Context) ([]*karpv1.NodeClaim, error)
 	Delete(context.Context, *karpv1.NodeClaim) error
@@ -29,15 +29,14 @@ type Cloud interface {
 
 const (
 	collectInterval = 30 * time.Second
-	// orphanAge is how old a machine must be before it can be an orphan. Its
-	// claim is made first and carries its name, so age only has to cover that
-	// the API server may answer from the past.
+	// orphanAge is the age from which a machine without NodeClaim is an orphan. The claim
+	// is created before its machine and has the same name, so the age only has to cover
+	// stale reads from the API server.
 	orphanAge = time.Minute
 )
 
-// GarbageCollector removes machines whose NodeClaim does not exist: a claim
-// deleted while its machine was being made, or a machine that came up after
-// its launch was given up.
+// GarbageCollector deletes machines whose NodeClaim does not exist: the claim was
+// deleted during the launch, or the machine started after the launch had failed.
 type GarbageCollector struct {
 	kube     client.Client
 	uncached client.Reader
@@ -45,8 +44,8 @@ type GarbageCollector struct {
 	clock    clock.Clock
 }
 
-// NewGarbageCollector makes the controller. Before a machine is removed its
-// claim is looked for once more without the cache.
+// NewGarbageCollector returns the controller. It reads the NodeClaim of a machine from
+// uncached before it deletes the machine.
 func NewGarbageCollector(kube client.Client, uncached client.Reader, cloud Cloud, c clock.Clock) *GarbageCollector {
 	return &GarbageCollector{kube, uncached, cloud, c}
 }
@@ -57,7 +56,7 @@ func (g *GarbageCollector) Register(_ context.Context, m manager.Manager) error 
 		WatchesRawSource(singleton.Source()).Complete(singleton.AsReconciler(g))
 }
 
-// Reconcile removes orphans.
+// Reconcile deletes orphans and their nodes.
 func (g *GarbageCollector) Reconcile(ctx context.Context) (reconciler.Result, error) {
 	machines, err := g.cloud.List(ctx)
 	if err != nil {
@@ -98,22 +97,22 @@ func (g *GarbageCollector) collect(ctx context.Context, m *karpv1.NodeClaim) err
 		return nil
 	}
 	if !apierrors.IsNotFound(err) {
-		return fmt.Errorf("making sure that NodeClaim %s does not exist: %w", m.Name, err)
+		return fmt.Errorf("checking that NodeClaim %s does not exist: %w", m.Name, err)
 	}
 	if err := cloudprovider.IgnoreNodeClaimNotFoundError(g.cloud.Delete(ctx, m)); err != nil {
-		return fmt.Errorf("removing the machine of NodeClaim %s, which does not exist: %w", m.Name, err)
+		return fmt.Errorf("deleting the machine of NodeClaim %s, which does not exist: %w", m.Name, err)
 	}
-	log.FromContext(ctx).Info("removed a machine without NodeClaim", "NodeClaim", m.Name, "provider-id", m.Status.ProviderID)
+	log.FromContext(ctx).Info("deleted machine without nodeclaim", "nodeClaim", m.Name, "providerID", m.Status.ProviderID)
 	if m.Status.ProviderID == "" {
 		return nil
 	}
 	nodes := &corev1.NodeList{}
 	if err := g.kube.List(ctx, nodes, client.MatchingFields{"spec.providerID": m.Status.ProviderID}); err != nil {
-		return fmt.Errorf("looking for the node of %s: %w", m.Status.ProviderID, err)
+		return fmt.Errorf("listing the nodes of machine %s: %w", m.Status.ProviderID, err)
 	}
 	for i := range nodes.Items {
 		if err := g.kube.Delete(ctx, &nodes.Items[i]); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("deleting node %s, whose machine is gone: %w", nodes.Items[i].Name, err)
+			return fmt.Errorf("deleting node %s, whose machine was deleted: %w", nodes.Items[i].Name, err)
 		}
 	}
 	return nil

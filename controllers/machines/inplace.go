@@ -19,19 +19,19 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// Updater changes machines in place.
+// Updater updates machines in place.
 type Updater interface {
 	InPlaceHash(*v1beta1.AKSNodeClass) string
 	UpdateInPlace(context.Context, *v1beta1.AKSNodeClass, *karpv1.NodeClaim) error
 }
 
-// InPlaceUpdate carries the tags of a class over to its machines.
+// InPlaceUpdate applies the tags of an AKSNodeClass to its machines.
 type InPlaceUpdate struct {
 	kube  client.Client
 	cloud Updater
 }
 
-// NewInPlaceUpdate makes the controller.
+// NewInPlaceUpdate returns the controller.
 func NewInPlaceUpdate(kube client.Client, cloud Updater) *InPlaceUpdate {
 	return &InPlaceUpdate{kube, cloud}
 }
@@ -47,10 +47,11 @@ func (c *InPlaceUpdate) Register(_ context.Context, m manager.Manager) error {
 		Complete(reconcile.AsReconciler(m.GetClient(), c))
 }
 
+// claimsOf returns a request for each NodeClaim of a class.
 func (c *InPlaceUpdate) claimsOf(ctx context.Context, class client.Object) []reconcile.Request {
 	claims := &karpv1.NodeClaimList{}
 	if err := c.kube.List(ctx, claims, client.MatchingFields{"spec.nodeClassRef.name": class.GetName()}); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "listing the NodeClaims of a changed class", "AKSNodeClass", class.GetName())
+		ctrl.LoggerFrom(ctx).Error(err, "listing nodeclaims failed", "aksNodeClass", class.GetName())
 		return nil
 	}
 	var out []reconcile.Request
@@ -60,8 +61,8 @@ func (c *InPlaceUpdate) claimsOf(ctx context.Context, class client.Object) []rec
 	return out
 }
 
-// Reconcile updates a claim's machine if its class has other tags than it was
-// last given.
+// Reconcile updates the machine of a claim if the tags of its class have changed since
+// the last update.
 func (c *InPlaceUpdate) Reconcile(ctx context.Context, claim *karpv1.NodeClaim) (reconcile.Result, error) {
 	if !claim.DeletionTimestamp.IsZero() || claim.Spec.NodeClassRef == nil || claim.Spec.NodeClassRef.Kind != "AKSNodeClass" {
 		return reconcile.Result{}, nil
@@ -75,7 +76,7 @@ func (c *InPlaceUpdate) Reconcile(ctx context.Context, claim *karpv1.NodeClaim) 
 		return reconcile.Result{}, nil
 	}
 	if claim.Status.ProviderID == "" {
-		return reconcile.Result{RequeueAfter: time.Minute}, nil // its launch writes the hash
+		return reconcile.Result{RequeueAfter: time.Minute}, nil // the launch sets the tags and writes the hash
 	}
 	if err := c.cloud.UpdateInPlace(ctx, nc, claim); err != nil {
 		return reconcile.Result{}, fmt.Errorf("updating the machine of NodeClaim %s in place: %w", claim.Name, err)
@@ -86,7 +87,7 @@ func (c *InPlaceUpdate) Reconcile(ctx context.Context, claim *karpv1.NodeClaim) 
 	}
 	claim.Annotations[v1beta1.AnnotationInPlaceUpdateHash] = want
 	if err := c.kube.Patch(ctx, claim, client.MergeFrom(stored)); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(fmt.Errorf("noting the in-place update of NodeClaim %s: %w", claim.Name, err))
+		return reconcile.Result{}, client.IgnoreNotFound(fmt.Errorf("writing the in-place update hash of NodeClaim %s: %w", claim.Name, err))
 	}
 	return reconcile.Result{}, nil
 }

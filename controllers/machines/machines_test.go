@@ -44,7 +44,7 @@ func newKube(t *testing.T, objects ...client.Object) client.Client {
 		WithIndex(&corev1.Node{}, "spec.providerID", func(o client.Object) []string { return []string{o.(*corev1.Node).Spec.ProviderID} }).Build()
 }
 
-func TestMachinesWithoutClaimGo(t *testing.T) {
+func TestMachinesWithoutNodeClaimAreDeleted(t *testing.T) {
 	clk := testingclock.NewFakeClock(time.Now())
 	machine := func(name string, age time.Duration, deleting bool) *karpv1.NodeClaim {
 		m := &karpv1.NodeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(clk.Now().Add(-age))}, Status: karpv1.NodeClaimStatus{ProviderID: "azure:///" + name}}
@@ -58,20 +58,20 @@ func TestMachinesWithoutClaimGo(t *testing.T) {
 	}}
 	owned := &karpv1.NodeClaim{ObjectMeta: metav1.ObjectMeta{Name: "owned"}} // not launched yet: no provider ID
 	kube := newKube(t, owned, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n-orphan"}, Spec: corev1.NodeSpec{ProviderID: "azure:///orphan"}})
-	// The cache does not know yet of a claim that the API server has.
+	// The API server has a claim that the cache does not have yet.
 	uncached := newKube(t, owned.DeepCopy(), &karpv1.NodeClaim{ObjectMeta: metav1.ObjectMeta{Name: "late"}})
 	if _, err := NewGarbageCollector(kube, uncached, c, clk).Reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(c.deleted, []string{"orphan"}) {
-		t.Errorf("removed %v, want only the orphan", c.deleted)
+		t.Errorf("deleted %v, want only the orphan", c.deleted)
 	}
 	if err := kube.Get(t.Context(), client.ObjectKey{Name: "n-orphan"}, &corev1.Node{}); client.IgnoreNotFound(err) != nil || err == nil {
-		t.Errorf("the orphan's node is still there: %v", err)
+		t.Errorf("the node of the orphan was not deleted: %v", err)
 	}
 }
 
-func TestTagsAreCarriedOver(t *testing.T) {
+func TestChangedTagsAreAppliedInPlace(t *testing.T) {
 	nc := &v1beta1.AKSNodeClass{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v1beta1.AKSNodeClassSpec{Tags: map[string]string{"a": "b"}}}
 	claim := func(name, hash, providerID string) *karpv1.NodeClaim {
 		return &karpv1.NodeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{v1beta1.AnnotationInPlaceUpdateHash: hash}},
@@ -95,11 +95,11 @@ func TestTagsAreCarriedOver(t *testing.T) {
 	}
 }
 
-func TestAFailedRefreshIsTriedAgainSoon(t *testing.T) {
-	fail := errors.New("ARM is away")
+func TestFailedRefreshIsRetriedSoon(t *testing.T) {
+	fail := errors.New("ARM is unavailable")
 	r := NewRefresh("sizes", SizesInterval, func(context.Context) error { return fail })
 	if res, err := r.Reconcile(t.Context()); err != nil || res.RequeueAfter != retryInterval {
-		t.Errorf("after a failure: %v, %v; want another try in %s", res, err, retryInterval)
+		t.Errorf("after a failure: %v, %v; want a retry in %s", res, err, retryInterval)
 	}
 	fail = nil
 	if res, err := r.Reconcile(t.Context()); err != nil || res.RequeueAfter != SizesInterval {

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// How often what is known of Azure is read anew. Quota is read often because
-// it decides what can be bought, and machines that went away free it.
+// How often data of Azure is refreshed. Quotas are read often because they decide what
+// can be bought, and deleted machines free them.
 const (
 	SizesInterval  = 12 * time.Hour
 	PricesInterval = 12 * time.Hour
@@ -21,16 +21,16 @@ const (
 	retryInterval = time.Minute
 )
 
-// Refresh reads something anew at an interval.
+// Refresh reads data at an interval.
 type Refresh struct {
 	name  string
 	every time.Duration
 	read  func(context.Context) error
 }
 
-// NewRefresh makes a controller that calls read at the start and then at the
-// interval. An error is logged and tried again after a minute: what was known
-// before stays in use.
+// NewRefresh returns a controller that calls read at the start and then at the interval.
+// After an error it logs the error and tries again in a minute; the data read before
+// stays in use.
 func NewRefresh(name string, every time.Duration, read func(context.Context) error) *Refresh {
 	return &Refresh{name, every, read}
 }
@@ -41,10 +41,10 @@ func (r *Refresh) Register(_ context.Context, m manager.Manager) error {
 		WatchesRawSource(singleton.Source()).Complete(singleton.AsReconciler(r))
 }
 
-// Reconcile reads once.
+// Reconcile reads the data once.
 func (r *Refresh) Reconcile(ctx context.Context) (reconciler.Result, error) {
 	if err := r.read(ctx); err != nil {
-		log.FromContext(ctx).Error(err, "keeping what was read before", "what", r.name)
+		log.FromContext(ctx).Error(err, "refresh failed, keeping old data", "data", r.name)
 		return reconciler.Result{RequeueAfter: min(r.every, retryInterval)}, nil
 	}
 	return reconciler.Result{RequeueAfter: r.every}, nil

@@ -1,4 +1,4 @@
-// Package nodeclass holds the controllers of AKSNodeClasses: the hash that tells
-// drift, the status that launches rely on, and the finalizer that keeps a class
-// as long as NodeClaims use it.
+// Package nodeclass holds the controllers of AKSNodeClasses: the hash that detects
+// drift, the status that launches depend on, and the finalizer that keeps a class as
+// long as NodeClaims use it.
 package nodeclass

@@ -17,10 +17,10 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// Hash writes a class's static hash into its annotations.
+// Hash writes the static hash of an AKSNodeClass into its annotations.
 type Hash struct{ kube client.Client }
 
-// NewHash makes the controller.
+// NewHash returns the controller.
 func NewHash(kube client.Client) *Hash { return &Hash{kube} }
 
 // Register adds the controller to the manager.
@@ -30,9 +30,9 @@ func (c *Hash) Register(_ context.Context, m manager.Manager) error {
 		Complete(reconcile.AsReconciler(m.GetClient(), c))
 }
 
-// Reconcile writes the hash. When the way of hashing changed, the claims of the
-// class are moved to the new hash first, so that they do not all drift; a claim
-// that had drifted already stays drifted.
+// Reconcile writes the hash. If the version of the hash has changed, it first writes the
+// new hash to the NodeClaims of the class, so that they do not all drift. A claim that
+// had drifted before stays drifted.
 func (c *Hash) Reconcile(ctx context.Context, nc *v1beta1.AKSNodeClass) (reconcile.Result, error) {
 	stored := nc.DeepCopy()
 	if old := nc.Annotations[v1beta1.AnnotationNodeClassHashVersion]; old != "" && old != v1beta1.HashVersion {
@@ -52,6 +52,7 @@ func (c *Hash) Reconcile(ctx context.Context, nc *v1beta1.AKSNodeClass) (reconci
 	return reconcile.Result{}, nil
 }
 
+// rehashClaims writes the current hash version to the NodeClaims of a class.
 func (c *Hash) rehashClaims(ctx context.Context, nc *v1beta1.AKSNodeClass) error {
 	claims, err := claimsOf(ctx, c.kube, nc)
 	if err != nil {
@@ -85,6 +86,7 @@ func claimsOf(ctx context.Context, kube client.Client, nc *v1beta1.AKSNodeClass)
 	return list.Items, nil
 }
 
+// with returns a copy of m with the entries of add.
 func with(m, add map[string]string) map[string]string {
 	out := maps.Clone(m)
 	if out == nil {

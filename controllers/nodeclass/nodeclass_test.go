@@ -23,7 +23,7 @@ import (
 	"github.com/nap-aks/nap/azure"
 )
 
-// cloud answers for Azure.
+// cloud is a fake of the provider.
 type cloud struct {
 	version string // of every image
 	images  error
@@ -76,7 +76,7 @@ func get[T client.Object](t *testing.T, kube client.Client, name string, into T)
 	return into
 }
 
-func TestStatusOfAClass(t *testing.T) {
+func TestStatusResolvesAllParts(t *testing.T) {
 	kube := newKube(t, class())
 	c, s, clk := &cloud{version: "1"}, &server{"v1.36.3"}, testingclock.NewFakeClock(time.Now())
 	reconciler := NewStatus(kube, kube, s, c, clk, "kube-system")
@@ -99,7 +99,7 @@ func TestStatusOfAClass(t *testing.T) {
 		t.Errorf("finalizers = %v", nc.Finalizers)
 	}
 
-	// Images move at once without a maintenance window, else only within it.
+	// Images change at once without a maintenance window, else only within it.
 	c.version = "2"
 	if nc, err = reconcile(); err != nil || image(nc) != "2" {
 		t.Errorf("image %s, %v; want 2: no window is announced", image(nc), err)
@@ -113,21 +113,21 @@ func TestStatusOfAClass(t *testing.T) {
 	if nc, err = reconcile(); err != nil || image(nc) != "2" {
 		t.Errorf("image %s, %v; want 2: the window is not open yet", image(nc), err)
 	}
-	// An upgrade of Kubernetes moves them whatever the window says.
+	// An upgrade of Kubernetes changes them outside of the window, too.
 	s.version = "v1.37.0"
 	if nc, err = reconcile(); err != nil || image(nc) != "3" || *nc.Status.KubernetesVersion != "1.37.0" {
 		t.Errorf("image %s on %s, %v; want 3 on 1.37.0", image(nc), *nc.Status.KubernetesVersion, err)
 	}
 	s.version, c.version = "v1.36.3", "4"
 	if nc, _ = reconcile(); *nc.Status.KubernetesVersion != "1.37.0" || image(nc) != "3" {
-		t.Errorf("version %s, image %s; an older server changes neither", *nc.Status.KubernetesVersion, image(nc))
+		t.Errorf("version %s, image %s; want both unchanged by an older server", *nc.Status.KubernetesVersion, image(nc))
 	}
 	clk.Step(2 * time.Hour)
 	if nc, err = reconcile(); err != nil || image(nc) != "4" {
 		t.Errorf("image %s, %v; want 4: the window is open", image(nc), err)
 	}
 
-	// What is wrong shows in its condition, and the class is not ready.
+	// A failure sets its condition, and the class is not ready.
 	for _, bad := range []struct {
 		condition, reason string
 		set               func()
@@ -135,7 +135,7 @@ func TestStatusOfAClass(t *testing.T) {
 		{v1beta1.ConditionImagesReady, "ImagesNotFound", func() { c.images = fmt.Errorf("%w: none", azure.ErrNoImages) }},
 		{v1beta1.ConditionSubnetsReady, "SubnetIDInvalid", func() { c.subnet = fmt.Errorf("%w: x", azure.ErrSubnetInvalid) }},
 		{v1beta1.ConditionSubnetsReady, "SubnetNotFound", func() { c.subnet = fmt.Errorf("%w: x", azure.ErrSubnetNotFound) }},
-		{v1beta1.ConditionSubnetsReady, "SubnetUnknownError", func() { c.subnet = errors.New("ARM is away") }},
+		{v1beta1.ConditionSubnetsReady, "SubnetUnknownError", func() { c.subnet = errors.New("ARM is unavailable") }},
 		{v1beta1.ConditionLocalDNSReady, "LocalDNSUnsupported", func() {
 			nc := get(t, kube, "default", &v1beta1.AKSNodeClass{})
 			nc.Spec.LocalDNS = &v1beta1.LocalDNS{Mode: v1beta1.LocalDNSRequired}
@@ -153,7 +153,7 @@ func TestStatusOfAClass(t *testing.T) {
 	}
 }
 
-func TestHashFollowsTheSpecAndItsVersion(t *testing.T) {
+func TestHashFollowsSpecAndHashVersion(t *testing.T) {
 	drifted := claim("drifted", map[string]string{v1beta1.AnnotationNodeClassHash: "old", v1beta1.AnnotationNodeClassHashVersion: "v1"})
 	drifted.StatusConditions().SetTrue(karpv1.ConditionTypeDrifted)
 	nc := class()
@@ -172,7 +172,7 @@ func TestHashFollowsTheSpecAndItsVersion(t *testing.T) {
 	if got.Annotations[v1beta1.AnnotationNodeClassHash] != nc.Hash() {
 		t.Errorf("class annotations = %v", got.Annotations)
 	}
-	// A changed spec changes the hash, and drifts claims by not touching them.
+	// A changed spec changes the hash of the class, but not that of its claims: they drift.
 	size := int32(256)
 	got.Spec.OSDiskSizeGB = &size
 	if err := kube.Update(t.Context(), got); err != nil {
@@ -182,14 +182,14 @@ func TestHashFollowsTheSpecAndItsVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	if h := get(t, kube, "default", &v1beta1.AKSNodeClass{}).Annotations[v1beta1.AnnotationNodeClassHash]; h == nc.Hash() {
-		t.Error("a larger disk should change the hash")
+		t.Error("the hash does not change with the disk size")
 	}
 	if h := get(t, kube, "fresh", &karpv1.NodeClaim{}).Annotations[v1beta1.AnnotationNodeClassHash]; h != nc.Hash() {
-		t.Error("the claim should keep the hash it was made with")
+		t.Error("the hash of the claim has changed")
 	}
 }
 
-func TestAClassGoesWhenNobodyUsesIt(t *testing.T) {
+func TestFinalizerIsRemovedWhenNoNodeClaimUsesTheClass(t *testing.T) {
 	nc := class()
 	nc.Finalizers = []string{v1beta1.TerminationFinalizer}
 	kube := newKube(t, nc, claim("user", nil))
@@ -202,7 +202,7 @@ func TestAClassGoesWhenNobodyUsesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(rec.list) != 1 || !strings.Contains(rec.list[0].Message, "user") {
-		t.Fatalf("events = %v, want one that names the claim in the way", rec.list)
+		t.Fatalf("events = %v, want one that names the claim", rec.list)
 	}
 	if err := kube.Delete(t.Context(), claim("user", nil)); err != nil {
 		t.Fatal(err)
@@ -211,6 +211,6 @@ func TestAClassGoesWhenNobodyUsesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := kube.Get(t.Context(), client.ObjectKey{Name: "default"}, &v1beta1.AKSNodeClass{}); client.IgnoreNotFound(err) != nil || err == nil {
-		t.Errorf("the class is still there: %v", err)
+		t.Errorf("the class was not deleted: %v", err)
 	}
 }

@@ -25,16 +25,16 @@ import (
 	"github.com/nap-aks/nap/azure"
 )
 
-// Cloud is what the status of a class asks of Azure.
+// Cloud is the part of the provider that the status of a class needs.
 type Cloud interface {
-	// LatestImages resolves the class's settings to node images; see
+	// LatestImages returns the node images for the settings of a class; see
 	// azure.Provider.
 	LatestImages(ctx context.Context, nc *v1beta1.AKSNodeClass, kubernetesVersion string) ([]v1beta1.NodeImage, error)
-	// CheckSubnet tells whether machines can be put into a subnet.
+	// CheckSubnet returns an error if machines cannot be created in the subnet.
 	CheckSubnet(ctx context.Context, id string) error
 }
 
-// ServerVersion tells the version of the API server.
+// ServerVersion returns the version of the API server.
 type ServerVersion interface {
 	ServerVersion() (*apiversion.Info, error)
 }
@@ -49,8 +49,8 @@ const (
 	subnetInterval  = 3 * time.Minute
 )
 
-// Status resolves what launches need of a class: Kubernetes version, images,
-// subnet, local DNS; each with a condition.
+// Status resolves what launches need from a class: Kubernetes version, images, subnet
+// and local DNS. Each has a condition.
 type Status struct {
 	kube            client.Client
 	uncached        client.Reader
@@ -60,8 +60,9 @@ type Status struct {
 	systemNamespace string
 }
 
-// NewStatus makes the controller. systemNamespace holds the ConfigMap with the
-// next maintenance window, read without a cache; "" means always open.
+// NewStatus returns the controller. systemNamespace holds the ConfigMap with the next
+// maintenance window, which is read from uncached; "" means that there is no window and
+// images may always change.
 func NewStatus(kube client.Client, uncached client.Reader, api ServerVersion, cloud Cloud, c clock.Clock, systemNamespace string) *Status {
 	return &Status{kube, uncached, api, cloud, c, systemNamespace}
 }
@@ -73,8 +74,7 @@ func (c *Status) Register(_ context.Context, m manager.Manager) error {
 		Complete(reconcile.AsReconciler(m.GetClient(), c))
 }
 
-// Reconcile resolves everything, whatever part of it fails, and writes the
-// result at once.
+// Reconcile resolves all parts, even if some fail, and writes the status once.
 func (c *Status) Reconcile(ctx context.Context, nc *v1beta1.AKSNodeClass) (reconcile.Result, error) {
 	if !nc.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, nil
@@ -120,33 +120,35 @@ func (c *Status) Reconcile(ctx context.Context, nc *v1beta1.AKSNodeClass) (recon
 	return reconcile.Result{RequeueAfter: next}, nil
 }
 
-// kubernetesVersion follows the API server, upwards only. An upgrade lets the
-// images move in the same pass, whatever the maintenance window says.
+// kubernetesVersion follows the version of the API server, but never downwards. An
+// upgrade lets the images change in the same reconcile, outside of the maintenance
+// window, too.
 func (c *Status) kubernetesVersion(ctx context.Context, nc *v1beta1.AKSNodeClass) error {
 	info, err := c.api.ServerVersion()
 	if err != nil {
-		return fmt.Errorf("asking the API server for its version: %w", err)
+		return fmt.Errorf("getting the version of the API server: %w", err)
 	}
 	server, err := version.ParseSemantic(info.GitVersion)
 	if err != nil {
-		return fmt.Errorf("reading the API server's version %q: %w", info.GitVersion, err)
+		return fmt.Errorf("parsing the version %q of the API server: %w", info.GitVersion, err)
 	}
 	v := fmt.Sprintf("%d.%d.%d", server.Major(), server.Minor(), server.Patch())
 	if have := nc.Status.KubernetesVersion; have == nil || *have == "" {
 		nc.Status.KubernetesVersion = &v
 	} else if old, err := version.ParseSemantic(*have); err != nil || old.LessThan(version.MustParseSemantic(v)) {
 		nc.Status.KubernetesVersion = &v
-		nc.StatusConditions().SetFalse(v1beta1.ConditionImagesReady, "KubernetesUpgrade", "images are resolved anew for Kubernetes "+v)
+		nc.StatusConditions().SetFalse(v1beta1.ConditionImagesReady, "KubernetesUpgrade", "images have to be resolved for Kubernetes "+v)
 	} else if version.MustParseSemantic(v).LessThan(old) {
-		log.FromContext(ctx).Info("the API server is older than the version in the class's status, which stays", "server", v, "status", *have)
+		log.FromContext(ctx).Info("api server is older than the version in the status, keeping that", "serverVersion", v, "statusVersion", *have)
 	}
 	nc.StatusConditions().SetTrue(v1beta1.ConditionKubernetesVersionReady)
 	return nil
 }
 
+// images resolves the node images.
 func (c *Status) images(ctx context.Context, nc *v1beta1.AKSNodeClass) error {
 	if nc.Status.KubernetesVersion == nil {
-		return nil // its own condition says why
+		return nil // the condition of the version has the reason
 	}
 	latest, err := c.cloud.LatestImages(ctx, nc, *nc.Status.KubernetesVersion)
 	if errors.Is(err, azure.ErrNoImages) {
@@ -157,7 +159,7 @@ func (c *Status) images(ctx context.Context, nc *v1beta1.AKSNodeClass) error {
 	if err != nil {
 		return err
 	}
-	// A class that has good images changes them only while maintenance is on.
+	// Resolved images change only within the maintenance window.
 	if nc.StatusConditions().IsTrue(v1beta1.ConditionImagesReady) {
 		open, err := c.maintenanceOpen(ctx)
 		if err != nil {
@@ -172,8 +174,8 @@ func (c *Status) images(ctx context.Context, nc *v1beta1.AKSNodeClass) error {
 	return nil
 }
 
-// maintenanceOpen tells whether images may move now: within the announced
-// window, or whenever none is announced.
+// maintenanceOpen reports whether images may change now: within the announced
+// maintenance window, or at any time if none is announced.
 func (c *Status) maintenanceOpen(ctx context.Context) (bool, error) {
 	if c.systemNamespace == "" {
 		return true, nil
@@ -193,12 +195,13 @@ func (c *Status) maintenanceOpen(ctx context.Context) (bool, error) {
 	start, errStart := time.Parse(time.RFC3339, from)
 	end, errEnd := time.Parse(time.RFC3339, to)
 	if err := errors.Join(errStart, errEnd); err != nil {
-		return false, fmt.Errorf("maintenance window %s/%s from %q to %q: %w", c.systemNamespace, maintenanceConfigMap, from, to, err)
+		return false, fmt.Errorf("parsing maintenance window %s/%s from %q to %q: %w", c.systemNamespace, maintenanceConfigMap, from, to, err)
 	}
 	now := c.clock.Now()
 	return start.Before(now) && now.Before(end), nil
 }
 
+// subnet checks the subnet.
 func (c *Status) subnet(ctx context.Context, nc *v1beta1.AKSNodeClass) error {
 	id := ""
 	if nc.Spec.VNETSubnetID != nil {
@@ -220,16 +223,16 @@ func (c *Status) subnet(ctx context.Context, nc *v1beta1.AKSNodeClass) error {
 	}
 }
 
-// validation is where checks on the class as a whole go; AKS itself applies the
-// cluster's disk encryption set to machines, so there is none to make here.
+// validation sets the condition for checks of the class as a whole. There are none: AKS
+// applies the disk encryption set of the cluster to machines.
 func (c *Status) validation(_ context.Context, nc *v1beta1.AKSNodeClass) error {
 	nc.StatusConditions().SetTrue(v1beta1.ConditionValidationSucceeded)
 	return nil
 }
 
-// localDNS decides whether nodes run a DNS proxy. The machine API version in
-// use cannot ask for one, so Required is refused instead of being ignored, and
-// Preferred means no.
+// localDNS decides whether nodes run a DNS proxy. The version of the machine API in use
+// has no field for it, so Required is refused instead of ignored, and Preferred means
+// that nodes run without it.
 func (c *Status) localDNS(_ context.Context, nc *v1beta1.AKSNodeClass) error {
 	disabled := v1beta1.LocalDNSStateDisabled
 	nc.Status.LocalDNSState = &disabled

@@ -25,13 +25,13 @@ import (
 	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
-// Termination lets a deleted class go once no NodeClaim uses it.
+// Termination removes the finalizer of a deleted AKSNodeClass once no NodeClaim uses it.
 type Termination struct {
 	kube     client.Client
 	recorder events.Recorder
 }
 
-// NewTermination makes the controller.
+// NewTermination returns the controller.
 func NewTermination(kube client.Client, recorder events.Recorder) *Termination {
 	return &Termination{kube, recorder}
 }
@@ -54,7 +54,7 @@ func (c *Termination) Register(_ context.Context, m manager.Manager) error {
 		Complete(reconcile.AsReconciler(m.GetClient(), c))
 }
 
-// Reconcile removes the finalizer of a class that is being deleted and unused.
+// Reconcile removes the finalizer of a class that is being deleted and not in use.
 func (c *Termination) Reconcile(ctx context.Context, nc *v1beta1.AKSNodeClass) (reconcile.Result, error) {
 	if nc.DeletionTimestamp.IsZero() || !controllerutil.ContainsFinalizer(nc, v1beta1.TerminationFinalizer) {
 		return reconcile.Result{}, nil
@@ -65,7 +65,7 @@ func (c *Termination) Reconcile(ctx context.Context, nc *v1beta1.AKSNodeClass) (
 	}
 	if len(claims) > 0 {
 		c.recorder.Publish(waitingEvent(nc, claims))
-		return reconcile.Result{RequeueAfter: 10 * time.Minute}, nil // a claim's end wakes us earlier
+		return reconcile.Result{RequeueAfter: 10 * time.Minute}, nil // the deletion of a NodeClaim reconciles earlier
 	}
 	stored := nc.DeepCopy()
 	controllerutil.RemoveFinalizer(nc, v1beta1.TerminationFinalizer)
@@ -79,6 +79,7 @@ func (c *Termination) Reconcile(ctx context.Context, nc *v1beta1.AKSNodeClass) (
 	return reconcile.Result{}, nil
 }
 
+// waitingEvent returns the event that names the NodeClaims using a class.
 func waitingEvent(nc *v1beta1.AKSNodeClass, claims []karpv1.NodeClaim) events.Event {
 	var names []string
 	for i := range min(len(claims), 5) {
@@ -90,6 +91,6 @@ func waitingEvent(nc *v1beta1.AKSNodeClass, claims []karpv1.NodeClaim) events.Ev
 	}
 	return events.Event{
 		InvolvedObject: nc, Type: corev1.EventTypeNormal, Reason: "WaitingOnNodeClaimTermination",
-		Message: "Waiting for these NodeClaims to be gone: " + list, DedupeValues: []string{nc.Name, list},
+		Message: "Waiting for NodeClaims to terminate: " + list, DedupeValues: []string{nc.Name, list},
 	}
 }

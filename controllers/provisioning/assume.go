@@ -90,8 +90,8 @@ func (p *Provisioner) expireAssumed(ctx context.Context) {
 			expiredTotal.WithLabelValues(reason).Inc()
 		}
 	}
-	expire(p.crowdedOut(ctx, nodes, p.cache.Waiting(ready, now, crowdedTimeout)), "RoomTaken")
-	expire(p.cache.Overdue(ready, now, timeout, bindTimeoutMax), "NotBound")
+	expire(p.crowdedOut(ctx, nodes, p.cache.WaitingPods(ready, now, crowdedTimeout)), "RoomTaken")
+	expire(p.cache.OverduePods(ready, now, timeout, bindTimeoutMax), "NotBound")
 }
 
 // readyNodes returns the initialized nodes by the names of node and NodeClaim. It

@@ -1,0 +1,191 @@
+package provisioning
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+)
+
+func TestNominationLifecycle(t *testing.T) {
+	env := newEnv(t)
+	env.p.Nominate = true
+	env.apply(pod("a", "900m"))
+	env.pass()
+	nominated := func() *corev1.Pod {
+		t.Helper()
+		if err := env.p.nominate(env.ctx); err != nil {
+			t.Fatal(err)
+		}
+		got := &corev1.Pod{}
+		if err := env.kube.Get(env.ctx, client.ObjectKey{Namespace: "shop", Name: "a"}, got); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := nominated(); got.Status.NominatedNodeName != "" {
+		t.Fatalf("nominated %q before the node exists", got.Status.NominatedNodeName)
+	}
+	claim := env.claims()[0].DeepCopy()
+	claim.Status.ProviderID = "azure:///x"
+	claim.StatusConditions().SetTrue(karpv1.ConditionTypeLaunched)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{
+		karpv1.NodePoolLabelKey: "default", corev1.LabelInstanceTypeStable: "Standard_D2s_v5", corev1.LabelArchStable: "amd64", corev1.LabelOSStable: "linux", corev1.LabelHostname: "n",
+		karpv1.NodeRegisteredLabelKey: "true", karpv1.NodeInitializedLabelKey: "true"}}, Spec: corev1.NodeSpec{ProviderID: "azure:///x"}}
+	node.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1900m"), corev1.ResourceMemory: resource.MustParse("6Gi"), corev1.ResourcePods: resource.MustParse("30")}
+	node.Status.Capacity = node.Status.Allocatable
+	env.apply(claim, node)
+	got := nominated()
+	if got.Status.NominatedNodeName != "n" {
+		t.Fatalf("nominated %q, want the new node n", got.Status.NominatedNodeName)
+	}
+	// The scheduler clears a nomination if it tries the node too early.
+	clearNomination := func(pod *corev1.Pod) {
+		t.Helper()
+		cleared := pod.DeepCopy()
+		cleared.Status.NominatedNodeName = ""
+		if err := env.kube.Status().Update(env.ctx, cleared); err != nil || cleared.Status.NominatedNodeName != "" {
+			t.Fatalf("clearing the nomination: %v", err)
+		}
+		env.p.nominations.observe(pod, env.clock.Now())
+		env.p.nominations.observe(cleared, env.clock.Now())
+	}
+	clearNomination(got)
+	if got = nominated(); got.Status.NominatedNodeName != "n" {
+		t.Errorf("nominated %q after the scheduler cleared it once, want the same node again", got.Status.NominatedNodeName)
+	}
+	// When it does so again, the pod stays assumed, but is not nominated again.
+	clearNomination(got)
+	if err := env.p.nominate(env.ctx); err != nil || len(env.p.nominations.nominated) != 0 {
+		t.Errorf("nominated again after the scheduler cleared it twice: %v, %v", env.p.nominations.nominated, err)
+	}
+	if got := env.nominated("a"); got != "" {
+		t.Errorf("nominated %q again after the scheduler cleared it twice", got)
+	}
+	if !env.assumed("shop/a") {
+		t.Error("the pod is not assumed any more after it lost its nomination")
+	}
+	env.assume("a", "n")
+	if got = nominated(); got.Status.NominatedNodeName != "n" {
+		t.Errorf("nominated %q after the pod was assumed again, want n", got.Status.NominatedNodeName)
+	}
+	// The nomination of this process does not end the assumption: its capacity stays
+	// taken, and no second machine is bought.
+	seen, ours := env.p.nominations.observe(got, env.clock.Now())
+	if !ours {
+		t.Error("a nomination of this process is treated as foreign")
+	}
+	if err := env.p.cache.Upsert(seen); err != nil {
+		t.Fatal(err)
+	}
+	env.apply(pod("b", "1100m"))
+	env.pass()
+	if n := len(env.claims()); n != 2 {
+		t.Errorf("%d NodeClaims, want another one for b, because a is assumed on the first", n)
+	}
+	// If the scheduler does not bind the pod, the nomination is cleared.
+	env.clock.Step(bindTimeoutNominated)
+	env.pass()
+	env.clock.Step(bindTimeoutNominated)
+	env.pass()
+	if err := env.kube.Get(env.ctx, client.ObjectKey{Namespace: "shop", Name: "a"}, got); err != nil {
+		t.Fatal(err)
+	}
+	if _, standing := env.p.nominations.nominated["shop/a"]; standing || got.Status.NominatedNodeName != "" {
+		t.Errorf("nomination %q is not cleared", got.Status.NominatedNodeName)
+	}
+}
+
+func TestForeignNominationsAreClearedAfterTimeout(t *testing.T) {
+	env := newEnv(t)
+	env.p.Nominate = true
+	left := pod("left", "900m", func(p *corev1.Pod) { p.Status.NominatedNodeName = "gone" })
+	env.apply(left)
+	seen, ours := env.p.nominations.observe(left, env.clock.Now())
+	if ours {
+		t.Error("a foreign nomination is treated as one of this process")
+	}
+	if err := env.p.cache.Upsert(seen); err != nil {
+		t.Fatal(err)
+	}
+	env.pass()
+	if n := len(env.claims()); n != 0 {
+		t.Fatalf("%d NodeClaims for a pod that another process has nominated, want 0", n)
+	}
+	env.clock.Step(foreignTimeout + time.Second)
+	env.pass()
+	got := &corev1.Pod{}
+	if err := env.kube.Get(env.ctx, client.ObjectKeyFromObject(left), got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Status.NominatedNodeName != "" {
+		t.Errorf("nomination %q is not cleared after %s", got.Status.NominatedNodeName, foreignTimeout)
+	}
+}
+
+func TestRegistrationHookNominatesAssumedPods(t *testing.T) {
+	env := newEnv(t)
+	env.p.Nominate = true
+	env.apply(pod("a", "900m"))
+	env.pass()
+	first := env.claims()[0]
+	env.apply(pod("b", "1900m"))
+	env.pass()
+	var second karpv1.NodeClaim
+	for _, c := range env.claims() {
+		if c.Name != first.Name {
+			second = c
+		}
+	}
+	if to := env.p.cache.AssumedPods()["shop/b"]; to != second.Name {
+		t.Fatalf("b is assumed on %q, want the second NodeClaim", to)
+	}
+	hook := env.p.Hook()
+	env.apply(env.launch(second, "y")) // the API server has the provider ID of y
+	if err := env.p.nominate(env.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := hook.Registered(env.ctx, env.launch(first, "x")); err != nil || result.Requeue || result.RequeueAfter > 0 {
+		t.Fatalf("the hook delays the registration: %+v, %v", result, err)
+	}
+	if got := env.nominated("a"); got != "x" {
+		t.Errorf("a is nominated for %q, want x, although its NodeClaim has no provider ID in the API yet", got)
+	}
+	if got := env.nominated("b"); got != "" {
+		t.Errorf("b is nominated for %q, want none before its node registers", got)
+	}
+	if _, err := hook.Registered(env.ctx, env.launch(second, "y")); err != nil {
+		t.Fatal(err)
+	}
+	if got := env.nominated("b"); got != "y" {
+		t.Errorf("b is nominated for %q, want y", got)
+	}
+}
+
+func TestRegistrationWaitsForNominationsInFlight(t *testing.T) {
+	n := newNominations()
+	places := map[string]string{"shop/a": "claim", "shop/b": "other"}
+	assumedOn := func(key string) (string, bool) { on, ok := places[key]; return on, ok }
+	n.want("shop/a")
+	n.want("shop/b")
+	if due := n.take(map[string]string{"claim": "x"}, assumedOn); len(due) != 1 || due["shop/a"] != "x" {
+		t.Fatalf("due are %v, want a for x", due)
+	}
+	n.wait("y") // nothing is in flight for it
+	over := make(chan struct{})
+	go func() {
+		n.wait("x")
+		close(over)
+	}()
+	select {
+	case <-over:
+		t.Fatal("the wait for x ended while a nomination is in flight")
+	case <-time.After(20 * time.Millisecond):
+	}
+	n.done("x")
+	<-over
+}
