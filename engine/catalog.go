@@ -16,33 +16,32 @@ type catalog struct {
 	kinds []kind
 	cols  []column
 	// vals[key][column] is the value of a label, for keys in play.
-	vals       map[int32][]int32
-	openEnded  map[int32]bool // keys for which named values make columns
-	multi      map[int32]bool // keys that came with several values somewhere
-	all        bitset         // columns of pools that are not blocked
-	avail      bitset         // available columns
-	reqRows    map[string]bitset
-	baseRows   map[baseKey]bitset // labels, taints, volumes, availability
-	fitRows    map[fitKey]bitset  // room for one pod
-	rowSets    map[rowKey]*rowSet // all of it together
-	rowIDs     map[uint64][]*rowSet
-	rowCount   int32
-	offers     int32
-	domains    map[domainKey][]domainMask
-	resources  *dimTable
-	padded     int   // resources that the kinds know
-	hostKey    int32 // the hostname label
-	tiers      []tier
-	resNames   []string // reservations, by index
-	priceOrder [][]int32
-	masks      map[int32][]valueMask
-	resLeft    []int64
+	vals         map[int32][]int32
+	openEnded    map[int32]bool // keys for which named values make columns
+	multi        map[int32]bool // keys that came with several values somewhere
+	all          bitset         // columns of pools that are not blocked
+	avail        bitset         // available columns
+	reqRows      map[string]bitset
+	baseRows     map[baseKey]bitset // labels, taints, volumes, availability
+	fitRows      map[fitKey]bitset  // room for one pod
+	rowSets      map[rowKey]*rowSet // all of it together
+	rowIDs       map[uint64][]*rowSet
+	rowCount     int32
+	offers       int32
+	domains      map[domainKey][]domainMask
+	resources    *dimTable
+	padded       int   // resources that the kinds know
+	hostKey      int32 // the hostname label
+	tiers        []tier
+	reservations map[string]int32 // index of each reservation
+	priceOrder   [][]int32
+	masks        map[int32][]valueMask
+	resLeft      []int64
 }
 
 // cpool is a NodePool with its range of columns and kinds.
 type cpool struct {
 	p              *NodePool
-	index          int // in Cluster.pools
 	lo, hi         int32
 	kindLo, kindHi int32
 	reqs           []creq
@@ -86,18 +85,18 @@ type column struct {
 	offer   int32 // number of the offering: several columns may differ in other labels
 }
 
+// catalog returns the compiled catalogue, compiling it if something it depends on
+// has changed.
 func (c *Cluster) catalog() *catalog {
 	if c.cat != nil {
-		if c.cat.padded != len(c.dims.names) {
-			for i := range c.cat.kinds {
-				c.cat.kinds[i].alloc = c.dims.pad(c.cat.kinds[i].alloc)
-			}
-			c.cat.padded = len(c.dims.names)
-		}
+		c.cat.pad()
 		return c.cat
 	}
-	cat := &catalog{resources: &c.dims, hostKey: c.hostKey, vals: map[int32][]int32{}, openEnded: map[int32]bool{}, multi: map[int32]bool{}, reqRows: map[string]bitset{}, baseRows: map[baseKey]bitset{},
-		fitRows: map[fitKey]bitset{}, rowSets: map[rowKey]*rowSet{}, rowIDs: map[uint64][]*rowSet{}, domains: map[domainKey][]domainMask{}}
+	cat := &catalog{
+		resources: &c.dims, hostKey: c.hostKey, reservations: map[string]int32{},
+		vals: map[int32][]int32{}, openEnded: map[int32]bool{}, multi: map[int32]bool{}, reqRows: map[string]bitset{}, baseRows: map[baseKey]bitset{},
+		fitRows: map[fitKey]bitset{}, rowSets: map[rowKey]*rowSet{}, rowIDs: map[uint64][]*rowSet{}, domains: map[domainKey][]domainMask{},
+	}
 	for i := range c.pools {
 		for _, r := range c.pools[i].Requirements {
 			if r.MinValues > 0 {
@@ -105,14 +104,43 @@ func (c *Cluster) catalog() *catalog {
 			}
 		}
 	}
-	keys := make([]int32, 0, len(c.inPlay))
-	for k := range c.inPlay {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
+	keys := slices.Sorted(maps.Keys(c.inPlay))
 	for _, k := range keys {
 		cat.vals[k] = nil
 	}
+	types := typeInfos{c: c, relevant: c.relevantLabels(keys), byCatalogue: map[int][]*typeInfo{}}
+	for _, pi := range c.poolOrder() {
+		if c.pools[pi].Blocked == "" {
+			cat.addPool(c, pi, keys, &types)
+		}
+	}
+	cat.all = newBitset(len(cat.cols))
+	cat.all.setRange(0, int32(len(cat.cols)))
+	cat.avail = newBitset(len(cat.cols))
+	for i := range cat.cols {
+		if cat.cols[i].off.Available {
+			cat.avail.set(int32(i))
+		}
+	}
+	cat.pad()
+	c.cat = cat
+	return cat
+}
+
+// pad extends the amounts of the kinds by the resources that have become known.
+func (cat *catalog) pad() {
+	if cat.padded == len(cat.resources.names) {
+		return
+	}
+	cat.padded = len(cat.resources.names)
+	for i := range cat.kinds {
+		k := &cat.kinds[i]
+		k.alloc = cat.resources.pad(k.alloc)
+	}
+}
+
+// poolOrder returns the pools by weight, the highest first, then by name.
+func (c *Cluster) poolOrder() []int {
 	order := make([]int, len(c.pools))
 	for i := range order {
 		order[i] = i
@@ -124,95 +152,69 @@ func (c *Cluster) catalog() *catalog {
 		}
 		return a.Name < b.Name
 	})
-	resIndex := map[string]int32{}
-	// The labels that decide anything: most that a type has do not.
-	matters := make(map[string]bool, 2*len(keys))
+	return order
+}
+
+// relevantLabels returns the labels that a decision can depend on. Most labels of
+// an instance type are not among them.
+func (c *Cluster) relevantLabels(keys []int32) map[string]bool {
+	relevant := make(map[string]bool, 2*len(keys))
 	for _, k := range keys {
-		matters[c.sym.tab[k].name] = true
+		relevant[c.sym.tab[k].name] = true
 	}
 	for i := range c.pools {
 		for k := range c.pools[i].Labels {
-			matters[k] = true
+			relevant[k] = true
 		}
 		for _, r := range c.pools[i].Requirements {
-			matters[r.Key] = true
+			relevant[r.Key] = true
 		}
 	}
-	infos := map[int][]*typeInfo{}
-	info := func(catalogue int) []*typeInfo {
-		if _, ok := infos[catalogue]; !ok {
-			types := c.catalogues[catalogue].InstanceTypes
-			list := make([]*typeInfo, len(types))
-			for i := range types {
-				list[i] = c.intern(&types[i], matters)
+	return relevant
+}
+
+// addPool appends the kinds and columns of a pool.
+func (cat *catalog) addPool(c *Cluster, pi int, keys []int32, infos *typeInfos) {
+	p := &c.pools[pi]
+	reqs, _ := c.sym.compileReqs(p.Requirements) // checked by SetCatalogue
+	cp := cpool{p: p, lo: int32(len(cat.cols)), kindLo: int32(len(cat.kinds)), reqs: reqs, limits: slices.Sorted(maps.Keys(p.Limits))}
+	for i, r := range p.Requirements {
+		if r.MinValues > 0 {
+			cp.minValues = append(cp.minValues, minValue{reqs[i].key, r.MinValues})
+		}
+	}
+	b := newPoolBuilder(c, cat, p, reqs, keys)
+	types := c.catalogues[p.Catalogue].InstanceTypes
+	for ti := range types {
+		it := &types[ti]
+		if tmp := b.columns(it, infos.of(p.Catalogue)[ti]); len(tmp) > 0 {
+			c.addKinds(cat, int32(len(cat.pools)), it, tmp, keys)
+		}
+	}
+	cp.hi, cp.kindHi = int32(len(cat.cols)), int32(len(cat.kinds))
+	cp.most = make([]int64, len(cp.limits))
+	for ki := cp.kindLo; ki < cp.kindHi; ki++ {
+		k := &cat.kinds[ki]
+		k.takes = make([]int64, len(cp.limits))
+		for i, name := range cp.limits {
+			k.takes[i] = k.capacity[name]
+			if name == ResourceNodes {
+				k.takes[i] = 1
 			}
-			infos[catalogue] = list
-		}
-		return infos[catalogue]
-	}
-	for _, pi := range order {
-		p := &c.pools[pi]
-		if p.Blocked != "" {
-			continue
-		}
-		reqs, _ := c.sym.compileReqs(p.Requirements) // checked by SetCatalogue
-		cp := cpool{p: p, index: pi, lo: int32(len(cat.cols)), kindLo: int32(len(cat.kinds)), reqs: reqs, limits: slices.Sorted(maps.Keys(p.Limits))}
-		for i, r := range p.Requirements {
-			if r.MinValues > 0 {
-				cp.minValues = append(cp.minValues, minValue{reqs[i].key, r.MinValues})
-			}
-		}
-		b := newPoolBuilder(c, cat, p, reqs, keys)
-		types := c.catalogues[p.Catalogue].InstanceTypes
-		for ti := range types {
-			it := &types[ti]
-			tmp := b.columns(it, info(p.Catalogue)[ti])
-			if len(tmp) == 0 {
-				continue
-			}
-			c.addKinds(cat, int32(len(cat.pools)), it, tmp, keys, resIndex)
-		}
-		cp.hi, cp.kindHi = int32(len(cat.cols)), int32(len(cat.kinds))
-		cp.most = make([]int64, len(cp.limits))
-		for ki := cp.kindLo; ki < cp.kindHi; ki++ {
-			k := &cat.kinds[ki]
-			k.takes = make([]int64, len(cp.limits))
-			for i, name := range cp.limits {
-				k.takes[i] = k.capacity[name]
-				if name == ResourceNodes {
-					k.takes[i] = 1
-				}
-				cp.most[i] = max(cp.most[i], k.takes[i])
-			}
-		}
-		if n := len(cat.tiers); n > 0 && cat.pools[cat.tiers[n-1].poolLo].p.Weight == p.Weight {
-			cat.tiers[n-1].hi = cp.hi
-			cat.tiers[n-1].poolHi = len(cat.pools) + 1
-		} else {
-			cat.tiers = append(cat.tiers, tier{cp.lo, cp.hi, len(cat.pools), len(cat.pools) + 1})
-		}
-		cat.pools = append(cat.pools, cp)
-	}
-	cat.all = newBitset(len(cat.cols))
-	cat.all.setRange(0, int32(len(cat.cols)))
-	cat.avail = newBitset(len(cat.cols))
-	for i := range cat.cols {
-		if cat.cols[i].off.Available {
-			cat.avail.set(int32(i))
+			cp.most[i] = max(cp.most[i], k.takes[i])
 		}
 	}
-	cat.padded = len(c.dims.names)
-	for i := range cat.kinds {
-		k := &cat.kinds[i]
-		k.alloc = c.dims.pad(k.alloc)
-		k.daemon = c.dims.pad(k.daemon)
+	if n := len(cat.tiers); n > 0 && cat.pools[cat.tiers[n-1].poolLo].p.Weight == p.Weight {
+		cat.tiers[n-1].hi = cp.hi
+		cat.tiers[n-1].poolHi = len(cat.pools) + 1
+	} else {
+		cat.tiers = append(cat.tiers, tier{cp.lo, cp.hi, len(cat.pools), len(cat.pools) + 1})
 	}
-	c.cat = cat
-	return cat
+	cat.pools = append(cat.pools, cp)
 }
 
 // addKinds appends the columns of one instance type, grouped into kinds.
-func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmpColumn, keys []int32, resIndex map[string]int32) {
+func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmpColumn, keys []int32) {
 	slices.SortStableFunc(tmp, func(a, b tmpColumn) int {
 		if oa, ob := overrides(a.off), overrides(b.off); oa != ob {
 			if ob {
@@ -265,12 +267,11 @@ func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmp
 		}
 		col := column{kind: ki, pool: pool, typ: it, off: t.off, price: t.off.PriceUSDPerHour, reserve: -1, offer: cat.offers}
 		if id := t.off.ReservationID; id != "" {
-			ri, ok := resIndex[id]
+			ri, ok := cat.reservations[id]
 			if !ok {
 				ri = int32(len(cat.resLeft))
-				resIndex[id] = ri
+				cat.reservations[id] = ri
 				cat.resLeft = append(cat.resLeft, int64(t.off.ReservationRemaining))
-				cat.resNames = append(cat.resNames, id)
 			}
 			col.reserve = ri
 		}

@@ -129,6 +129,26 @@ type typeInfo struct {
 	offers []offerInfo
 }
 
+// typeInfos interns the instance types of each catalogue once.
+type typeInfos struct {
+	c           *Cluster
+	relevant    map[string]bool
+	byCatalogue map[int][]*typeInfo
+}
+
+func (t *typeInfos) of(catalogue int) []*typeInfo {
+	if list, ok := t.byCatalogue[catalogue]; ok {
+		return list
+	}
+	types := t.c.catalogues[catalogue].InstanceTypes
+	list := make([]*typeInfo, len(types))
+	for i := range types {
+		list[i] = t.c.intern(&types[i], t.relevant)
+	}
+	t.byCatalogue[catalogue] = list
+	return list
+}
+
 type typeLabel struct {
 	key int32
 	op  Operator
