@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"slices"
 
 	"github.com/nap-aks/nap/engine/stock"
@@ -42,10 +43,11 @@ func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 	var cells []*cell
 	pods := 0
 	for _, pc := range ps.classes {
-		if len(pc.cl.pc.Unsupported) > 0 {
+		if pc.deferred() {
 			continue
 		}
-		ps.setLevel(pc, len(pc.ladder))
+		pc.prefs.relaxAll()
+		ps.compile(pc)
 		if pc.v.row.empty() {
 			continue
 		}
@@ -219,5 +221,94 @@ func (r *apartRule) leaves(ps *pass, slot int32) int64 {
 		}
 		return 1
 	}
-	return max(0, r.cap-int64(ps.counters[r.key.ctr].nodes[slot]))
+	return max(0, r.cap-int64(ps.domains.counters[r.key.ctr].nodes[slot]))
+}
+
+// boundGroups is how many groups of items the resource bound tells apart.
+const boundGroups = 12
+
+// resourceBound values what the items take at prices at which no machine they
+// may be on holds more than it costs. Items that may use the same offerings
+// have prices of their own: a pod that must be on-demand is worth more than one
+// that may be on spot. A machine that several groups may use is held to the
+// highest of their prices in each dimension, and all prices are scaled down
+// until none holds more than it costs, so the sum is a bound whatever the
+// groups are.
+func (ps *pass) resourceBound(items []*item) *CostBound {
+	nd := len(ps.c.dims.names)
+	type group struct {
+		rows   bitset
+		demand []float64
+		w      []float64
+	}
+	var groups []*group
+	index := map[baseKey]*group{}
+	most, pods := boundGroups, 0
+	for _, it := range items {
+		pods += it.n
+	}
+	if pods < improveMinPods {
+		most = 1 // the prices the pass has already are good enough
+	}
+	for _, it := range items {
+		cl := it.runs[0].v.pc.cl
+		key := baseKey{cl.affID, cl.tolID, cl.volID, false}
+		g := index[key]
+		if g == nil {
+			if len(groups) < most {
+				g = &group{rows: newBitset(len(ps.cat.cols)), demand: make([]float64, nd)}
+				groups = append(groups, g)
+			} else {
+				g = groups[most-1]
+			}
+			index[key] = g
+		}
+		g.rows.or(it.row)
+		for d, r := range it.vec[:min(nd, len(it.vec))] {
+			g.demand[d] += float64(r) * float64(it.n)
+		}
+	}
+	for _, g := range groups {
+		if len(groups) == 1 {
+			outside := g.rows.clone()
+			outside.andNot(ps.market.pricedFor)
+			if outside.empty() {
+				g.w = ps.market.prices
+				break
+			}
+		}
+		g.w = ps.market.resourcePrices(g.demand, g.rows)
+	}
+	worst := 1.0
+	if len(groups) > 1 {
+		for ki := range ps.cat.kinds {
+			k := &ps.cat.kinds[ki]
+			for col := k.lo; col < k.hi; col++ {
+				held := 0.0
+				for d := range nd {
+					top := 0.0
+					for _, g := range groups {
+						if g.w[d] > top && g.rows.has(col) {
+							top = g.w[d]
+						}
+					}
+					if top > 0 && k.alloc[d] > 0 {
+						held += top * math.Min(float64(k.alloc[d]), unlimited)
+					}
+				}
+				worst = math.Max(worst, held/math.Max(ps.cat.cols[col].price, 1e-9))
+			}
+		}
+	}
+	sum, one := 0.0, 0.0
+	for _, g := range groups {
+		own := 0.0
+		for d, w := range g.w {
+			own += w * g.demand[d]
+		}
+		sum += own
+		one = math.Max(one, own) // any group alone is a bound, too
+	}
+	sum = math.Max(sum/worst, one) * (1 - 1e-9) // rounding
+	return &CostBound{USDPerHour: sum, Resource: sum, Kind: "resource"}
 }

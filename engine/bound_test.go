@@ -56,140 +56,151 @@ func genApart(t *rapid.T) *Snapshot {
 	return s
 }
 
-// leastCost tries every way to put the pods of genApart onto nodes and new
-// machines. A class that no size holds is left out of account. It knows the rules
-// by what they come to: owners of anti-affinity alone among their app's owners,
-// owners of a spread at most maxSkew of them, one pod per port. Infinite if there
-// is no way.
+// exhaustive tries every way to put the pods of genApart onto nodes and new
+// machines. It knows the rules by what they amount to: pods with anti-affinity
+// are alone among the pods with anti-affinity of their app, of the pods with a
+// spread at most maxSkew share a host, and a port is used once.
+type exhaustive struct {
+	s     *Snapshot
+	hosts []*loadedHost // the nodes, then new machines
+	pods  []ClassID
+	best  float64
+}
+
+// loadedHost is a node or machine with pods on it.
+type loadedHost struct {
+	cpu, mem, pods int64
+	n              map[ClassID]int // pods put there
+	old            map[ClassID]int // pods that were there before
+}
+
+// add adds (sign 1) or removes (sign -1) the requests of a pod.
+func (h *loadedHost) add(c *PodClass, sign int64) {
+	h.cpu += sign * c.Requests["cpu"]
+	h.mem += sign * c.Requests["memory"]
+	h.pods += sign
+}
+
+func (h *loadedHost) fits(r Resources) bool {
+	return h.cpu <= r["cpu"] && h.mem <= r["memory"] && h.pods <= r["pods"]
+}
+
+// rulesHold reports whether the pods of a host may be together.
+func (x *exhaustive) rulesHold(h *loadedHost) bool {
+	ports, oldPorts := 0, 0
+	there := map[string]int{}  // pods of an app that were there before
+	alone := map[string]bool{} // one of them has anti-affinity
+	anti, spread, skew := map[string]int{}, map[string]int{}, map[string]int{}
+	for id, n := range h.old {
+		c := &x.s.Classes[id]
+		oldPorts += n * len(c.HostPorts)
+		there[c.Labels["app"]] += n
+		alone[c.Labels["app"]] = alone[c.Labels["app"]] || len(c.PodAntiAffinity) > 0
+	}
+	for id, n := range h.n {
+		c := &x.s.Classes[id]
+		app := c.Labels["app"]
+		if n == 0 {
+			continue
+		}
+		if alone[app] {
+			return false
+		}
+		ports += n * len(c.HostPorts)
+		if len(c.PodAntiAffinity) > 0 {
+			anti[app] += n
+		}
+		if len(c.Spread) > 0 {
+			most := int(c.Spread[0].MaxSkew)
+			if n > most-there[app] {
+				return false
+			}
+			spread[app] += n
+			skew[app] = max(skew[app], most)
+		}
+	}
+	for app, n := range anti {
+		if n > 1-there[app] {
+			return false
+		}
+	}
+	for app, n := range spread {
+		if n > skew[app]-there[app] {
+			return false
+		}
+	}
+	return ports == 0 || ports+oldPorts <= 1
+}
+
+// cheapest returns the price of the cheapest size that holds the pods of a
+// machine, or infinity.
+func (x *exhaustive) cheapest(h *loadedHost) float64 {
+	least := math.Inf(1)
+	for _, it := range x.s.Catalogues[0].InstanceTypes {
+		if h.fits(it.Allocatable) {
+			least = math.Min(least, it.Offerings[0].PriceUSDPerHour)
+		}
+	}
+	return least
+}
+
+// put places the pods from number k on in every way.
+func (x *exhaustive) put(k int) {
+	nodes := len(x.s.Nodes)
+	cost := 0.0
+	for _, h := range x.hosts[nodes:] {
+		cost += x.cheapest(h)
+	}
+	if cost >= x.best {
+		return
+	}
+	if k == len(x.pods) {
+		x.best = cost
+		return
+	}
+	try := func(h *loadedHost, i int) {
+		h.add(&x.s.Classes[x.pods[k]], 1)
+		h.n[x.pods[k]]++
+		if x.rulesHold(h) && (i >= nodes || h.fits(x.s.Nodes[i].Allocatable)) {
+			x.put(k + 1)
+		}
+		h.n[x.pods[k]]--
+		h.add(&x.s.Classes[x.pods[k]], -1)
+	}
+	for i, h := range x.hosts {
+		try(h, i)
+	}
+	h := &loadedHost{n: map[ClassID]int{}}
+	x.hosts = append(x.hosts, h)
+	try(h, len(x.hosts))
+	x.hosts = x.hosts[:len(x.hosts)-1]
+}
+
+// leastCost returns the least cost of machines for the pending pods, or infinity
+// if they cannot all be placed. Classes that no size holds are left out.
 func leastCost(s *Snapshot) float64 {
-	type host struct {
-		cpu, mem, pods int64
-		n              map[ClassID]int // pods put there
-		old            map[ClassID]int // pods there before
-	}
-	types := s.Catalogues[0].InstanceTypes
-	fits := func(h *host, cpu, mem, pods int64) bool { return h.cpu <= cpu && h.mem <= mem && h.pods <= pods }
-	rules := func(h *host) bool {
-		ports, oldPorts := 0, 0
-		there := map[string]int{}   // pods of an app that were there
-		keeper := map[string]bool{} // one of them keeps to itself
-		anti, spread, skew := map[string]int{}, map[string]int{}, map[string]int{}
-		for id, n := range h.old {
-			c := &s.Classes[id]
-			oldPorts += n * len(c.HostPorts)
-			there[c.Labels["app"]] += n
-			keeper[c.Labels["app"]] = keeper[c.Labels["app"]] || len(c.PodAntiAffinity) > 0
-		}
-		for id, n := range h.n {
-			c := &s.Classes[id]
-			app := c.Labels["app"]
-			if n == 0 {
-				continue
-			}
-			if keeper[app] {
-				return false
-			}
-			ports += n * len(c.HostPorts)
-			if len(c.PodAntiAffinity) > 0 {
-				anti[app] += n
-			}
-			if len(c.Spread) > 0 {
-				most := int(c.Spread[0].MaxSkew)
-				if n > most-there[app] {
-					return false
-				}
-				spread[app] += n
-				skew[app] = max(skew[app], most)
-			}
-		}
-		for app, n := range anti {
-			if n > 1-there[app] {
-				return false
-			}
-		}
-		for app, n := range spread {
-			if n > skew[app]-there[app] {
-				return false
-			}
-		}
-		return ports == 0 || ports+oldPorts <= 1
-	}
-	var hosts []*host
+	x := &exhaustive{s: s, best: math.Inf(1)}
 	for i := range s.Nodes {
-		nd := &s.Nodes[i]
-		h := &host{n: map[ClassID]int{}, old: map[ClassID]int{}}
-		for _, g := range nd.Pods {
+		h := &loadedHost{n: map[ClassID]int{}, old: map[ClassID]int{}}
+		for _, g := range s.Nodes[i].Pods {
 			for range g.Pods {
-				c := &s.Classes[g.Class]
-				h.cpu, h.mem, h.pods = h.cpu+c.Requests["cpu"], h.mem+c.Requests["memory"], h.pods+1
+				h.add(&s.Classes[g.Class], 1)
 				h.old[g.Class]++
 			}
 		}
-		hosts = append(hosts, h)
+		x.hosts = append(x.hosts, h)
 	}
-	var pods []ClassID
 	for _, g := range s.Pending {
-		c := &s.Classes[g.Class]
-		one := &host{cpu: c.Requests["cpu"], mem: c.Requests["memory"], pods: 1}
-		for i := range types {
-			a := types[i].Allocatable
-			if fits(one, a["cpu"], a["memory"], a["pods"]) {
-				for range g.Pods {
-					pods = append(pods, g.Class)
-				}
-				break
+		one := &loadedHost{}
+		one.add(&s.Classes[g.Class], 1)
+		if !math.IsInf(x.cheapest(one), 1) {
+			for range g.Pods {
+				x.pods = append(x.pods, g.Class)
 			}
 		}
 	}
-	best := math.Inf(1)
-	cheapest := func(h *host) float64 {
-		least := math.Inf(1)
-		for i := range types {
-			a := types[i].Allocatable
-			if fits(h, a["cpu"], a["memory"], a["pods"]) {
-				least = math.Min(least, types[i].Offerings[0].PriceUSDPerHour)
-			}
-		}
-		return least
-	}
-	var put func(k int)
-	put = func(k int) {
-		cost := 0.0
-		for _, h := range hosts[len(s.Nodes):] {
-			cost += cheapest(h)
-		}
-		if cost >= best {
-			return
-		}
-		if k == len(pods) {
-			best = cost
-			return
-		}
-		c := &s.Classes[pods[k]]
-		try := func(h *host, i int) {
-			h.cpu, h.mem, h.pods = h.cpu+c.Requests["cpu"], h.mem+c.Requests["memory"], h.pods+1
-			h.n[pods[k]]++
-			ok := rules(h)
-			if i < len(s.Nodes) {
-				a := s.Nodes[i].Allocatable
-				ok = ok && fits(h, a["cpu"], a["memory"], a["pods"])
-			}
-			if ok {
-				put(k + 1)
-			}
-			h.n[pods[k]]--
-			h.cpu, h.mem, h.pods = h.cpu-c.Requests["cpu"], h.mem-c.Requests["memory"], h.pods-1
-		}
-		for i, h := range hosts {
-			try(h, i)
-		}
-		h := &host{n: map[ClassID]int{}}
-		hosts = append(hosts, h)
-		try(h, len(hosts))
-		hosts = hosts[:len(hosts)-1]
-	}
-	put(0)
-	return best
+	x.put(0)
+	return x.best
 }
 
 // No way to place pods costs less than the bound, and the bound of a plan is at

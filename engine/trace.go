@@ -2,7 +2,9 @@ package engine
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -67,7 +69,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 	for _, terms := range cl.vols {
 		stage("volumeTopology", ReasonVolume, c.termsText(terms), func(b bitset) { c.termsRow(cat, b, terms, true) }, func(nd *node) bool {
 			for _, t := range terms {
-				if c.allHold(t, nd) == nil {
+				if c.firstMissed(t, nd) == nil {
 					return true
 				}
 			}
@@ -80,7 +82,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 			for i := range reqs {
 				b.and(c.reqRow(cat, &reqs[i]))
 			}
-		}, func(nd *node) bool { return c.allHold(reqs, nd) == nil })
+		}, func(nd *node) bool { return c.firstMissed(reqs, nd) == nil })
 	}
 	stage("resources", ReasonResources, ps.sizeText(pc), func(b bitset) { c.fitRow(cat, b, cl) }, func(nd *node) bool { return fits(cl.vec, nd.free) })
 	if len(cl.pc.HostPorts) > 0 {
@@ -88,18 +90,18 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 	}
 	if len(c.quotas) > 0 {
 		// First, because offerings beyond a quota are often known to be unavailable.
-		stage("quota", ReasonQuota, "", func(b bitset) { ps.quotaRow(b, false) }, nil)
+		stage("quota", ReasonQuota, "", ps.ledger.clearBeyondQuotas, nil)
 	}
 	stage("available", ReasonUnavailable, "offerings that can be had now", func(b bitset) { b.and(cat.avail) }, nil)
-	stage("limits", ReasonLimits, "", func(b bitset) { ps.limitRow(b) }, nil)
-	if len(ps.resLeft) > 0 {
-		stage("reservations", ReasonReservation, "", func(b bitset) { ps.quotaRow(b, true) }, nil)
+	stage("limits", ReasonLimits, "", ps.ledger.clearBeyondLimits, nil)
+	if len(ps.ledger.reservationsLeft) > 0 {
+		stage("reservations", ReasonReservation, "", ps.ledger.clearUsedReservations, nil)
 	}
 	if ps.opt.MinValues != MinValuesBestEffort {
 		stage("minValues", ReasonMinValues, "", func(b bitset) {
 			for i := range cat.pools {
 				p := &cat.pools[i]
-				if len(p.minValues) > 0 && !ps.minValuesHold(p, b, b.next(p.lo, p.hi), nil, cl.vec) {
+				if len(p.minValues) > 0 && !ps.cat.minValuesHold(p, b, b.next(p.lo, p.hi), nil, cl.vec) {
 					b.clearRange(p.lo, p.hi)
 				}
 			}
@@ -144,34 +146,6 @@ func (ps *pass) explained(pc *passClass) *stageTrace {
 	return pc.trace
 }
 
-func (ps *pass) limitRow(b bitset) {
-	hit := ps.limitHit
-	for i := range ps.cat.kinds {
-		k := &ps.cat.kinds[i]
-		for i, take := range k.takes {
-			if take > ps.limits[k.pool][i].left {
-				b.clearRange(k.lo, k.hi)
-			}
-		}
-	}
-	ps.limitHit = hit
-}
-
-func (ps *pass) quotaRow(b bitset, reservations bool) {
-	for i := range ps.cat.cols {
-		cc := &ps.cat.cols[i]
-		if reservations {
-			if cc.reserve >= 0 && ps.resLeft[cc.reserve] <= 0 {
-				b.clear(int32(i))
-			}
-			continue
-		}
-		if ps.shortQuota(int32(i)) != nil {
-			b.clear(int32(i))
-		}
-	}
-}
-
 func (ps *pass) domainText(k *check) string {
 	if k.kind != checkSpread {
 		return ""
@@ -202,7 +176,7 @@ func (ps *pass) taintDetail(cl *class) string {
 			seen[taintText(t)] = true
 		}
 	}
-	ts := sortedKeys(seen)
+	ts := slices.Sorted(maps.Keys(seen))
 	if len(ts) > 4 {
 		ts = append(ts[:4], "…")
 	}
@@ -256,7 +230,7 @@ func (tr *stageTrace) miss(ps *pass, pc *passClass, reason Reason, detail string
 			continue
 		}
 		if reason == ReasonQuota {
-			if q := ps.shortQuota(col); q != nil && float64(q.Amount) < bestShort {
+			if q := ps.ledger.shortQuota(col); q != nil && float64(q.Amount) < bestShort {
 				best, bestShort = col, float64(q.Amount)
 			}
 			continue
@@ -291,7 +265,7 @@ func (tr *stageTrace) miss(ps *pass, pc *passClass, reason Reason, detail string
 
 // limitText says which limit of its pool keeps a kind out, and by how much.
 func (ps *pass) limitText(k *kind) string {
-	for i, l := range ps.limits[k.pool] {
+	for i, l := range ps.ledger.limits[k.pool] {
 		if need := k.takes[i]; need > l.left {
 			return fmt.Sprintf("needs %s, the NodePool's limit leaves %s", amount(l.name, need), strings.TrimPrefix(amount(l.name, l.left), l.name+" "))
 		}
@@ -299,33 +273,13 @@ func (ps *pass) limitText(k *kind) string {
 	return ""
 }
 
-// quotasLeft is what the plan leaves of the quotas.
-func (ps *pass) quotasLeft() []int64 {
-	if ps.heedQuotas {
-		return ps.quotaLeft
-	}
-	return ps.quotaNote
-}
-
-// shortQuota is the first charge of a column for which too little is left, or nil.
-func (ps *pass) shortQuota(col int32) *QuotaCharge {
-	left := ps.quotasLeft()
-	charges := ps.cat.cols[col].off.Charges
-	for i := range charges {
-		if left[charges[i].Quota] < charges[i].Amount {
-			return &charges[i]
-		}
-	}
-	return nil
-}
-
 // quotaText says which quota keeps a column out, by how much, and what to do.
 func (ps *pass) quotaText(col int32) string {
-	charge := ps.shortQuota(col)
+	charge := ps.ledger.shortQuota(col)
 	if charge == nil {
 		return ""
 	}
-	q, left := &ps.c.quotas[charge.Quota], ps.quotasLeft()[charge.Quota]
+	q, left := &ps.c.quotas[charge.Quota], ps.ledger.afterPlan()[charge.Quota]
 	text := fmt.Sprintf("needs %d of quota %s", charge.Amount, q.Name)
 	if q.Title != "" {
 		text += fmt.Sprintf(" (%s)", q.Title)
@@ -446,7 +400,7 @@ func (ps *pass) trace(p *Plan) {
 	}
 	t := &Trace{}
 	for _, pc := range ps.classes {
-		refused := pc.used < len(pc.pods) && len(pc.cl.pc.Unsupported) == 0
+		refused := pc.left() > 0 && !pc.deferred()
 		if !refused && ps.opt.Trace != TraceAll {
 			continue
 		}
@@ -458,4 +412,32 @@ func (ps *pass) trace(p *Plan) {
 	}
 	sort.SliceStable(t.Classes, func(i, j int) bool { return t.Classes[i].Class < t.Classes[j].Class })
 	p.Trace = t
+}
+
+func taintText(t Taint) string {
+	if t.Value == "" {
+		return t.Key + ":" + string(t.Effect)
+	}
+	return t.Key + "=" + t.Value + ":" + string(t.Effect)
+}
+
+func (c *Cluster) reqText(r *creq) string {
+	t := &c.sym.tab[r.key]
+	switch r.op {
+	case In, NotIn:
+		var vs []string
+		for _, v := range r.values {
+			vs = append(vs, t.names[v])
+		}
+		sort.Strings(vs)
+		return fmt.Sprintf("%s %s [%s]", t.name, r.op, strings.Join(vs, " "))
+	case Exists, DoesNotExist:
+		return t.name + " " + string(r.op)
+	}
+	return fmt.Sprintf("%s %s %d", t.name, r.op, r.num)
+}
+
+func (ps *pass) describe(col int32) string {
+	cc := &ps.cat.cols[col]
+	return strings.Join([]string{ps.cat.pools[cc.pool].p.Name, cc.typ.Name, cc.off.Zone, cc.off.CapacityType}, "/")
 }

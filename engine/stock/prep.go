@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"math"
-	"math/bits"
 	"slices"
 )
 
@@ -48,28 +47,58 @@ func anyBit(row []uint64) bool {
 	return false
 }
 
+// preparation is the intermediate state of prepare.
+type preparation struct {
+	p     *Problem
+	md    *model
+	dims  []int     // dimensions in use
+	first []int     // per merged item: the first item of p that it stands for
+	rest  [][]int32 // and all of them
+	caps  []int64   // per bin and dimension in use: the capacity, cut to the demand
+	words int       // length of a row of bits over merged items
+	holds []uint64  // per bin: the merged items that it may hold
+	kept  []int32   // bins that no other bin beats
+	renum []int32   // merged item to item of the model, or -1
+}
+
 // prepare builds the model of p.
 func prepare(p *Problem) *model {
-	md := &model{p: p}
-	// Dimensions in use.
+	pr := &preparation{p: p, md: &model{p: p}}
+	pr.findDims()
+	pr.mergeItems()
+	pr.cutCapacities()
+	pr.matchItems()
+	pr.keepBins()
+	pr.keepItems()
+	if p.Conflict != nil {
+		pr.conflicts()
+	}
+	pr.finish()
+	return pr.md
+}
+
+// findDims finds the dimensions that some pod asks for.
+func (pr *preparation) findDims() {
+	p := pr.p
 	all := 0
 	for i := range p.Items {
 		all = max(all, len(p.Items[i].Size))
 	}
-	var dims []int
 	for d := range all {
 		for i := range p.Items {
 			if p.Items[i].Count > 0 && p.Items[i].at(d) > 0 {
-				dims = append(dims, d)
+				pr.dims = append(pr.dims, d)
 				break
 			}
 		}
 	}
-	md.nd = len(dims)
+	pr.md.nd = len(pr.dims)
+}
 
-	// Items: which are there, merged where equal.
-	type proto struct{ first int }
-	var items []proto
+// mergeItems merges items that are equal in size and allowed bins and have
+// neither a cap nor conflicts.
+func (pr *preparation) mergeItems() {
+	p := pr.p
 	seen := map[string]int{}
 	var key []byte
 	for i := range p.Items {
@@ -83,7 +112,7 @@ func prepare(p *Problem) *model {
 		}
 		if it.MaxPerBin == 0 && !anyBit(con) {
 			key = key[:0]
-			for _, d := range dims {
+			for _, d := range pr.dims {
 				key = binary.AppendUvarint(key, uint64(it.at(d)))
 			}
 			if p.Allowed != nil {
@@ -96,54 +125,69 @@ func prepare(p *Problem) *model {
 				}
 			}
 			if at, ok := seen[string(key)]; ok {
-				md.member[at] = append(md.member[at], int32(i))
+				pr.rest[at] = append(pr.rest[at], int32(i))
 				continue
 			}
-			seen[string(key)] = len(items)
+			seen[string(key)] = len(pr.first)
 		}
-		items = append(items, proto{i})
-		md.member = append(md.member, []int32{int32(i)})
+		pr.first = append(pr.first, i)
+		pr.rest = append(pr.rest, []int32{int32(i)})
 	}
+}
 
-	// Bins: the columns of items that each may hold, by capacity and by rule.
-	nb := len(p.Bins)
-	mm := len(items)
-	words := (mm + 63) / 64
-	total := make([]float64, md.nd)
-	for a := range items {
+// cutCapacities cuts the capacities to what all pods together ask for, so that
+// bins which differ only beyond that are equal.
+func (pr *preparation) cutCapacities() {
+	p, nd := pr.p, pr.md.nd
+	total := make([]float64, nd)
+	for a, f := range pr.first {
 		n := 0.0
-		for _, o := range md.member[a] {
+		for _, o := range pr.rest[a] {
 			n += float64(p.Items[o].Count)
 		}
-		for k, d := range dims {
-			total[k] += n * float64(p.Items[items[a].first].at(d))
+		for k, d := range pr.dims {
+			total[k] += n * float64(p.Items[f].at(d))
 		}
 	}
-	caps := make([]int64, nb*md.nd)
+	pr.caps = make([]int64, len(p.Bins)*nd)
 	for b := range p.Bins {
-		for k, d := range dims {
+		for k, d := range pr.dims {
 			c := p.Bins[b].at(d)
 			if total[k] < float64(math.MaxInt64/2) && float64(c) > total[k] {
-				c = int64(total[k]) + 1 // more is no use; the same for all bins
+				c = int64(total[k]) + 1
 			}
-			caps[b*md.nd+k] = c
+			pr.caps[b*nd+k] = c
 		}
 	}
-	col := make([]uint64, nb*words)
-	for a := range items {
-		it := &p.Items[items[a].first]
-		sz := make([]int64, md.nd)
-		for k, d := range dims {
-			sz[k] = it.at(d)
+}
+
+func (pr *preparation) capacity(b int32) []int64 {
+	return pr.caps[int(b)*pr.md.nd : int(b+1)*pr.md.nd]
+}
+
+func (pr *preparation) held(b int32) []uint64 {
+	return pr.holds[int(b)*pr.words : int(b+1)*pr.words]
+}
+
+// matchItems finds the items that each bin may hold, by capacity and by rule.
+func (pr *preparation) matchItems() {
+	p := pr.p
+	nb := len(p.Bins)
+	pr.words = (len(pr.first) + 63) / 64
+	pr.holds = make([]uint64, nb*pr.words)
+	sz := make([]int64, pr.md.nd)
+	for a, f := range pr.first {
+		for k, d := range pr.dims {
+			sz[k] = p.Items[f].at(d)
 		}
 		test := func(b int) {
-			c := caps[b*md.nd : (b+1)*md.nd]
+			c := pr.capacity(int32(b))
 			for k := range sz {
 				if sz[k] > c[k] {
 					return
 				}
 			}
-			col[b*words+a>>6] |= 1 << (a & 63)
+			pr.holds[b*pr.words+a>>6] |= 1 << (a & 63)
 		}
 		if p.Allowed == nil {
 			for b := range nb {
@@ -151,83 +195,78 @@ func prepare(p *Problem) *model {
 			}
 			continue
 		}
-		for w, set := range p.Allowed[items[a].first] {
-			for ; set != 0; set &= set - 1 {
-				if b := w<<6 + bits.TrailingZeros64(set); b < nb {
-					test(b)
-				}
-			}
-		}
+		eachBit(p.Allowed[f], nb, test)
 	}
-	placeable := make([]uint64, words)
-	for b := range nb {
-		for w := range words {
-			placeable[w] |= col[b*words+w]
-		}
-	}
+}
 
-	// Bins that no other bin beats.
-	order := make([]int32, 0, nb)
-	for b := range nb {
-		if anyBit(col[b*words : (b+1)*words]) {
-			order = append(order, int32(b))
+// keepBins keeps the bins that hold something and that no other bin beats.
+func (pr *preparation) keepBins() {
+	p := pr.p
+	order := make([]int32, 0, len(p.Bins))
+	for b := range int32(len(p.Bins)) {
+		if anyBit(pr.held(b)) {
+			order = append(order, b)
 		}
 	}
 	slices.SortFunc(order, func(x, y int32) int {
 		if c := cmp.Compare(p.Bins[x].Price, p.Bins[y].Price); c != 0 {
 			return c
 		}
-		// Of equally dear bins the roomier first, so that it can beat the other.
-		for k := range md.nd {
-			if c := cmp.Compare(caps[int(y)*md.nd+k], caps[int(x)*md.nd+k]); c != 0 {
-				return c
-			}
+		// Of two bins with equal prices the larger first, so that it can beat the
+		// other.
+		if c := slices.Compare(pr.capacity(y), pr.capacity(x)); c != 0 {
+			return c
 		}
 		return cmp.Compare(x, y)
 	})
-	beats := func(k, b int32) bool {
-		ck, cb := caps[int(k)*md.nd:int(k+1)*md.nd], caps[int(b)*md.nd:int(b+1)*md.nd]
-		for d := range cb {
-			if ck[d] < cb[d] {
-				return false
-			}
-		}
-		wk, wb := col[int(k)*words:int(k+1)*words], col[int(b)*words:int(b+1)*words]
-		for w := range wb {
-			if wb[w]&^wk[w] != 0 {
-				return false
-			}
-		}
-		return true
-	}
-	var kept []int32
-next:
 	for _, b := range order {
-		for _, k := range kept {
-			if beats(k, b) {
-				continue next
-			}
+		if !slices.ContainsFunc(pr.kept, func(k int32) bool { return pr.beats(k, b) }) {
+			pr.kept = append(pr.kept, b)
 		}
-		kept = append(kept, b)
 	}
+}
 
-	// Items that are left, renumbered.
-	renum := make([]int32, mm)
-	members := md.member
-	md.member = nil
-	for a := range items {
-		renum[a] = -1
+// beats reports whether bin k, which costs no more than bin b, can hold whatever
+// bin b can.
+func (pr *preparation) beats(k, b int32) bool {
+	ck, cb := pr.capacity(k), pr.capacity(b)
+	for d := range cb {
+		if ck[d] < cb[d] {
+			return false
+		}
+	}
+	wk, wb := pr.held(k), pr.held(b)
+	for w := range wb {
+		if wb[w]&^wk[w] != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// keepItems puts the items that some bin holds into the model.
+func (pr *preparation) keepItems() {
+	p, md := pr.p, pr.md
+	placeable := make([]uint64, pr.words)
+	for b := range int32(len(p.Bins)) {
+		for w, x := range pr.held(b) {
+			placeable[w] |= x
+		}
+	}
+	pr.renum = make([]int32, len(pr.first))
+	for a, f := range pr.first {
+		pr.renum[a] = -1
 		if !hasBit(placeable, a) {
-			for _, o := range members[a] {
+			for _, o := range pr.rest[a] {
 				md.unplaceable = append(md.unplaceable, int(o))
 			}
 			continue
 		}
-		renum[a] = int32(md.m)
+		pr.renum[a] = int32(md.m)
 		md.m++
-		it := &p.Items[items[a].first]
+		it := &p.Items[f]
 		n := 0
-		for _, o := range members[a] {
+		for _, o := range pr.rest[a] {
 			n += p.Items[o].Count
 		}
 		md.pods += n
@@ -236,52 +275,56 @@ next:
 		if it.MaxPerBin > 0 {
 			per = min(per, it.MaxPerBin)
 		}
-		if p.Conflict != nil && hasBit(p.Conflict[items[a].first], items[a].first) {
+		if p.Conflict != nil && hasBit(p.Conflict[f], f) {
 			per = 1
 		}
 		md.count = append(md.count, int32(n))
 		md.per = append(md.per, int32(per))
-		md.member = append(md.member, members[a])
-		for _, d := range dims {
+		md.member = append(md.member, pr.rest[a])
+		for _, d := range pr.dims {
 			md.size = append(md.size, it.at(d))
 		}
 	}
 	slices.Sort(md.unplaceable)
 	md.words = (md.m + 63) / 64
-	if p.Conflict != nil {
-		back := make([]int32, len(p.Items)) // item of p to item here, +1
-		for a, ms := range md.member {
-			for _, o := range ms {
-				back[o] = int32(a) + 1
-			}
-		}
-		conf := make([]uint64, md.m*md.words)
-		has := make([]bool, md.m)
-		found := false
-		for a, ms := range md.member {
-			for w, set := range p.Conflict[ms[0]] {
-				for ; set != 0; set &= set - 1 {
-					o := w<<6 + bits.TrailingZeros64(set)
-					if o >= len(back) || back[o] == 0 || int(back[o]) == a+1 {
-						continue
-					}
-					x := int(back[o] - 1)
-					conf[a*md.words+x>>6] |= 1 << (x & 63)
-					conf[x*md.words+a>>6] |= 1 << (a & 63)
-					has[a], has[x], found = true, true, true
-				}
-			}
-		}
-		if found {
-			md.conf, md.hasCon = conf, has
+}
+
+// conflicts puts the conflicts between items into the model.
+func (pr *preparation) conflicts() {
+	p, md := pr.p, pr.md
+	back := make([]int32, len(p.Items)) // item of p to item of the model, +1
+	for a, ms := range md.member {
+		for _, o := range ms {
+			back[o] = int32(a) + 1
 		}
 	}
+	conf := make([]uint64, md.m*md.words)
+	has := make([]bool, md.m)
+	found := false
+	for a, ms := range md.member {
+		eachBit(p.Conflict[ms[0]], len(back), func(o int) {
+			if back[o] == 0 || int(back[o]) == a+1 {
+				return
+			}
+			x := int(back[o] - 1)
+			conf[a*md.words+x>>6] |= 1 << (x & 63)
+			conf[x*md.words+a>>6] |= 1 << (a & 63)
+			has[a], has[x], found = true, true, true
+		})
+	}
+	if found {
+		md.conf, md.hasCon = conf, has
+	}
+}
 
-	md.nb = len(kept)
+// finish puts the bins into the model and scales all amounts.
+func (pr *preparation) finish() {
+	md := pr.md
+	md.nb = len(pr.kept)
 	scale := make([]float64, md.nd)
-	for _, b := range kept {
-		for d := range md.nd {
-			scale[d] = max(scale[d], float64(caps[int(b)*md.nd+d]))
+	for _, b := range pr.kept {
+		for d, c := range pr.capacity(b) {
+			scale[d] = max(scale[d], float64(c))
 		}
 	}
 	md.inv = make([]float64, md.nd)
@@ -292,27 +335,26 @@ next:
 	for i := range md.size {
 		md.sizef[i] = float64(md.size[i]) * md.inv[i%md.nd]
 	}
-	for _, b := range kept {
-		c := caps[int(b)*md.nd : int(b+1)*md.nd]
+	for _, b := range pr.kept {
+		c := pr.capacity(b)
 		md.cap = append(md.cap, c...)
 		for d := range c {
 			md.capf = append(md.capf, float64(c[d])*md.inv[d])
 		}
-		md.price = append(md.price, p.Bins[b].Price)
+		md.price = append(md.price, pr.p.Bins[b].Price)
 		md.binID = append(md.binID, int(b))
 		var list, fit []int32
-		for a := range items {
-			if renum[a] < 0 || !hasBit(col[int(b)*words:int(b+1)*words], a) {
+		row := pr.held(b)
+		for a, i := range pr.renum {
+			if i < 0 || !hasBit(row, a) {
 				continue
 			}
-			i := renum[a]
 			list = append(list, i)
 			fit = append(fit, fits(c, md.size[int(i)*md.nd:int(i+1)*md.nd], md.per[i]))
 		}
 		md.list = append(md.list, list)
 		md.fit = append(md.fit, fit)
 	}
-	return md
 }
 
 // fits says how many of size fit into room, at most most.

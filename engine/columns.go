@@ -1,0 +1,384 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// tmpColumn is a column while the catalogue is being compiled.
+type tmpColumn struct {
+	off     *Offering
+	vals    []int32 // aligned with the keys in play
+	daemons string
+	dset    []ClassID
+}
+
+// poolBuilder decides the labels of a pool's machines.
+type poolBuilder struct {
+	c      *Cluster
+	cat    *catalog
+	p      *NodePool
+	keys   []int32       // in play
+	index  map[int32]int // of keys
+	byKey  map[int32][]creq
+	labels map[int32]int32
+	extra  []int32 // keys of the pool's requirements and labels
+	zone   int32
+	ct     int32
+	pool   int32
+}
+
+func newPoolBuilder(c *Cluster, cat *catalog, p *NodePool, reqs []creq, keys []int32) *poolBuilder {
+	b := &poolBuilder{c: c, cat: cat, p: p, keys: keys, byKey: map[int32][]creq{}, labels: map[int32]int32{}}
+	b.index = make(map[int32]int, len(keys))
+	for i, k := range keys {
+		b.index[k] = i
+	}
+	add := func(k int32) {
+		if !slices.Contains(b.extra, k) {
+			b.extra = append(b.extra, k)
+		}
+	}
+	for _, r := range reqs {
+		b.byKey[r.key] = append(b.byKey[r.key], r)
+		add(r.key)
+	}
+	for _, k := range slices.Sorted(maps.Keys(p.Labels)) {
+		id := c.sym.key(k)
+		b.labels[id] = c.sym.value(id, p.Labels[k])
+		add(id)
+	}
+	b.zone, b.ct = c.sym.key(LabelZone), c.sym.key(LabelCapacityType)
+	b.pool = c.sym.key(LabelNodePool)
+	return b
+}
+
+// allowed filters values by the pool's requirements and label of the key.
+func (b *poolBuilder) allowed(key int32, vs []int32) []int32 {
+	reqs, hasReq := b.byKey[key]
+	lv, hasLabel := b.labels[key]
+	if !hasReq && !hasLabel {
+		return vs
+	}
+	holds := func(v int32) bool {
+		if hasLabel && v != lv {
+			return false
+		}
+		for i := range reqs {
+			if !b.c.sym.holds(&reqs[i], v) {
+				return false
+			}
+		}
+		return true
+	}
+	if len(vs) == 1 {
+		if holds(vs[0]) {
+			return vs
+		}
+		return nil
+	}
+	var out []int32
+	for _, v := range vs {
+		if holds(v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// free returns the values of a key that only the pool defines.
+func (b *poolBuilder) free(key int32) []int32 {
+	if v, ok := b.labels[key]; ok {
+		return b.allowed(key, []int32{v})
+	}
+	reqs := b.byKey[key]
+	for i := range reqs {
+		if reqs[i].op == In {
+			return b.allowed(key, reqs[i].values)
+		}
+	}
+	if len(reqs) == 0 || slices.ContainsFunc(reqs, func(r creq) bool { return r.op == DoesNotExist }) {
+		return b.allowed(key, []int32{valAbsent})
+	}
+	// Open: any value that a class names, or one that nobody names.
+	b.cat.openEnded[key] = true
+	var vs []int32
+	for v := range b.c.mentioned[key] {
+		vs = append(vs, v)
+	}
+	slices.Sort(vs)
+	vs = b.allowed(key, vs)
+	other := true
+	for i := range reqs {
+		if reqs[i].op != Exists && reqs[i].op != NotIn {
+			other = false
+		}
+	}
+	if other || len(vs) == 0 {
+		vs = append(vs, valOther)
+	}
+	return vs
+}
+
+// typeInfo is an instance type with its labels interned: the same for every
+// pool that offers it.
+type typeInfo struct {
+	listed []typeLabel
+	offers []offerInfo
+}
+
+// typeInfos interns the instance types of each catalogue once.
+type typeInfos struct {
+	c           *Cluster
+	relevant    map[string]bool
+	byCatalogue map[int][]*typeInfo
+}
+
+func (t *typeInfos) of(catalogue int) []*typeInfo {
+	if list, ok := t.byCatalogue[catalogue]; ok {
+		return list
+	}
+	types := t.c.catalogues[catalogue].InstanceTypes
+	list := make([]*typeInfo, len(types))
+	for i := range types {
+		list[i] = t.c.intern(&types[i], t.relevant)
+	}
+	t.byCatalogue[catalogue] = list
+	return list
+}
+
+type typeLabel struct {
+	key int32
+	op  Operator
+	vs  []int32
+}
+
+type offerInfo struct {
+	zone, ct int32
+	labels   [][2]int32 // key and value
+}
+
+func (l *typeInfo) lists(key int32) bool {
+	for i := range l.listed {
+		if l.listed[i].key == key {
+			return true
+		}
+	}
+	return false
+}
+
+func (o *offerInfo) brings(key int32) bool {
+	for i := range o.labels {
+		if o.labels[i][0] == key {
+			return true
+		}
+	}
+	return false
+}
+
+// intern reads the labels of an instance type, of those that matter.
+func (c *Cluster) intern(it *InstanceType, matters map[string]bool) *typeInfo {
+	zone, ct, typ, res := c.sym.key(LabelZone), c.sym.key(LabelCapacityType), c.sym.key(LabelInstanceType), c.sym.key(LabelReservationID)
+	ti := &typeInfo{listed: make([]typeLabel, 0, min(len(it.Requirements), len(matters))+1), offers: make([]offerInfo, len(it.Offerings))}
+	for i := range it.Requirements {
+		r := &it.Requirements[i]
+		if !matters[r.Key] {
+			continue
+		}
+		l := typeLabel{key: c.sym.key(r.Key), op: r.Operator}
+		if r.Operator == In {
+			l.vs = make([]int32, 0, len(r.Values))
+			for _, v := range r.Values {
+				l.vs = append(l.vs, c.sym.value(l.key, v))
+			}
+		}
+		ti.listed = append(ti.listed, l)
+	}
+	if matters[LabelInstanceType] && !ti.lists(typ) {
+		ti.listed = append(ti.listed, typeLabel{typ, In, []int32{c.sym.value(typ, it.Name)}})
+	}
+	value := func(key int32, v string) int32 {
+		if v == "" {
+			return valAbsent
+		}
+		return c.sym.value(key, v)
+	}
+	for i := range it.Offerings {
+		o := &it.Offerings[i]
+		oi := &ti.offers[i]
+		oi.zone, oi.ct = value(zone, o.Zone), value(ct, o.CapacityType)
+		var room [8]string
+		own := room[:0]
+		for k := range o.Labels {
+			if matters[k] {
+				own = append(own, k)
+			}
+		}
+		slices.Sort(own)
+		for _, k := range own {
+			if key := c.sym.key(k); key != zone && key != ct {
+				oi.labels = append(oi.labels, [2]int32{key, value(key, o.Labels[k])})
+			}
+		}
+		if o.ReservationID != "" && !oi.brings(res) {
+			oi.labels = append(oi.labels, [2]int32{res, c.sym.value(res, o.ReservationID)})
+		}
+	}
+	return ti
+}
+
+// columns lists the ways to get an instance type from the pool.
+func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
+	c := b.c
+	type decided struct {
+		key int32
+		vs  []int32
+	}
+	fixed := make([]decided, 0, len(ti.listed)+len(b.extra))
+	absent := []int32{valAbsent}
+	for i := range ti.listed {
+		l := &ti.listed[i]
+		if l.key == b.zone || l.key == b.ct {
+			continue // the offering decides
+		}
+		var vs []int32
+		switch l.op {
+		case In:
+			vs = b.allowed(l.key, l.vs)
+		case Exists:
+			vs = b.free(l.key)
+		default:
+			vs = b.allowed(l.key, absent)
+		}
+		if len(vs) == 0 && !slices.ContainsFunc(ti.offers, func(o offerInfo) bool { return o.brings(l.key) }) {
+			return nil
+		}
+		fixed = append(fixed, decided{l.key, vs})
+	}
+	for _, k := range b.extra {
+		if k != b.pool && k != b.zone && k != b.ct && !ti.lists(k) {
+			fixed = append(fixed, decided{k, b.free(k)})
+		}
+	}
+	out := make([]tmpColumn, 0, len(ti.offers))
+	var multi []decided
+	arena := make([]int32, len(ti.offers)*len(b.keys))
+	var one [1]int32
+	for oi := range ti.offers {
+		o := &ti.offers[oi]
+		ok := true
+		base := arena[:len(b.keys):len(b.keys)]
+		arena = arena[len(b.keys):]
+		multi = multi[:0]
+		settle := func(key int32, vs []int32) {
+			if len(vs) == 0 {
+				ok = false
+				return
+			}
+			i, play := b.index[key]
+			if !play {
+				return
+			}
+			base[i] = vs[0]
+			if len(vs) > 1 {
+				multi = append(multi, decided{key, vs})
+				b.cat.multi[key] = true
+			}
+		}
+		single := func(key, val int32) {
+			one[0] = val
+			settle(key, b.allowed(key, one[:]))
+		}
+		single(b.zone, o.zone)
+		single(b.ct, o.ct)
+		for _, l := range o.labels {
+			single(l[0], l[1])
+		}
+		for _, d := range fixed {
+			if !ok {
+				break
+			}
+			if !o.brings(d.key) {
+				settle(d.key, d.vs)
+			}
+		}
+		if !ok {
+			continue
+		}
+		if i, play := b.index[b.pool]; play {
+			base[i] = c.sym.value(b.pool, b.p.Name)
+		}
+		if i, play := b.index[c.hostKey]; play {
+			base[i] = valOther
+		}
+		if len(multi) == 0 {
+			t := tmpColumn{off: &it.Offerings[oi], vals: base}
+			b.daemonsOf(&t, b.index)
+			out = append(out, t)
+			continue
+		}
+		// By name: the numbers are given in the order of first sight, which must
+		// not matter.
+		slices.SortFunc(multi, func(x, y decided) int { return strings.Compare(c.sym.tab[x.key].name, c.sym.tab[y.key].name) })
+		expand := [][]int32{base}
+		for _, m := range multi {
+			m.vs = slices.Clone(m.vs)
+			slices.SortFunc(m.vs, func(x, y int32) int { return strings.Compare(c.sym.valueName(m.key, x), c.sym.valueName(m.key, y)) })
+			i := b.index[m.key]
+			var next [][]int32
+			for _, e := range expand {
+				for _, v := range m.vs {
+					n := slices.Clone(e)
+					n[i] = v
+					next = append(next, n)
+				}
+			}
+			expand = next
+		}
+		for _, vals := range expand {
+			t := tmpColumn{off: &it.Offerings[oi], vals: vals}
+			b.daemonsOf(&t, b.index)
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// daemonsOf finds the daemon classes that will run on a column's machines.
+func (b *poolBuilder) daemonsOf(t *tmpColumn, index map[int32]int) {
+	if len(b.c.daemons) == 0 {
+		return
+	}
+	holds := func(rs []creq) bool {
+		for i := range rs {
+			if !b.c.sym.holds(&rs[i], t.vals[index[rs[i].key]]) {
+				return false
+			}
+		}
+		return true
+	}
+	var sb strings.Builder
+	for _, d := range b.c.daemons {
+		dc := b.c.classes[d]
+		if _, bad := firstUntolerated(dc.pc.Tolerations, b.p.Taints, false); bad {
+			continue
+		}
+		if !holds(dc.sel) {
+			continue
+		}
+		ok := len(dc.aff) == 0
+		for _, term := range dc.aff {
+			if len(term) > 0 && holds(term) {
+				ok = true
+				break
+			}
+		}
+		if ok {
+			t.dset = append(t.dset, d)
+			fmt.Fprintf(&sb, "%d,", d)
+		}
+	}
+	t.daemons = sb.String()
+}

@@ -1,0 +1,270 @@
+package engine
+
+import (
+	"slices"
+	"sort"
+	"strings"
+)
+
+// baseKey is the parts of a class that labels, taints and volumes decide on, by
+// their signatures.
+type baseKey struct {
+	aff, tol, vol int32
+	strict        bool
+}
+
+// fitKey is the parts that room decides on: a vector or, for what vectors
+// cannot say, the class itself.
+type fitKey struct {
+	vec   int32
+	class ClassID // or -1
+}
+
+// rowKey is all that decides which columns can hold a pod: with strict also
+// PreferNoSchedule repels, and a preferred term of the class counts when
+// pref ≥ 0.
+type rowKey struct {
+	base baseKey
+	fit  fitKey
+	pref int
+	term ClassID // whose preferred term, or -1
+}
+
+// rowSet is an interned set of columns: equal sets have equal numbers. It is
+// not changed.
+type rowSet struct {
+	bits bitset
+	id   int32
+}
+
+// rowSet interns a set of columns, which belongs to the catalogue from then on.
+func (cat *catalog) rowSet(row bitset) *rowSet {
+	h := uint64(14695981039346656037)
+	for _, w := range row {
+		h = (h ^ w) * 1099511628211
+	}
+	for _, s := range cat.rowIDs[h] {
+		if slices.Equal(s.bits, row) {
+			return s
+		}
+	}
+	cat.rowCount++
+	s := &rowSet{row, cat.rowCount}
+	cat.rowIDs[h] = append(cat.rowIDs[h], s)
+	return s
+}
+
+// columnsOf is the set of columns that can hold one pod of a class: with strict
+// also PreferNoSchedule repels, and a preferred term counts when pref ≥ 0.
+func (c *Cluster) columnsOf(cat *catalog, cl *class, strict bool, pref int) *rowSet {
+	base := baseKey{cl.affID, cl.tolID, cl.volID, strict}
+	key := rowKey{base, cl.fitKey(), pref, -1}
+	if pref >= 0 {
+		key.term = cl.id
+	}
+	if set, ok := cat.rowSets[key]; ok {
+		return set
+	}
+	row, ok := cat.baseRows[base]
+	if !ok {
+		row = c.labelRow(cat, cl)
+		c.taintRow(cat, row, cl, strict)
+		c.volumeRow(cat, row, cl)
+		row.and(cat.avail)
+		cat.baseRows[base] = row
+	}
+	row = row.clone()
+	if pref >= 0 {
+		for i := range cl.pref[pref].reqs {
+			row.and(c.reqRow(cat, &cl.pref[pref].reqs[i]))
+		}
+	}
+	c.fitRow(cat, row, cl)
+	set := cat.rowSet(row)
+	cat.rowSets[key] = set
+	return set
+}
+
+func (cl *class) fitKey() fitKey {
+	if len(cl.pc.HostPorts) == 0 && len(cl.pc.SharedVolumes) == 0 {
+		return fitKey{cl.vecID, -1}
+	}
+	return fitKey{cl.vecID, cl.id}
+}
+
+// fitOf is the set of columns with room for one pod of the class; classes of
+// the same size share it.
+func (c *Cluster) fitOf(cat *catalog, cl *class) bitset {
+	key := cl.fitKey()
+	plain := key.class < 0
+	if row, ok := cat.fitRows[key]; ok {
+		return row
+	}
+	row := newBitset(len(cat.cols))
+	for i := range cat.kinds {
+		k := &cat.kinds[i]
+		if fits(cl.vec, k.alloc) && (plain || !conflictAny(cl.pc.HostPorts, k.ports) && c.newShared(cl, k.shared, k.alloc) >= 0) {
+			row.setRange(k.lo, k.hi)
+		}
+	}
+	cat.fitRows[key] = row
+	return row
+}
+
+// newShared returns how many shared volumes of the class are not in have, or
+// -1 when the room left does not suffice for them.
+func (c *Cluster) newShared(cl *class, have []SharedVolume, free []int64) int {
+	n := 0
+	for i, v := range cl.pc.SharedVolumes {
+		if slices.Contains(have, v) || slices.Contains(cl.pc.SharedVolumes[:i], v) {
+			continue
+		}
+		n++
+		d := c.dims.ids[attachPrefix+v.Driver]
+		need := int64(n)
+		if d < len(cl.vec) {
+			need += cl.vec[d]
+		}
+		if d < len(free) && need > free[d] {
+			return -1
+		}
+	}
+	return n
+}
+
+// valueMask is the columns on which a label has a value.
+type valueMask struct {
+	val  int32
+	mask bitset
+}
+
+// valueMasks lists the values of a key over all columns, by value.
+func (cat *catalog) valueMasks(key int32) []valueMask {
+	if ms, ok := cat.masks[key]; ok {
+		return ms
+	}
+	index := map[int32]int{}
+	var ms []valueMask
+	for col, val := range cat.vals[key] {
+		i, ok := index[val]
+		if !ok {
+			i = len(ms)
+			index[val] = i
+			ms = append(ms, valueMask{val, newBitset(len(cat.cols))})
+		}
+		ms[i].mask.set(int32(col))
+	}
+	sort.Slice(ms, func(i, j int) bool { return ms[i].val < ms[j].val })
+	if cat.masks == nil {
+		cat.masks = map[int32][]valueMask{}
+	}
+	cat.masks[key] = ms
+	return ms
+}
+
+// reqRow is the set of columns on which a requirement holds.
+func (c *Cluster) reqRow(cat *catalog, r *creq) bitset {
+	c.text = r.cacheKey(c.text[:0])
+	if row, ok := cat.reqRows[string(c.text)]; ok {
+		return row
+	}
+	key := string(c.text)
+	row := newBitset(len(cat.cols))
+	vals := cat.vals[r.key]
+	verdict := map[int32]bool{}
+	for i, v := range vals {
+		ok, seen := verdict[v]
+		if !seen {
+			ok = c.sym.holds(r, v)
+			verdict[v] = ok
+		}
+		if ok {
+			row.set(int32(i))
+		}
+	}
+	cat.reqRows[key] = row
+	return row
+}
+
+// termsRow ANDs into row the columns on which one of the terms holds.
+func (c *Cluster) termsRow(cat *catalog, row bitset, terms [][]creq, emptyHolds bool) {
+	any := newBitset(len(cat.cols))
+	for _, t := range terms {
+		if len(t) == 0 && !emptyHolds {
+			continue
+		}
+		one := cat.all.clone()
+		for i := range t {
+			one.and(c.reqRow(cat, &t[i]))
+		}
+		any.or(one)
+	}
+	row.and(any)
+}
+
+// labelRow is the set of columns that satisfy node selector and affinity.
+func (c *Cluster) labelRow(cat *catalog, cl *class) bitset {
+	row := cat.all.clone()
+	for i := range cl.sel {
+		row.and(c.reqRow(cat, &cl.sel[i]))
+	}
+	if len(cl.aff) > 0 {
+		c.termsRow(cat, row, cl.aff, false)
+	}
+	return row
+}
+
+// taintRow takes out the pools whose taints the class does not tolerate.
+func (c *Cluster) taintRow(cat *catalog, row bitset, cl *class, strict bool) {
+	for i := range cat.pools {
+		p := &cat.pools[i]
+		if _, bad := firstUntolerated(cl.pc.Tolerations, p.p.Taints, strict); bad {
+			row.clearRange(p.lo, p.hi)
+		}
+	}
+}
+
+// volumeRow ANDs the places where the class's volumes can be.
+func (c *Cluster) volumeRow(cat *catalog, row bitset, cl *class) {
+	for _, terms := range cl.vols {
+		c.termsRow(cat, row, terms, true)
+	}
+}
+
+// fitRow takes out the kinds that cannot hold one pod of the class.
+func (c *Cluster) fitRow(cat *catalog, row bitset, cl *class) { row.and(c.fitOf(cat, cl)) }
+
+// domainKey names the columns of a row set split by a label.
+type domainKey struct {
+	row int32
+	key int32
+}
+
+// domainMask is the columns of a set on which a label has a value. It is not
+// changed.
+type domainMask struct {
+	val  int32
+	mask bitset
+}
+
+// domainsOf splits a set of columns by the values of a label, in the order of
+// their names: numbers are given in the order of first sight, which must not
+// matter.
+func (c *Cluster) domainsOf(cat *catalog, row *rowSet, key int32) []domainMask {
+	k := domainKey{row.id, key}
+	ds, ok := cat.domains[k]
+	if ok {
+		return ds
+	}
+	for _, vm := range cat.valueMasks(key) {
+		if row.bits.meets(vm.mask) {
+			mask := row.bits.clone()
+			mask.and(vm.mask)
+			ds = append(ds, domainMask{vm.val, mask})
+		}
+	}
+	names := c.sym.tab[key].names
+	slices.SortFunc(ds, func(a, b domainMask) int { return strings.Compare(names[a.val], names[b.val]) })
+	cat.domains[k] = ds
+	return ds
+}
