@@ -1,4 +1,4 @@
-// Package charts holds the Helm charts; its test renders them without helm.
+// Package charts holds the Helm charts. Its test renders them without Helm.
 package charts
 
 import (
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"text/template"
@@ -16,8 +17,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// render executes a chart's templates as Helm does, as far as ours need it, and
-// returns the objects by kind and name.
+// render executes the templates of the chart with the functions of Helm that it uses,
+// and returns the objects by kind and name.
 func render(t *testing.T, values string) (map[string][]byte, error) {
 	t.Helper()
 	read := func(path string) map[string]any {
@@ -123,7 +124,7 @@ func TestChart(t *testing.T) {
 	}
 	allowed := func(group, resource, verb string) bool {
 		for _, r := range role.Rules {
-			if contains(r.APIGroups, group) && contains(r.Resources, resource) && contains(r.Verbs, verb) {
+			if slices.Contains(r.APIGroups, group) && slices.Contains(r.Resources, resource) && slices.Contains(r.Verbs, verb) {
 				return true
 			}
 		}
@@ -132,7 +133,7 @@ func TestChart(t *testing.T) {
 	for _, need := range []string{"karpenter.sh nodeclaims create", "karpenter.azure.com aksnodeclasses/status patch", " pods/eviction create", " pods/status patch", " nodes delete", " events create", "policy poddisruptionbudgets watch"} {
 		p := strings.SplitN(need, " ", 3)
 		if !allowed(p[0], p[1], p[2]) {
-			t.Errorf("the controller may not %s %s/%s", p[2], p[0], p[1])
+			t.Errorf("the controller is not allowed to %s %s/%s", p[2], p[0], p[1])
 		}
 	}
 	for name := range map[string]bool{"Service/nap": true, "PodDisruptionBudget/nap": true, "ServiceAccount/nap": true, "Role/nap": true, "RoleBinding/nap-lease": true} {
@@ -141,15 +142,6 @@ func TestChart(t *testing.T) {
 		}
 	}
 	if _, err := render(t, `{image: {repository: r, tag: v1, pullPolicy: Always}}`); err == nil || !strings.Contains(err.Error(), "which managed cluster") {
-		t.Errorf("a chart without a cluster should say so, got %v", err)
+		t.Errorf("rendering without clusterResourceID: got %v, want an error that asks for it", err)
 	}
-}
-
-func contains(list []string, s string) bool {
-	for _, v := range list {
-		if v == s {
-			return true
-		}
-	}
-	return false
 }

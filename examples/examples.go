@@ -1,5 +1,5 @@
-// Package examples holds what `nap up` shows first: the ARM template of a
-// cluster that provisions its own nodes, and a shop to run on it.
+// Package examples holds the first examples for `nap up`: the ARM template of a cluster
+// with node auto-provisioning, and a shop application to run on it.
 package examples
 
 import _ "embed"
@@ -10,12 +10,12 @@ import _ "embed"
 //go:embed nap.json
 var ClusterTemplate []byte
 
-// Shop is shop.yaml: about 200 pods of thirteen kinds.
+// Shop is shop.yaml: about 200 pods of thirteen workloads.
 //
 //go:embed shop.yaml
 var Shop []byte
 
-// What the template creates, and the namespace of the shop.
+// Name of the cluster that the template creates, and namespace of the shop.
 const (
 	ClusterName   = "napcluster"
 	ShopNamespace = "shop"

@@ -1,12 +1,11 @@
-// Package kubemem is a Kubernetes client over objects in memory: reads are
-// answered from maps, writes are refused. Karpenter's helpers (volume topology,
-// topology counting, daemon pods, cluster state) take a client; this one lets
-// them run on a snapshot file, on manifests, on generated clusters, and on the
-// live mirror, without an API server.
+// Package kubemem is a read-only Kubernetes client on objects in memory. Karpenter's
+// helpers (volume topology, topology counting, daemon pods, cluster state) need a
+// client; with this one they run without an API server on a snapshot file, manifests,
+// generated clusters and copies of the informer cache.
 //
-// It behaves as a controller-runtime cache does: what is read is a copy, except
-// with client.UnsafeDisableDeepCopy, and lists can select by namespace, labels,
-// and the fields that Karpenter indexes.
+// It behaves like a controller-runtime cache: reads return copies, except with
+// client.UnsafeDisableDeepCopy, and lists can select by namespace, labels and the
+// fields that Karpenter indexes.
 package kubemem
 
 import (
@@ -32,8 +31,8 @@ import (
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 )
 
-// ErrReadOnly is wrapped by every attempt to write through the client.
-var ErrReadOnly = errors.New("this client works on a copy of the cluster and cannot write to it")
+// ErrReadOnly is wrapped by the errors of all write methods.
+var ErrReadOnly = errors.New("the client is read-only")
 
 // Client is the in-memory client. It is safe for concurrent use.
 type Client struct {
@@ -42,16 +41,16 @@ type Client struct {
 	scheme *runtime.Scheme
 }
 
-// store holds the objects of one Go type, by name, and in groups that Karpenter
-// lists often.
+// store holds the objects of one Go type by name, with indexes for Karpenter's frequent
+// lists.
 type store struct {
 	objects map[types.NamespacedName]client.Object
 	byNode  map[string]map[types.NamespacedName]client.Object // pods only
 	byNS    map[string]map[types.NamespacedName]client.Object
 }
 
-// New returns a client that serves the given objects. They are not copied: the
-// caller must not change them afterwards.
+// New returns a client on the given objects. They are not copied: the caller must not
+// change them afterwards.
 func New(objects ...client.Object) *Client {
 	c := &Client{kinds: map[reflect.Type]*store{}, scheme: scheme.Scheme}
 	for _, o := range objects {
@@ -137,7 +136,7 @@ func (c *Client) Get(_ context.Context, key client.ObjectKey, obj client.Object,
 	var found client.Object
 	if s, ok := c.kinds[t]; ok {
 		found, ok = s.objects[key]
-		if !ok { // cluster-scoped kinds are asked for with a namespace at times
+		if !ok { // callers may pass a namespace for cluster-scoped kinds
 			found = s.objects[client.ObjectKey{Name: key.Name}]
 		}
 	}
@@ -191,8 +190,8 @@ func (c *Client) List(_ context.Context, list client.ObjectList, opts ...client.
 	return nil
 }
 
-// candidates returns the objects to look at, in order, and the field
-// requirements that the choice has not covered yet.
+// candidates returns the sorted objects from the best index, and the field requirements
+// that the index does not cover.
 func (c *Client) candidates(t reflect.Type, o *client.ListOptions) ([]client.Object, fields.Requirements, error) {
 	s, ok := c.kinds[t]
 	if !ok {
@@ -280,51 +279,51 @@ func fieldOf(obj client.Object, field string) (string, bool) {
 	return "", false
 }
 
-func refuse(verb string, obj any) error { return fmt.Errorf("%s of %T: %w", verb, obj, ErrReadOnly) }
+func readOnly(verb string, obj any) error { return fmt.Errorf("%s of %T: %w", verb, obj, ErrReadOnly) }
 
-// Apply is refused with ErrReadOnly.
+// Apply returns ErrReadOnly.
 func (c *Client) Apply(_ context.Context, obj runtime.ApplyConfiguration, _ ...client.ApplyOption) error {
-	return refuse("apply", obj)
+	return readOnly("apply", obj)
 }
 
-// Create is refused with ErrReadOnly.
+// Create returns ErrReadOnly.
 func (c *Client) Create(_ context.Context, obj client.Object, _ ...client.CreateOption) error {
-	return refuse("create", obj)
+	return readOnly("create", obj)
 }
 
-// Delete is refused with ErrReadOnly.
+// Delete returns ErrReadOnly.
 func (c *Client) Delete(_ context.Context, obj client.Object, _ ...client.DeleteOption) error {
-	return refuse("delete", obj)
+	return readOnly("delete", obj)
 }
 
-// Update is refused with ErrReadOnly.
+// Update returns ErrReadOnly.
 func (c *Client) Update(_ context.Context, obj client.Object, _ ...client.UpdateOption) error {
-	return refuse("update", obj)
+	return readOnly("update", obj)
 }
 
-// Patch is refused with ErrReadOnly.
+// Patch returns ErrReadOnly.
 func (c *Client) Patch(_ context.Context, obj client.Object, _ client.Patch, _ ...client.PatchOption) error {
-	return refuse("patch", obj)
+	return readOnly("patch", obj)
 }
 
-// DeleteAllOf is refused with ErrReadOnly.
+// DeleteAllOf returns ErrReadOnly.
 func (c *Client) DeleteAllOf(_ context.Context, obj client.Object, _ ...client.DeleteAllOfOption) error {
-	return refuse("delete", obj)
+	return readOnly("delete", obj)
 }
 
-// Status returns a writer that refuses with ErrReadOnly.
+// Status returns a writer whose methods return ErrReadOnly.
 func (c *Client) Status() client.SubResourceWriter { return readOnlySub{} }
 
-// SubResource returns a client that refuses with ErrReadOnly.
+// SubResource returns a client whose methods return ErrReadOnly.
 func (c *Client) SubResource(string) client.SubResourceClient { return readOnlySub{} }
 
 // Scheme returns the scheme with the Kubernetes and Karpenter types.
 func (c *Client) Scheme() *runtime.Scheme { return c.scheme }
 
-// RESTMapper returns nil: there is no server to map to.
+// RESTMapper returns nil: there is no API server.
 func (c *Client) RESTMapper() meta.RESTMapper { return nil }
 
-// GroupVersionKindFor returns the kind the scheme registers for the object.
+// GroupVersionKindFor returns the kind that the scheme registers for the object.
 func (c *Client) GroupVersionKindFor(obj runtime.Object) (schema.GroupVersionKind, error) {
 	return apiutil.GVKForObject(obj, c.scheme)
 }
@@ -338,21 +337,21 @@ func (c *Client) IsObjectNamespaced(obj runtime.Object) (bool, error) {
 type readOnlySub struct{}
 
 func (readOnlySub) Get(_ context.Context, obj, _ client.Object, _ ...client.SubResourceGetOption) error {
-	return refuse("subresource read", obj)
+	return readOnly("subresource read", obj)
 }
 
 func (readOnlySub) Create(_ context.Context, obj, _ client.Object, _ ...client.SubResourceCreateOption) error {
-	return refuse("subresource create", obj)
+	return readOnly("subresource create", obj)
 }
 
 func (readOnlySub) Update(_ context.Context, obj client.Object, _ ...client.SubResourceUpdateOption) error {
-	return refuse("status update", obj)
+	return readOnly("status update", obj)
 }
 
 func (readOnlySub) Patch(_ context.Context, obj client.Object, _ client.Patch, _ ...client.SubResourcePatchOption) error {
-	return refuse("status patch", obj)
+	return readOnly("status patch", obj)
 }
 
 func (readOnlySub) Apply(_ context.Context, obj runtime.ApplyConfiguration, _ ...client.SubResourceApplyOption) error {
-	return refuse("status apply", obj)
+	return readOnly("status apply", obj)
 }

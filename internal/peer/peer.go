@@ -1,8 +1,7 @@
-// Package peer runs Karpenter's own scheduler as a library on the objects of a
-// snapshot, for `nap plan --engine karpenter`, for the benchmark and as an
-// oracle in tests. What Karpenter's provisioner does around its scheduler
-// (which pods to place, volume topology, default spread, daemon pods, cluster
-// state) is done by Karpenter's code, too.
+// Package peer runs Karpenter's scheduler as a library on the objects of a snapshot, for
+// `nap plan --engine karpenter`, for the benchmark and as an oracle in tests. The work
+// around the scheduler (selection of pods, volume topology, default spread, daemon pods,
+// cluster state) is done by Karpenter's code, too.
 package peer
 
 import (
@@ -39,25 +38,24 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// ErrTimeout is returned, with the results so far, when the time was up before
-// every pod had been looked at.
+// ErrTimeout is wrapped by the error if the timeout ends before all pods are scheduled.
+// The results so far are returned with it.
 var ErrTimeout = errors.New("Karpenter's scheduler ran out of time")
 
-// Result is what Karpenter's scheduler decided.
+// Result holds the decisions of Karpenter's scheduler.
 type Result struct {
 	scheduling.Results
-	// Errors are the pods that were left out before or during scheduling, and why.
+	// Errors has the reason for each pod that was not scheduled.
 	Errors map[types.NamespacedName]error
-	// Pods is the number of pods that were to be placed.
+	// Pods is the number of pods to schedule.
 	Pods int
-	// Fill, Prepare and Solve are the times taken: bringing up the cluster state,
-	// which informers do once; what each pass does before it schedules (copying
-	// the nodes, listing pods, counting topology, building the scheduler); and
-	// the scheduling itself.
+	// Fill is the time to fill the cluster state, which informers do once. Prepare is
+	// the time of each pass before it schedules: copying nodes, listing pods, counting
+	// topology, building the scheduler. Solve is the time of the scheduling.
 	Fill, Prepare, Solve time.Duration
 }
 
-// Machine is one planned machine with the cheapest offering that it allows.
+// Machine is a planned machine with its cheapest offering.
 type Machine struct {
 	Claim        *scheduling.NodeClaim
 	InstanceType string
@@ -66,8 +64,8 @@ type Machine struct {
 	USDPerHour   float64
 }
 
-// Machines returns the planned machines, each with the cheapest launchable
-// offering that its requirements leave: what a provider would start.
+// Machines returns the planned machines, each with the cheapest launchable offering that
+// matches its requirements, which a provider would launch.
 func (r *Result) Machines() []Machine {
 	var out []Machine
 	for _, nc := range r.NewNodeClaims {
@@ -87,7 +85,7 @@ func (r *Result) Machines() []Machine {
 	return out
 }
 
-// USDPerHour is the price of the planned machines.
+// USDPerHour returns the price of the planned machines.
 func (r *Result) USDPerHour() float64 {
 	var sum float64
 	for _, m := range r.Machines() {
@@ -96,17 +94,17 @@ func (r *Result) USDPerHour() float64 {
 	return sum
 }
 
-// Options tune a run.
+// Options configure Schedule.
 type Options struct {
-	// Timeout bounds the scheduling; zero means none.
+	// Timeout limits the scheduling; zero means no limit.
 	Timeout time.Duration
-	// Threads is the number of candidates looked at side by side; zero means 1,
-	// which makes a run repeatable.
+	// Threads is the number of candidates that are evaluated in parallel; zero means
+	// 1, which makes the result repeatable.
 	Threads int
 }
 
-// Schedule places the pending pods of the snapshot, and those of nodes that are
-// being deleted, with Karpenter's scheduler. The snapshot is not changed.
+// Schedule runs Karpenter's scheduler for the pending pods of the snapshot and the pods
+// of nodes that are being deleted. It does not change the snapshot.
 func Schedule(ctx context.Context, o *snapshot.Objects, opt Options) (*Result, error) {
 	start := time.Now()
 	ctx = Context(ctx, o.Settings)
@@ -192,8 +190,8 @@ func Schedule(ctx context.Context, o *snapshot.Objects, opt Options) (*Result, e
 	return res, nil
 }
 
-// Context returns a context with the options that Karpenter's code reads, its
-// logging off.
+// Context returns a context with the options that Karpenter's code reads, and logging
+// turned off.
 func Context(ctx context.Context, s snapshot.Settings) context.Context {
 	o := &options.Options{
 		CPURequests: 1000, BatchMaxDuration: 10 * time.Second, BatchIdleDuration: time.Second, LogLevel: "error",
@@ -214,19 +212,19 @@ func Context(ctx context.Context, s snapshot.Settings) context.Context {
 	return injection.WithControllerName(options.ToContext(ctx, o), "provisioner")
 }
 
-// fill brings the cluster state up as Karpenter's informers do.
+// fill fills the cluster state as Karpenter's informers do.
 func fill(ctx context.Context, cluster *state.Cluster, o *snapshot.Objects) error {
 	for _, nc := range o.NodeClaims {
 		cluster.UpdateNodeClaim(nc.DeepCopy())
 	}
 	for _, n := range o.Nodes {
 		if err := cluster.UpdateNode(ctx, n.DeepCopy()); err != nil {
-			return fmt.Errorf("reading node %s: %w", n.Name, err)
+			return fmt.Errorf("adding node %s to the cluster state: %w", n.Name, err)
 		}
 	}
 	for _, d := range o.DaemonSets {
 		if err := cluster.UpdateDaemonSet(ctx, d); err != nil {
-			return fmt.Errorf("reading daemon set %s/%s: %w", d.Namespace, d.Name, err)
+			return fmt.Errorf("adding DaemonSet %s/%s to the cluster state: %w", d.Namespace, d.Name, err)
 		}
 	}
 	known := sets.New[string]()
@@ -235,24 +233,24 @@ func fill(ctx context.Context, cluster *state.Cluster, o *snapshot.Objects) erro
 	}
 	for _, p := range o.Pods {
 		if p.Spec.NodeName != "" && !known.Has(p.Spec.NodeName) {
-			continue // left behind by a node that is gone
+			continue // its node no longer exists
 		}
 		if err := cluster.UpdatePod(ctx, p.DeepCopy()); err != nil {
-			return fmt.Errorf("reading pod %s/%s: %w", p.Namespace, p.Name, err)
+			return fmt.Errorf("adding pod %s/%s to the cluster state: %w", p.Namespace, p.Name, err)
 		}
 	}
 	cluster.MarkForDeletion(o.Marked...)
 	return nil
 }
 
-// provider is a CloudProvider that knows instance types only.
+// provider is a CloudProvider that serves only instance types.
 type provider struct {
-	cloudprovider.CloudProvider // nothing else is called; a nil call would be a bug here
+	cloudprovider.CloudProvider // nil: Karpenter's scheduler calls no other method
 	types                       map[string][]*cloudprovider.InstanceType
 	supported                   []status.Object
 }
 
-// classes declares the node classes that the NodePools refer to as supported.
+// classes sets the node classes that the NodePools refer to as supported.
 func (p *provider) classes(pools []*karpv1.NodePool) {
 	seen := map[schema.GroupKind]bool{}
 	for _, np := range pools {
@@ -278,8 +276,8 @@ func (p provider) Name() string { return "snapshot" }
 
 func (p provider) RepairPolicies() []cloudprovider.RepairPolicy { return nil }
 
-// nodeClass stands for whatever node class a NodePool refers to: only its group
-// and kind matter.
+// nodeClass represents a node class that a NodePool refers to. Only its group and kind
+// are used.
 type nodeClass struct{ unstructured.Unstructured }
 
 func newNodeClass(gk schema.GroupKind) *nodeClass {
@@ -294,6 +292,7 @@ func (n *nodeClass) StatusConditions(...status.ForOption) status.ConditionSet {
 	return status.NewReadyConditions().For(n)
 }
 
+// discard drops all events.
 type discard struct{}
 
 func (discard) Event(runtime.Object, string, string, string)          {}

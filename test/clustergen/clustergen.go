@@ -1,6 +1,6 @@
-// Package clustergen makes clusters from a seed, for property tests and
-// benchmarks: the same seed and options give the same objects. The clusters are
-// small and dense in constraints, so that every two of them meet often.
+// Package clustergen generates clusters from seeds for property tests and benchmarks.
+// The same seed and options give the same objects. The clusters are small and have many
+// constraints, so that constraints often interact.
 package clustergen
 
 import (
@@ -23,31 +23,31 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// LabelCPU is a label with the number of CPUs that every instance type has: a
-// well-known one, as providers register theirs.
+// LabelCPU is a label of all instance types with the number of CPUs. It is registered as
+// a well-known label, as providers do with theirs.
 const LabelCPU = "size.nap.test/cpu"
 
 // Driver is the CSI driver of the generated volumes.
 const Driver = "disk.nap.test"
 
-// Zones of the generated region.
+// Zones are the zones of the generated region.
 var Zones = []string{"zone-1", "zone-2", "zone-3"}
 
 func init() { karpv1.WellKnownLabels.Insert(LabelCPU) }
 
-// Options bound what is generated. The zero value gives everything.
+// Options limit what is generated. The zero value generates everything.
 type Options struct {
-	// Workloads is the largest number of Deployments; 0 means 6.
+	// Workloads is the maximum number of Deployments; 0 means 6.
 	Workloads int
-	// Replicas is the largest number of pods in each; 0 means 8.
+	// Replicas is the maximum number of pods of a Deployment; 0 means 8.
 	Replicas int
-	// Nodes is the largest number of existing nodes; 0 means 5, negative none.
+	// Nodes is the maximum number of existing nodes; 0 means 5, negative none.
 	Nodes int
 	// Plain leaves out pod affinity, anti-affinity, spread, volumes and ports.
 	Plain bool
 }
 
-// Generate makes the cluster of a seed.
+// Generate returns the cluster of a seed.
 func Generate(seed uint64, opt Options) *snapshot.Objects {
 	if opt.Workloads == 0 {
 		opt.Workloads = 6
@@ -78,15 +78,17 @@ type gen struct {
 	uids int
 }
 
-// one tells yes once in n times.
-func (g *gen) one(n int) bool { return g.IntN(n) == 0 }
+// chance returns true with probability 1/n.
+func (g *gen) chance(n int) bool { return g.IntN(n) == 0 }
 
+// pick returns a random element.
 func pick[T any](g *gen, list ...T) T { return list[g.IntN(len(list))] }
 
+// subset returns a random subset with at least one element.
 func (g *gen) subset(list []string) []string {
 	var out []string
 	for _, v := range list {
-		if g.one(2) {
+		if g.chance(2) {
 			out = append(out, v)
 		}
 	}
@@ -107,7 +109,8 @@ func (g *gen) namespaces() {
 	}
 }
 
-// InstanceType makes an instance type. Prices are USD per hour.
+// InstanceType returns an instance type. Prices are in USD per hour; a spot price of 0
+// means no spot offerings.
 func InstanceType(name string, cpu int, memoryGiB float64, gpus int, arch string, zones []string, onDemand, spot float64) *cloudprovider.InstanceType {
 	it := &cloudprovider.InstanceType{
 		Name: name,
@@ -157,31 +160,31 @@ func InstanceType(name string, cpu int, memoryGiB float64, gpus int, arch string
 	return it
 }
 
-// catalogue makes the instance types.
+// catalogue returns random instance types.
 func (g *gen) catalogue() []*cloudprovider.InstanceType {
 	var out []*cloudprovider.InstanceType
 	for _, cpu := range []int{1, 2, 4, 8, 16} {
 		for _, ratio := range []float64{2, 4, 8} {
-			if g.one(3) {
+			if g.chance(3) {
 				continue
 			}
 			gpus := 0
-			if cpu >= 4 && g.one(5) {
+			if cpu >= 4 && g.chance(5) {
 				gpus = cpu / 4
 			}
 			price := float64(cpu)*0.04 + float64(cpu)*ratio*0.005 + float64(gpus)*0.8
 			price = float64(int(price*(0.9+0.2*g.Float64())*10000)) / 10000
 			spot := float64(int(price*(0.2+0.3*g.Float64())*10000)) / 10000
-			if g.one(4) {
+			if g.chance(4) {
 				spot = 0
 			}
 			arch := karpv1.ArchitectureAmd64
-			if g.one(5) {
+			if g.chance(5) {
 				arch = karpv1.ArchitectureArm64
 			}
 			it := InstanceType(fmt.Sprintf("m%d-%g-%s", cpu, ratio, arch), cpu, float64(cpu)*ratio, gpus, arch, g.subset(Zones), price, spot)
 			for _, o := range it.Offerings {
-				o.Available = !g.one(12)
+				o.Available = !g.chance(12)
 			}
 			out = append(out, it)
 		}
@@ -189,8 +192,8 @@ func (g *gen) catalogue() []*cloudprovider.InstanceType {
 	if len(out) == 0 {
 		out = append(out, InstanceType("m4-4-amd64", 4, 16, 0, karpv1.ArchitectureAmd64, Zones, 0.2, 0.06))
 	}
-	// As providers do, a type's zones and capacity types are those of its
-	// available offerings.
+	// As in providers, the zones and capacity types of an instance type are those of
+	// its available offerings.
 	for _, it := range out {
 		zones, types := map[string]bool{}, map[string]bool{}
 		for _, o := range it.Offerings.Available() {
@@ -202,6 +205,7 @@ func (g *gen) catalogue() []*cloudprovider.InstanceType {
 	return out
 }
 
+// keys returns the zones and capacity types in m, in a fixed order.
 func keys(m map[string]bool) []string {
 	var out []string
 	for _, z := range append(append([]string{}, Zones...), karpv1.CapacityTypeOnDemand, karpv1.CapacityTypeSpot) {
@@ -212,7 +216,7 @@ func keys(m map[string]bool) []string {
 	return out
 }
 
-// NodePool makes a ready NodePool without restrictions.
+// NodePool returns a ready NodePool without requirements.
 func NodePool(name string) *karpv1.NodePool {
 	np := &karpv1.NodePool{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("pool-" + name), Generation: 1}}
 	np.Spec.Template.Spec.NodeClassRef = &karpv1.NodeClassReference{Group: "karpenter.azure.com", Kind: "AKSNodeClass", Name: "default"}
@@ -231,44 +235,44 @@ func (g *gen) pools() {
 	shared := g.catalogue()
 	for i := range 1 + g.IntN(3) {
 		np := NodePool(fmt.Sprintf("pool-%d", i))
-		if g.one(2) {
+		if g.chance(2) {
 			w := int32(1 + g.IntN(20))
 			np.Spec.Weight = &w
 		}
 		t := &np.Spec.Template
-		if g.one(3) {
+		if g.chance(3) {
 			t.Spec.Taints = append(t.Spec.Taints, corev1.Taint{Key: "dedicated", Value: pick(g, "a", "b"), Effect: pick(g, corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute, corev1.TaintEffectPreferNoSchedule)})
 		}
-		if g.one(4) {
+		if g.chance(4) {
 			t.Spec.StartupTaints = append(t.Spec.StartupTaints, corev1.Taint{Key: "starting", Effect: corev1.TaintEffectNoSchedule})
 		}
-		if g.one(2) {
+		if g.chance(2) {
 			t.Labels = map[string]string{"team": pick(g, "red", "yellow")}
 		}
 		add := func(r karpv1.NodeSelectorRequirementWithMinValues) {
 			t.Spec.Requirements = append(t.Spec.Requirements, r)
 		}
-		if g.one(2) {
+		if g.chance(2) {
 			add(require(karpv1.CapacityTypeLabelKey, corev1.NodeSelectorOpIn, g.subset([]string{karpv1.CapacityTypeOnDemand, karpv1.CapacityTypeSpot})...))
 		}
-		if g.one(3) {
+		if g.chance(3) {
 			add(require(corev1.LabelTopologyZone, corev1.NodeSelectorOpIn, g.subset(Zones)...))
 		}
-		if g.one(3) {
+		if g.chance(3) {
 			add(require("tier", corev1.NodeSelectorOpIn, g.subset([]string{"gold", "silver", "tin"})...))
 		}
-		if g.one(4) {
+		if g.chance(4) {
 			add(require(corev1.LabelArchStable, corev1.NodeSelectorOpIn, karpv1.ArchitectureAmd64))
 		}
-		if g.one(4) {
+		if g.chance(4) {
 			add(require(LabelCPU, pick(g, corev1.NodeSelectorOpGt, corev1.NodeSelectorOpLt), pick(g, "1", "4", "8")))
 		}
-		if g.one(5) {
+		if g.chance(5) {
 			np.Spec.Limits = karpv1.Limits{corev1.ResourceCPU: *resource.NewQuantity(int64(4+g.IntN(40)), resource.DecimalSI)}
 		}
 		g.o.NodePools = append(g.o.NodePools, np)
 		list := shared
-		if g.one(4) {
+		if g.chance(4) {
 			list = g.catalogue()
 		}
 		g.o.InstanceTypes[np.Name] = list
@@ -282,10 +286,10 @@ func (g *gen) daemons() {
 		d.Spec.Template.Labels = map[string]string{"agent": strconv.Itoa(i)}
 		spec := &d.Spec.Template.Spec
 		spec.Containers = []corev1.Container{container(int64(50+50*g.IntN(3)), int64(32+64*g.IntN(3)), 0)}
-		if g.one(2) {
+		if g.chance(2) {
 			spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 		}
-		if g.one(3) {
+		if g.chance(3) {
 			spec.NodeSelector = map[string]string{corev1.LabelArchStable: karpv1.ArchitectureAmd64}
 		}
 		g.o.DaemonSets = append(g.o.DaemonSets, d)
@@ -305,8 +309,8 @@ func container(milliCPU, mib int64, gpus int) corev1.Container {
 	return c
 }
 
-// nodes makes existing machines: of a pool, in several stages of life, and ones
-// that nobody provisions.
+// nodes generates existing nodes: of NodePools, in several lifecycle stages, and of
+// fixed pools.
 func (g *gen) nodes() {
 	if g.opt.Nodes < 0 {
 		return
@@ -330,8 +334,8 @@ func (g *gen) nodes() {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: g.uid(), Labels: labels}, Spec: corev1.NodeSpec{ProviderID: "test://" + name}}
 		node.Status.Capacity, node.Status.Allocatable = it.Capacity.DeepCopy(), it.Allocatable().DeepCopy()
 		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
-		if g.one(4) { // a node of a fixed pool
-			if g.one(3) {
+		if g.chance(4) { // a node of a fixed pool
+			if g.chance(3) {
 				node.Spec.Taints = append(node.Spec.Taints, corev1.Taint{Key: "dedicated", Value: "a", Effect: corev1.TaintEffectNoSchedule})
 			}
 			g.o.Nodes = append(g.o.Nodes, node)
@@ -370,20 +374,20 @@ func (g *gen) nodes() {
 			node.Spec.Taints = nc.Spec.Taints
 			g.o.Nodes = append(g.o.Nodes, node)
 			g.fill(node)
-			if g.one(8) {
+			if g.chance(8) {
 				g.o.Marked = append(g.o.Marked, node.Spec.ProviderID)
 			}
 		}
 	}
 }
 
-// fill puts running pods on a node, within its room.
+// fill adds running pods to a node, within its allocatable resources.
 func (g *gen) fill(node *corev1.Node) {
 	free := node.Status.Allocatable.Cpu().MilliValue()
 	mem := node.Status.Allocatable.Memory().Value()
 	for _, d := range g.o.DaemonSets {
 		req := d.Spec.Template.Spec.Containers[0].Resources.Requests
-		if g.one(2) || req.Cpu().MilliValue() > free || req.Memory().Value() > mem {
+		if g.chance(2) || req.Cpu().MilliValue() > free || req.Memory().Value() > mem {
 			continue
 		}
 		p := g.pod("kube-system", fmt.Sprintf("%s-%s", d.Name, node.Name), d.Spec.Template.Labels)
@@ -402,10 +406,10 @@ func (g *gen) fill(node *corev1.Node) {
 		app := pick(g, "app-0", "app-1", "app-2", "old")
 		p := g.pod(pick(g, "blue", "green"), fmt.Sprintf("running-%s-%d", node.Name, i), map[string]string{"app": app, "noise": strconv.Itoa(i)})
 		p.Spec.Containers = []corev1.Container{container(cpu, mib, 0)}
-		if !g.opt.Plain && g.one(6) {
+		if !g.opt.Plain && g.chance(6) {
 			p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{g.term()}}}
 		}
-		if !g.opt.Plain && g.one(8) {
+		if !g.opt.Plain && g.chance(8) {
 			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080, Protocol: corev1.ProtocolTCP}}
 		}
 		g.run(p, node)
@@ -441,7 +445,7 @@ func (g *gen) storage() {
 		}},
 	)
 	for _, n := range g.o.Nodes {
-		if g.one(2) {
+		if g.chance(2) {
 			count := int32(1 + g.IntN(6))
 			g.o.CSINodes = append(g.o.CSINodes, &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: n.Name}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
 				{Name: Driver, NodeID: n.Name, Allocatable: &storagev1.VolumeNodeResources{Count: &count}},
@@ -450,7 +454,7 @@ func (g *gen) storage() {
 	}
 }
 
-// term is a pod affinity or anti-affinity term over some application.
+// term returns a pod affinity or anti-affinity term that selects one application.
 func (g *gen) term() corev1.PodAffinityTerm {
 	t := corev1.PodAffinityTerm{
 		TopologyKey:   pick(g, corev1.LabelHostname, corev1.LabelTopologyZone, corev1.LabelHostname),
@@ -467,31 +471,32 @@ func (g *gen) term() corev1.PodAffinityTerm {
 	return t
 }
 
+// workload generates a Deployment with pending pods.
 func (g *gen) workload(i int) {
 	app, ns := fmt.Sprintf("app-%d", i), pick(g, "blue", "green")
 	labels := map[string]string{"app": app}
-	if g.one(3) {
+	if g.chance(3) {
 		labels["version"] = pick(g, "v1", "v2")
 	}
 	template := g.pod(ns, app, labels)
 	gpus := 0
-	if g.one(10) {
+	if g.chance(10) {
 		gpus = 1
 	}
 	template.Spec.Containers = []corev1.Container{container(int64(100*(1+g.IntN(30))), int64(128*(1+g.IntN(40))), gpus)}
-	if g.one(8) {
+	if g.chance(8) {
 		init := container(int64(100*(1+g.IntN(40))), 64, 0)
 		init.Name = "init"
-		if g.one(2) {
+		if g.chance(2) {
 			always := corev1.ContainerRestartPolicyAlways
 			init.RestartPolicy = &always
 		}
 		template.Spec.InitContainers = []corev1.Container{init}
 	}
-	if g.one(12) {
+	if g.chance(12) {
 		template.Spec.Overhead = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("150m")}
 	}
-	if g.one(12) {
+	if g.chance(12) {
 		template.Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3500m")}}
 	}
 	g.placement(&template.Spec)
@@ -499,7 +504,7 @@ func (g *gen) workload(i int) {
 		g.topology(&template.Spec, app)
 	}
 	claims := ""
-	if !g.opt.Plain && g.one(8) {
+	if !g.opt.Plain && g.chance(8) {
 		claims = pick(g, "any", "zoned", "bound")
 	}
 	yes := true
@@ -515,6 +520,7 @@ func (g *gen) workload(i int) {
 	}
 }
 
+// claim adds a volume claim to a pod: unbound, or bound to a volume in one zone.
 func (g *gen) claim(p *corev1.Pod, class string) {
 	name := "data-" + p.Name
 	pvc := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: p.Namespace, UID: g.uid()}}
@@ -543,14 +549,14 @@ func (g *gen) claim(p *corev1.Pod, class string) {
 
 // placement adds node selectors, affinity and tolerations.
 func (g *gen) placement(s *corev1.PodSpec) {
-	if g.one(3) {
+	if g.chance(3) {
 		s.Tolerations = append(s.Tolerations, pick(g,
 			corev1.Toleration{Key: "dedicated", Operator: corev1.TolerationOpExists},
 			corev1.Toleration{Key: "dedicated", Operator: corev1.TolerationOpEqual, Value: "a", Effect: corev1.TaintEffectNoSchedule},
 			corev1.Toleration{Operator: corev1.TolerationOpExists},
 		))
 	}
-	if g.one(3) {
+	if g.chance(3) {
 		s.NodeSelector = map[string]string{}
 		switch g.IntN(5) {
 		case 0:
@@ -565,9 +571,9 @@ func (g *gen) placement(s *corev1.PodSpec) {
 			s.NodeSelector["tier"] = pick(g, "gold", "silver")
 		}
 	}
-	if g.one(4) {
+	if g.chance(4) {
 		a := &corev1.NodeAffinity{}
-		if g.one(2) {
+		if g.chance(2) {
 			a.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{}
 			for range 1 + g.IntN(2) {
 				a.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms = append(a.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms, corev1.NodeSelectorTerm{MatchExpressions: g.expressions()})
@@ -603,26 +609,26 @@ func (g *gen) expressions() []corev1.NodeSelectorRequirement {
 
 // topology adds spread, pod affinity and host ports.
 func (g *gen) topology(s *corev1.PodSpec, app string) {
-	if g.one(3) {
+	if g.chance(3) {
 		for _, key := range g.subset([]string{corev1.LabelTopologyZone, corev1.LabelHostname, karpv1.CapacityTypeLabelKey})[:1] {
 			c := corev1.TopologySpreadConstraint{
 				MaxSkew: int32(1 + g.IntN(2)), TopologyKey: key, WhenUnsatisfiable: pick(g, corev1.DoNotSchedule, corev1.DoNotSchedule, corev1.ScheduleAnyway),
 				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}},
 			}
-			if c.WhenUnsatisfiable == corev1.DoNotSchedule && key == corev1.LabelTopologyZone && g.one(4) {
+			if c.WhenUnsatisfiable == corev1.DoNotSchedule && key == corev1.LabelTopologyZone && g.chance(4) {
 				n := int32(1 + g.IntN(3))
 				c.MinDomains = &n
 			}
-			if g.one(4) {
+			if g.chance(4) {
 				p := pick(g, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)
 				c.NodeTaintsPolicy = &p
 			}
 			s.TopologySpreadConstraints = append(s.TopologySpreadConstraints, c)
 		}
 	}
-	if g.one(5) {
+	if g.chance(5) {
 		t := g.term()
-		if g.one(2) {
+		if g.chance(2) {
 			t.LabelSelector.MatchLabels["app"] = app
 			t.Namespaces, t.NamespaceSelector = nil, nil
 		}
@@ -641,7 +647,7 @@ func (g *gen) topology(s *corev1.PodSpec, app string) {
 			s.Affinity.PodAntiAffinity = &corev1.PodAntiAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{soft}}
 		}
 	}
-	if g.one(10) {
+	if g.chance(10) {
 		s.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: pick(g, int32(8080), 9090), Protocol: corev1.ProtocolTCP}}
 	}
 }

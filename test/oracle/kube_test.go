@@ -35,7 +35,7 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// kube runs the kube-scheduler's Filter plugins, configured as by default.
+// kube runs the Filter plugins of the kube-scheduler with the default configuration.
 type kube struct {
 	fw     framework.Framework
 	client *fake.Clientset
@@ -44,14 +44,14 @@ type kube struct {
 	inform informers.SharedInformerFactory
 }
 
-// filters are the plugins of the default profile that can rule out a node and
-// that have to do with what a plan decides.
+// filters are the Filter plugins of the default profile that check what a plan
+// decides.
 var filters = []string{
 	names.NodeUnschedulable, names.NodeName, names.TaintToleration, names.NodeAffinity, names.NodePorts, names.NodeResourcesFit,
 	names.VolumeRestrictions, names.NodeVolumeLimits, names.VolumeBinding, names.VolumeZone, names.PodTopologySpread, names.InterPodAffinity,
 }
 
-// lister serves the snapshot of the moment.
+// lister serves the current snapshot.
 type lister struct{ *internalcache.Snapshot }
 
 type csiNodes struct{ byName map[string]*storagev1.CSINode }
@@ -73,6 +73,7 @@ func (c *csiNodes) Get(name string) (*storagev1.CSINode, error) {
 	return nil, apierrors.NewNotFound(schema.GroupResource{Group: "storage.k8s.io", Resource: "csinodes"}, name)
 }
 
+// newKube starts the scheduler framework on a fake API server with the namespaces.
 func newKube(t testing.TB, ctx context.Context, namespaces []*corev1.Namespace) *kube {
 	t.Helper()
 	ctx = klog.NewContext(ctx, klog.Logger{})
@@ -92,16 +93,15 @@ func newKube(t testing.TB, ctx context.Context, namespaces []*corev1.Namespace) 
 	return k
 }
 
-// world is a cluster as the kube-scheduler sees it once a plan is carried out.
-type world struct {
-	nodes []*corev1.Node
-	pods  []*corev1.Pod // bound, placed ones included
-	// placed are the pods that the plan has put somewhere.
-	placed []*corev1.Pod
+// cluster holds the nodes and pods after a plan is applied.
+type cluster struct {
+	nodes  []*corev1.Node
+	pods   []*corev1.Pod // bound pods, including placed ones
+	placed []*corev1.Pod // pods that the plan places
 }
 
-// machineLabels are the labels that a planned machine's node has with one of
-// its offerings.
+// machineLabels returns the labels of the node of a planned machine with one of its
+// offerings.
 func machineLabels(m *engine.Machine, of engine.RankedOffering, np *karpv1.NodePool, it *cloudprovider.InstanceType, name string) map[string]string {
 	reqs := scheduling.NewNodeSelectorRequirementsWithMinValues(np.Spec.Template.Spec.Requirements...)
 	reqs.Add(scheduling.NewLabelRequirements(np.Spec.Template.Labels).Values()...)
@@ -131,10 +131,10 @@ func machineLabels(m *engine.Machine, of engine.RankedOffering, np *karpv1.NodeP
 	return labels
 }
 
-// carryOut builds the world after the plan. choose picks the offering of each
-// machine.
-func carryOut(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose func(*engine.Machine) engine.RankedOffering) (*world, map[string]*storagev1.CSINode, error) {
-	w := &world{}
+// applyPlan returns the cluster after the plan, with the CSINodes. choose selects the
+// offering of each machine.
+func applyPlan(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose func(*engine.Machine) engine.RankedOffering) (*cluster, map[string]*storagev1.CSINode, error) {
+	w := &cluster{}
 	csi := map[string]*storagev1.CSINode{}
 	for _, c := range o.CSINodes {
 		csi[c.Name] = c
@@ -164,7 +164,7 @@ func carryOut(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose fu
 		w.nodes = append(w.nodes, n)
 		for _, d := range o.DaemonSets {
 			if !hasDaemon(o, d, name) {
-				w.daemon(d, n)
+				w.addDaemonPod(d, n)
 			}
 		}
 		if csi[name] == nil {
@@ -217,7 +217,7 @@ func carryOut(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose fu
 			}
 		}
 		if np == nil || it == nil {
-			return nil, nil, fmt.Errorf("machine %d is of NodePool %q and type %q, which do not exist", i, m.NodePool, of.InstanceType)
+			return nil, nil, fmt.Errorf("machine %d has NodePool %q and instance type %q, which do not exist", i, m.NodePool, of.InstanceType)
 		}
 		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: machineLabels(m, of, np, it, name)}}
 		n.Spec.Taints = np.Spec.Template.Spec.Taints
@@ -225,7 +225,7 @@ func carryOut(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose fu
 		w.nodes = append(w.nodes, n)
 		limits(name, it)
 		for _, d := range o.DaemonSets {
-			w.daemon(d, n)
+			w.addDaemonPod(d, n)
 		}
 		for _, g := range m.Pods {
 			if err := put(g.Pods, name); err != nil {
@@ -236,8 +236,8 @@ func carryOut(o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, choose fu
 	return w, csi, nil
 }
 
-// daemon adds the pod that a DaemonSet will run on a node, if it is meant to.
-func (w *world) daemon(d *appsv1.DaemonSet, n *corev1.Node) {
+// addDaemonPod adds the pod that a DaemonSet runs on a node, if the node fits.
+func (w *cluster) addDaemonPod(d *appsv1.DaemonSet, n *corev1.Node) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + n.Name, Namespace: d.Namespace, Labels: d.Spec.Template.Labels}, Spec: *d.Spec.Template.Spec.DeepCopy()}
 	pod.Spec.NodeName = n.Name
 	fits, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n)
@@ -246,13 +246,14 @@ func (w *world) daemon(d *appsv1.DaemonSet, n *corev1.Node) {
 	}
 }
 
-// hasDaemon tells whether a DaemonSet runs on a node already.
+// hasDaemon reports whether a pod of the DaemonSet already runs on a node.
 func hasDaemon(o *snapshot.Objects, d *appsv1.DaemonSet, node string) bool {
 	return slices.ContainsFunc(o.Pods, func(p *corev1.Pod) bool {
 		return p.Spec.NodeName == node && !podutils.IsTerminal(p) && metav1.IsControlledBy(p, d)
 	})
 }
 
+// hard returns the taints without PreferNoSchedule.
 func hard(taints []corev1.Taint) []corev1.Taint {
 	var out []corev1.Taint
 	for _, t := range taints {
@@ -263,9 +264,9 @@ func hard(taints []corev1.Taint) []corev1.Taint {
 	return out
 }
 
-// check returns what the kube-scheduler has against the plan. With sample, one
-// pod of each class is tried on each node.
-func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map[string]*storagev1.CSINode, in *snapshot.Input, seed uint64, sample bool) []string {
+// check returns the reasons why the kube-scheduler rejects placed pods. With sample, it
+// checks one pod per class and node.
+func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *cluster, csi map[string]*storagev1.CSINode, in *snapshot.Input, seed uint64, sample bool) []string {
 	k.csi.byName = csi
 	prefix := claimPrefix(seed)
 	class := map[string]engine.ClassID{}
@@ -307,32 +308,27 @@ func (k *kube) check(ctx context.Context, o *snapshot.Objects, w *world, csi map
 			out = append(out, fmt.Sprintf("pod %s on %s: %s", key, p.Spec.NodeName, why))
 		}
 	}
-	// A spread or an affinity looks at the pods that are there when a pod comes:
-	// those that come later may skew the one, or be where the other would have
-	// led. It is enough that there is an order in which all pods can come.
+	// A spread or an affinity depends on the pods that are bound before a pod. Pods
+	// bound later may violate it. It is enough that all pods can be bound in some
+	// order.
 	byOrder := func(why string) bool {
 		return strings.Contains(why, names.PodTopologySpread) || strings.Contains(why, "didn't match pod affinity rules")
 	}
-	if slices.ContainsFunc(out, byOrder) && k.comes(ctx, w, pods, placed, len(o.PVCs) > 0) {
+	if slices.ContainsFunc(out, byOrder) && k.canBindAll(ctx, w, pods, placed, len(o.PVCs) > 0) {
 		out = slices.DeleteFunc(out, byOrder)
 	}
 	return out
 }
 
-// comes tells whether the placed pods can be bound one after the other, each to
-// its node, in some order: whoever can, goes, and after each the first are asked
-// again. Pods without a say come only when no pod with one can move. They can
-// wait: what rules them out (room, taints, another pod's anti-affinity) does so
-// whenever they come, and that all is well with it when everybody is there has
-// been checked. But where a spread counts them, one that comes early takes the
-// place of a pod of that spread, and the kube-scheduler would accept the same
-// pods in the other order.
-func (k *kube) comes(ctx context.Context, w *world, pods []*corev1.Pod, placed map[string]bool, patient bool) bool {
-	return len(k.waiting(ctx, w, pods, placed, patient)) == 0
+// canBindAll reports whether the placed pods can be bound one by one, each to its node,
+// in some order; see bindInTurn.
+func (k *kube) canBindAll(ctx context.Context, w *cluster, pods []*corev1.Pod, placed map[string]bool, retryVolumes bool) bool {
+	return len(k.bindInTurn(ctx, w, pods, placed, retryVolumes)) == 0
 }
 
-// stranded are the placed pods that cannot come when the others do.
-func (k *kube) stranded(ctx context.Context, o *snapshot.Objects, w *world, csi map[string]*storagev1.CSINode, seed uint64) []*corev1.Pod {
+// unbindable returns the placed pods that cannot be bound in any order that
+// bindInTurn tries.
+func (k *kube) unbindable(ctx context.Context, o *snapshot.Objects, w *cluster, csi map[string]*storagev1.CSINode, seed uint64) []*corev1.Pod {
 	k.csi.byName = csi
 	pods := make([]*corev1.Pod, len(w.pods))
 	for i, p := range w.pods {
@@ -342,39 +338,45 @@ func (k *kube) stranded(ctx context.Context, o *snapshot.Objects, w *world, csi 
 	for _, p := range w.placed {
 		placed[snapshot.PodKey(p)] = true
 	}
-	return k.waiting(ctx, w, pods, placed, len(o.PVCs) > 0)
+	return k.bindInTurn(ctx, w, pods, placed, len(o.PVCs) > 0)
 }
 
-// waiting is who is left when comes has let in whoever could.
-func (k *kube) waiting(ctx context.Context, w *world, pods []*corev1.Pod, placed map[string]bool, patient bool) []*corev1.Pod {
-	var there, left []*corev1.Pod
+// bindInTurn binds the placed pods one by one and returns those that cannot be bound.
+// It binds the first pod that passes the filters and starts again. Pods that depend on
+// other pods go first. The others can wait: what rejects them (resources, taints,
+// anti-affinity of another pod) does so in any order, and check has verified it with
+// all pods bound. But if a spread counts such a pod and it is bound early, it takes
+// the place of a pod with the spread, although the kube-scheduler accepts the same
+// pods in the reverse order.
+func (k *kube) bindInTurn(ctx context.Context, w *cluster, pods []*corev1.Pod, placed map[string]bool, retryVolumes bool) []*corev1.Pod {
+	var bound, left []*corev1.Pod
 	for _, p := range pods {
 		if placed[snapshot.PodKey(p)] {
 			left = append(left, p)
 		} else {
-			there = append(there, p)
+			bound = append(bound, p)
 		}
 	}
-	// Those with a say first.
-	slices.SortStableFunc(left, func(a, b *corev1.Pod) int { return say(b) - say(a) })
+	slices.SortStableFunc(left, func(a, b *corev1.Pod) int { return dependence(b) - dependence(a) })
 	for len(left) > 0 {
-		k.lister.Snapshot = internalcache.NewSnapshot(there, w.nodes)
+		k.lister.Snapshot = internalcache.NewSnapshot(bound, w.nodes)
 		next := slices.IndexFunc(left, func(p *corev1.Pod) bool {
 			try := p.DeepCopy()
 			try.Spec.NodeName = ""
-			return k.fits(ctx, try, p.Spec.NodeName, patient) == ""
+			return k.fits(ctx, try, p.Spec.NodeName, retryVolumes) == ""
 		})
 		if next < 0 {
 			return left
 		}
-		there = append(there, left[next])
+		bound = append(bound, left[next])
 		left = slices.Delete(left, next, next+1)
 	}
 	return nil
 }
 
-// say is larger for pods that look at others.
-func say(p *corev1.Pod) int {
+// dependence ranks pods by their constraints on other pods: first hard spread, then
+// pod affinity.
+func dependence(p *corev1.Pod) int {
 	n := 0
 	for _, t := range p.Spec.TopologySpreadConstraints {
 		if t.WhenUnsatisfiable == corev1.DoNotSchedule {
@@ -387,17 +389,20 @@ func say(p *corev1.Pod) int {
 	return n
 }
 
-func (k *kube) fits(ctx context.Context, p *corev1.Pod, node string, patient bool) string {
+// fits returns why the filters reject a pod on a node, or "". With retryVolumes it
+// retries pods with volumes until the volume caches are up to date.
+func (k *kube) fits(ctx context.Context, p *corev1.Pod, node string, retryVolumes bool) string {
 	var why string
 	for attempt := 0; ; attempt++ {
 		why = k.tryOnce(ctx, p, node)
-		if why == "" || !patient || len(p.Spec.Volumes) == 0 || attempt > 4 {
+		if why == "" || !retryVolumes || len(p.Spec.Volumes) == 0 || attempt > 4 {
 			return why
 		}
-		time.Sleep(20 * time.Millisecond) // the volume caches follow by events
+		time.Sleep(20 * time.Millisecond) // the volume caches are updated by events
 	}
 }
 
+// tryOnce runs the filters once.
 func (k *kube) tryOnce(ctx context.Context, p *corev1.Pod, node string) string {
 	cycle := framework.NewCycleState()
 	result, status, _ := k.fw.RunPreFilterPlugins(ctx, cycle, p)
@@ -405,7 +410,7 @@ func (k *kube) tryOnce(ctx context.Context, p *corev1.Pod, node string) string {
 		return status.Plugin() + ": " + status.Message()
 	}
 	if result != nil && !result.AllNodes() && !result.NodeNames.Has(node) {
-		return "a PreFilter plugin leaves other nodes only"
+		return "a PreFilter plugin allows only other nodes"
 	}
 	info, err := k.lister.NodeInfos().Get(node)
 	if err != nil {
@@ -417,7 +422,7 @@ func (k *kube) tryOnce(ctx context.Context, p *corev1.Pod, node string) string {
 	return ""
 }
 
-// renamed gives the claims of a pod names that no other seed has.
+// renamed returns the pod with the prefix in front of its claim names.
 func renamed(p *corev1.Pod, prefix string) *corev1.Pod {
 	if len(p.Spec.Volumes) == 0 {
 		return p
@@ -431,11 +436,11 @@ func renamed(p *corev1.Pod, prefix string) *corev1.Pod {
 	return p
 }
 
-// claimPrefix sets the names of a seed's claims apart from all others'.
+// claimPrefix makes the claim names of a seed unique.
 func claimPrefix(seed uint64) string { return fmt.Sprintf("s%d-", seed) }
 
-// storage makes the claims, volumes and classes of the cluster known, under
-// names of their own, and returns what takes them away again.
+// storage creates the claims, volumes and storage classes of the cluster with the
+// prefix, and returns a function that deletes them.
 func (k *kube) storage(ctx context.Context, o *snapshot.Objects, prefix string) func() {
 	if len(o.PVCs) == 0 {
 		return func() {}

@@ -25,12 +25,12 @@ import (
 
 var (
 	clusters = flag.Int("oracle.clusters", 10000, "number of generated clusters")
-	oneSeed  = flag.Int64("oracle.seed", -1, "check this seed only")
-	saveFile = flag.String("oracle.save", "", "with -oracle.seed: write the cluster to this snapshot file, for nap plan --snapshot")
+	oneSeed  = flag.Int64("oracle.seed", -1, "check only this seed")
+	saveFile = flag.String("oracle.save", "", "with -oracle.seed: write the cluster to this snapshot file (for nap plan --snapshot)")
 	fromSeed = flag.Uint64("oracle.from", 0, "first seed")
 )
 
-// verdicts collects the outcome by pod and complains of pods without exactly one.
+// verdicts returns the verdict of each pod, and the errors if a pod has not exactly one.
 func verdicts(in *snapshot.Input, p *engine.Plan) (map[string]*engine.Verdict, []string) {
 	out := map[string]*engine.Verdict{}
 	var bad []string
@@ -53,17 +53,18 @@ func verdicts(in *snapshot.Input, p *engine.Plan) (map[string]*engine.Verdict, [
 	return out, bad
 }
 
-// checked is what one seed came to.
+// checked is the result of one seed.
 type checked struct {
-	problems     []string // contract broken
-	lost         string   // pods that Karpenter places and the engine refuses
-	dearer       float64  // engine's cost above Karpenter's, where comparable
-	nap, karp    float64
-	comparable   bool
-	short        bool // places fewer pods under limits than Karpenter
+	problems     []string // violations
+	fewer        string   // description, if the engine places fewer pods than Karpenter
+	limited      bool     // with fewer: NodePools have limits
+	comparable   bool     // the costs are comparable
+	nap, karp    float64  // costs in USD per hour
+	extra        float64  // nap - karp, if comparable
 	placed, pods int
 }
 
+// limited reports whether a NodePool has limits.
 func limited(o *snapshot.Objects) bool {
 	for _, np := range o.NodePools {
 		if len(np.Spec.Limits) > 0 {
@@ -73,9 +74,9 @@ func limited(o *snapshot.Objects) bool {
 	return false
 }
 
-// soft tells whether some pending pod has preferences, which both schedulers
-// give up in an order of their own.
-func soft(in *snapshot.Input) bool {
+// hasPreferences reports whether a pending pod has preferences or a NodePool has a
+// PreferNoSchedule taint. The two schedulers relax preferences in different orders.
+func hasPreferences(in *snapshot.Input) bool {
 	for _, g := range in.Snapshot.Pending {
 		c := &in.Snapshot.Classes[g.Class]
 		if len(c.PreferredNodeAffinity) > 0 {
@@ -102,6 +103,7 @@ func soft(in *snapshot.Input) bool {
 	return false
 }
 
+// checkSeed generates the cluster of a seed and checks the plan for it.
 func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clustergen.Options) checked {
 	o := clustergen.Generate(seed, opt)
 	if *saveFile != "" {
@@ -129,19 +131,19 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 		func(m *engine.Machine) engine.RankedOffering { return m.Offerings[0] },
 		func(m *engine.Machine) engine.RankedOffering { return m.Offerings[rng.IntN(len(m.Offerings))] },
 	} {
-		w, csi, err := carryOut(o, in, p, choose)
+		w, csi, err := applyPlan(o, in, p, choose)
 		if err != nil {
 			r.problems = append(r.problems, err.Error())
 			break
 		}
 		why := k.check(ctx, o, w, csi, in, seed, true)
 		if i > 0 {
-			// A machine that falls through to another zone can skew the spread of
-			// pods on other machines; no plan can rule that out for each of them.
+			// A machine that falls back to another zone can violate the spread of
+			// pods on other machines. A plan cannot prevent that for all offerings.
 			why = slices.DeleteFunc(why, func(s string) bool { return strings.Contains(s, names.PodTopologySpread) })
 		}
 		if len(why) > 0 {
-			r.problems = append(r.problems, "kube-scheduler refuses "+strings.Join(why, "\n  and "))
+			r.problems = append(r.problems, "kube-scheduler rejects "+strings.Join(why, "\n  and "))
 			break
 		}
 	}
@@ -166,18 +168,18 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 		}
 	}
 	slices.Sort(refused)
-	excused := 0
+	invalid := 0
 	if len(refused) > len(more) {
-		if excused, err = k.excused(ctx, o, in, p, kr, seed); err != nil {
+		if invalid, err = k.invalidPlacements(ctx, o, in, p, kr, seed); err != nil {
 			r.problems = append(r.problems, "Karpenter's plan: "+err.Error())
 			return r
 		}
 	}
-	// One pod's place is often another's refusal, and both schedulers choose: it is
-	// the number that is judged.
-	if n := len(refused) - excused; n > len(more) {
-		r.lost = fmt.Sprintf("Karpenter places %d pods that the engine refuses, %d of its pods cannot run there (and the engine places %d that Karpenter refuses): %s", len(refused), excused, len(more), strings.Join(refused, "; "))
-		r.short = limited(o)
+	// Placing one pod often leaves no capacity for another, and the schedulers may
+	// choose differently, so only the numbers are compared.
+	if n := len(refused) - invalid; n > len(more) {
+		r.fewer = fmt.Sprintf("Karpenter places %d pods that the engine refuses, %d of them where they cannot run (and the engine places %d that Karpenter refuses): %s", len(refused), invalid, len(more), strings.Join(refused, "; "))
+		r.limited = limited(o)
 	}
 
 	// Cost.
@@ -187,22 +189,22 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 		sum += p.Machines[i].PriceUSDPerHour
 	}
 	if math.Abs(sum-p.CostUSDPerHour) > 1e-6 {
-		r.problems = append(r.problems, fmt.Sprintf("the plan's cost is %.6f, its machines' %.6f", p.CostUSDPerHour, sum))
+		r.problems = append(r.problems, fmt.Sprintf("the plan costs %.6f, its machines %.6f", p.CostUSDPerHour, sum))
 	}
 	if p.Bound != nil && p.Bound.USDPerHour > p.CostUSDPerHour+1e-6 {
 		r.problems = append(r.problems, fmt.Sprintf("the plan costs %.6f, less than the %s bound of %.6f", p.CostUSDPerHour, p.Bound.Kind, p.Bound.USDPerHour))
 	}
-	r.comparable = len(refused) == 0 && len(more) == 0 && !soft(in) && !limited(o)
+	r.comparable = len(refused) == 0 && len(more) == 0 && !hasPreferences(in) && !limited(o)
 	if r.comparable {
-		r.dearer = r.nap - r.karp
-		if p.Bound != nil && p.Bound.USDPerHour > kr.USDPerHour()+1e-6 && samePlaces(p, kr) {
+		r.extra = r.nap - r.karp
+		if p.Bound != nil && p.Bound.USDPerHour > kr.USDPerHour()+1e-6 && samePodsOnMachines(p, kr) {
 			r.problems = append(r.problems, fmt.Sprintf("Karpenter's plan costs %.6f, less than the bound of %.6f for the same pods", r.karp, p.Bound.USDPerHour))
 		}
 	}
 	return r
 }
 
-// asPlan writes Karpenter's results as a plan of the engine.
+// asPlan converts Karpenter's results to a plan of the engine.
 func asPlan(kr *peer.Result) *engine.Plan {
 	p := &engine.Plan{}
 	for _, n := range kr.ExistingNodes {
@@ -232,20 +234,20 @@ func asPlan(kr *peer.Result) *engine.Plan {
 	return p
 }
 
-// excused counts the pods that Karpenter places where they could not run: its
-// reading of some constraints is looser than the kube-scheduler's, and it lets a
-// pod ask any value of a label that no NodePool defines once another pod on the
-// same planned machine has mentioned the label, in whatever way. That depends on
-// the order of the pods, and no one can count on it. It is looked for in classes
-// of which the engine refuses pods for their requirements.
-func (k *kube) excused(ctx context.Context, o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, kr *peer.Result, seed uint64) (int, error) {
-	w, csi, err := carryOut(o, in, asPlan(kr), func(m *engine.Machine) engine.RankedOffering { return m.Offerings[0] })
+// invalidPlacements counts the pods that Karpenter places where they cannot run.
+// Karpenter is more lenient than the kube-scheduler with some constraints. It also
+// accepts any value of a label that no NodePool defines, once another pod on the same
+// planned machine has a requirement for the label, which depends on the order of the
+// pods. Only classes with pods that the engine refuses for their requirements are
+// checked for the latter.
+func (k *kube) invalidPlacements(ctx context.Context, o *snapshot.Objects, in *snapshot.Input, p *engine.Plan, kr *peer.Result, seed uint64) (int, error) {
+	w, csi, err := applyPlan(o, in, asPlan(kr), func(m *engine.Machine) engine.RankedOffering { return m.Offerings[0] })
 	if err != nil {
 		return 0, err
 	}
-	cannot := map[string]bool{}
-	for _, pod := range k.stranded(ctx, o, w, csi, seed) {
-		cannot[snapshot.PodKey(pod)] = true
+	invalid := map[string]bool{} // by pod key
+	for _, pod := range k.unbindable(ctx, o, w, csi, seed) {
+		invalid[snapshot.PodKey(pod)] = true
 	}
 	suspect := map[engine.ClassID]bool{}
 	for i := range p.Verdicts {
@@ -261,17 +263,17 @@ func (k *kube) excused(ctx context.Context, o *snapshot.Objects, in *snapshot.In
 	}
 	for _, m := range kr.Machines() {
 		for _, pod := range m.Claim.Pods {
-			if key := snapshot.PodKey(pod); suspect[class[key]] && !cannot[key] && !alone(ctx, o, key) {
-				cannot[key] = true
+			if key := snapshot.PodKey(pod); suspect[class[key]] && !invalid[key] && !placedAlone(ctx, o, key) {
+				invalid[key] = true
 			}
 		}
 	}
-	return len(cannot), nil
+	return len(invalid), nil
 }
 
-// alone tells whether Karpenter would place a pod on a new machine if there were
-// no nodes and no other pod were pending.
-func alone(ctx context.Context, o *snapshot.Objects, name string) bool {
+// placedAlone reports whether Karpenter places a pod on a new machine if there are no
+// nodes and no other pending pods.
+func placedAlone(ctx context.Context, o *snapshot.Objects, name string) bool {
 	one := *o
 	one.Marked, one.Nodes, one.NodeClaims = nil, nil, nil
 	one.Pods = slices.DeleteFunc(slices.Clone(o.Pods), func(p *corev1.Pod) bool { return p.Spec.NodeName != "" || snapshot.PodKey(p) != name })
@@ -279,8 +281,8 @@ func alone(ctx context.Context, o *snapshot.Objects, name string) bool {
 	return err == nil && kr.Errors[podName(name)] == nil
 }
 
-// samePlaces tells whether both put the same pods on new machines.
-func samePlaces(p *engine.Plan, kr *peer.Result) bool {
+// samePodsOnMachines reports whether both plans place the same pods on new machines.
+func samePodsOnMachines(p *engine.Plan, kr *peer.Result) bool {
 	mine := map[string]bool{}
 	for i := range p.Machines {
 		for _, g := range p.Machines[i].Pods {
@@ -313,7 +315,7 @@ func TestOracles(t *testing.T) {
 			seeds = append(seeds, *fromSeed+uint64(i))
 		}
 	}
-	var failed, lost, comparable, dearer, pods, placed, short int
+	var failed, fewer, limited, comparable, costlier, pods, placed int
 	var nap, karp, worst float64
 	start := time.Now()
 	results := make([]checked, len(seeds))
@@ -324,7 +326,8 @@ func TestOracles(t *testing.T) {
 		k := newKube(t, ctx, clustergen.Generate(0, clustergen.Options{}).Namespaces)
 		wg.Go(func() {
 			for i := range next {
-				// A third without topology, where cost is what matters.
+				// A third of the clusters have no topology constraints, so that costs are
+				// comparable.
 				results[i] = checkSeed(t, ctx, k, seeds[i], clustergen.Options{Plain: seeds[i]%3 == 0})
 			}
 		})
@@ -337,20 +340,20 @@ func TestOracles(t *testing.T) {
 	for i, r := range results {
 		seed := seeds[i]
 		pods, placed = pods+r.pods, placed+r.placed
-		if r.short {
-			short++
+		if r.limited {
+			limited++
 		}
-		if r.lost != "" {
-			lost++
-			t.Logf("seed %d: %s\nrepeat with: go test ./test/oracle -run TestOracles -oracle.seed=%d -v", seed, r.lost, seed)
+		if r.fewer != "" {
+			fewer++
+			t.Logf("seed %d: %s\nrepeat with: go test ./test/oracle -run TestOracles -oracle.seed=%d -v", seed, r.fewer, seed)
 		}
 		if r.comparable {
 			comparable++
 			nap, karp = nap+r.nap, karp+r.karp
-			if r.dearer > 1e-6 {
-				dearer++
-				if r.karp > 0 && r.dearer/r.karp > worst {
-					worst = r.dearer / r.karp
+			if r.extra > 1e-6 {
+				costlier++
+				if r.karp > 0 && r.extra/r.karp > worst {
+					worst = r.extra / r.karp
 				}
 				if *oneSeed >= 0 || testing.Verbose() {
 					t.Logf("seed %d: $%.4f, Karpenter $%.4f", seed, r.nap, r.karp)
@@ -364,19 +367,19 @@ func TestOracles(t *testing.T) {
 			}
 		}
 	}
-	// Room on nodes, in domains and under limits can be given to one pod or to
-	// another, and no scheduler looks at all the ways.
-	if lost > len(seeds)/1000+1 {
-		t.Errorf("in %d of %d clusters Karpenter places more pods than the engine: more than one in 1,000", lost, len(seeds))
+	// Capacity of nodes, domains and limits can go to one pod or another, and no
+	// scheduler tries all combinations.
+	if fewer > len(seeds)/1000+1 {
+		t.Errorf("in %d of %d clusters Karpenter places more pods than the engine, want at most one in 1,000", fewer, len(seeds))
 	}
 	if nap > karp*(1+1e-9) {
-		t.Errorf("over all comparable clusters the engine pays $%.2f, more than Karpenter's $%.2f", nap, karp)
+		t.Errorf("in all comparable clusters the engine pays $%.2f in total, more than Karpenter's $%.2f", nap, karp)
 	}
-	t.Logf("%d clusters in %s: %d pods, %d placed; %d failed, %d place fewer pods than Karpenter (%d of them under limits); of %d with comparable cost %d dearer than Karpenter (worst %.1f%%), in sum $%.2f against $%.2f",
-		len(seeds), time.Since(start).Round(time.Millisecond), pods, placed, failed, lost, short, comparable, dearer, 100*worst, nap, karp)
+	t.Logf("%d clusters in %s: %d pods, %d placed; %d failed, %d place fewer pods than Karpenter (%d of them with limits); of %d with comparable cost %d cost more than Karpenter (worst %.1f%%), total $%.2f, Karpenter $%.2f",
+		len(seeds), time.Since(start).Round(time.Millisecond), pods, placed, failed, fewer, limited, comparable, costlier, 100*worst, nap, karp)
 }
 
-// FuzzClusters lets the fuzzer look for seeds and sizes that break a contract:
+// FuzzClusters searches for seeds and sizes that violate a rule:
 //
 //	go test ./test/oracle -run FuzzClusters -fuzz FuzzClusters -fuzztime 5m
 func FuzzClusters(f *testing.F) {

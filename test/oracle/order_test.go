@@ -13,19 +13,19 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// TestComes looks at the search for an order in which the kube-scheduler accepts
-// all pods. A pod is written as "spread@zone" or "plain@zone"; the spread ones
-// keep a skew of one over the zones and count the plain ones.
-func TestComes(t *testing.T) {
+// TestCanBindAll tests the search for an order in which the kube-scheduler accepts all
+// pods. A pod is written as "spread@zone" or "plain@zone". The spread pods have a skew of
+// at most one over the zones and count the plain ones.
+func TestCanBindAll(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	k := newKube(t, ctx, nil)
-	w := &world{}
+	w := &cluster{}
 	for _, zone := range []string{"a", "b"} {
-		room := corev1.ResourceList{corev1.ResourcePods: resource.MustParse("10")}
+		capacity := corev1.ResourceList{corev1.ResourcePods: resource.MustParse("10")}
 		w.nodes = append(w.nodes, &corev1.Node{
 			ObjectMeta: metav1.ObjectMeta{Name: zone, Labels: map[string]string{corev1.LabelTopologyZone: zone, corev1.LabelHostname: zone}},
-			Status:     corev1.NodeStatus{Allocatable: room, Capacity: room},
+			Status:     corev1.NodeStatus{Allocatable: capacity, Capacity: capacity},
 		})
 	}
 	labels := map[string]string{"app": "web"}
@@ -33,13 +33,13 @@ func TestComes(t *testing.T) {
 		why, pods string
 		want      bool
 	}{
-		{"in turn", "spread@a spread@b spread@a", true},
-		{"written in a bad order", "spread@a spread@a spread@b", true},
-		{"a plain pod may come on top", "plain@a spread@a spread@a spread@b", true},
-		{"two may", "plain@a plain@a spread@a spread@a spread@b spread@b", true},
-		{"a plain pod evens out what the others skew", "spread@a spread@a plain@b", true},
+		{"alternating", "spread@a spread@b spread@a", true},
+		{"listed in a bad order", "spread@a spread@a spread@b", true},
+		{"a plain pod in addition", "plain@a spread@a spread@a spread@b", true},
+		{"two plain pods in addition", "plain@a plain@a spread@a spread@a spread@b spread@b", true},
+		{"a plain pod balances the others", "spread@a spread@a plain@b", true},
 		{"too many in one zone", "spread@a spread@a spread@a spread@b", false},
-		{"a plain pod does not excuse that", "plain@a spread@a spread@a", false},
+		{"too many in one zone with a plain pod", "plain@a spread@a spread@a", false},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			var pods []*corev1.Pod
@@ -54,8 +54,8 @@ func TestComes(t *testing.T) {
 				pods = append(pods, p)
 				placed[snapshot.PodKey(p)] = true
 			}
-			if got := k.comes(ctx, w, pods, placed, false); got != c.want {
-				t.Errorf("%s: an order was found: %v, want %v", c.pods, got, c.want)
+			if got := k.canBindAll(ctx, w, pods, placed, false); got != c.want {
+				t.Errorf("%s: canBindAll = %v, want %v", c.pods, got, c.want)
 			}
 		})
 	}
