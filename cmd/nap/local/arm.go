@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -40,8 +40,8 @@ func runARM(ctx context.Context, h supervisor.Home, i supervisor.Instance) error
 		SubscriptionID:  i.SubscriptionID,
 		Owner:           arm.ServicePrincipal{ClientID: i.ClientID, ClientSecret: secret, DisplayName: "nap"},
 		DefaultLocation: i.Location,
-		// Only what control planes of this build can be: a refusal at the PUT is
-		// better than a cluster that does not come up.
+		// Versions this build cannot run are rejected by the PUT; otherwise the
+		// cluster would never start.
 		KubernetesVersions: slices.DeleteFunc(slices.Clone(containerservice.DefaultVersions), func(v string) bool { return controlplane.CheckVersion(v) != nil }),
 		Kubectl:            []string{self, "kubectl", "--home=" + h.Dir},
 		LogsDir:            h.Path("logs"),
