@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"cmp"
@@ -14,20 +14,21 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nap-aks/nap/cmd/nap/app"
 	"github.com/nap-aks/nap/localazure/etcd"
 	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/view"
 )
 
-// status is what `nap status -o json` prints. Fields are added, never renamed
-// or taken away.
+// status is the output of nap status -o json. Fields may be added but are never
+// renamed or removed.
 type status struct {
 	Running    bool                 `json:"running"`
 	Home       string               `json:"home"`
 	Instance   *home.Instance       `json:"instance,omitempty"`
 	Components []home.ComponentInfo `json:"components"`
 	Clusters   []view.Cluster       `json:"clusters"`
-	// Problem says why a part is missing, such as etcd not answering.
+	// Problem is the reason why a part is missing, such as an unreachable etcd.
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -35,13 +36,13 @@ func statusCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show processes, clusters, machines and what they cost",
+		Short: "Show processes, clusters, machines and their cost",
 		Example: `  nap status
   nap status -o json | jq '.components[] | {name, pid, rssBytes}'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "" && output != "json" {
-				return fmt.Errorf("-o %s is not known: there is json, and none for people", output)
+				return fmt.Errorf("-o %s is not supported: use json, or leave it out for tables", output)
 			}
 			s, err := readStatus(cmd.Context())
 			if err != nil {
@@ -54,12 +55,12 @@ func statusCommand() *cobra.Command {
 			}
 			printStatus(cmd.OutOrStdout(), s)
 			if !s.Running {
-				return exitError{3}
+				return app.ExitError{Code: 3}
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json for tools")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json (default: tables)")
 	return cmd
 }
 
@@ -94,7 +95,7 @@ func readStatus(ctx context.Context) (status, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	if s.Clusters, err = view.Read(ctx, c, true); err != nil {
-		s.Problem = "etcd does not answer: " + err.Error()
+		s.Problem = "etcd is not responding: " + err.Error()
 		s.Clusters = []view.Cluster{}
 	}
 	return s, nil
@@ -155,7 +156,7 @@ func dash(s string) string {
 	return s
 }
 
-// machineTable prints a cluster's machines, alike ones in one line.
+// machineTable prints the machines of a cluster, identical ones on one line.
 func machineTable(out io.Writer, cl view.Cluster) {
 	type key struct{ pool, size, zone, capacity, phase string }
 	type row struct {
@@ -201,7 +202,7 @@ func machineTable(out io.Writer, cl view.Cluster) {
 	_ = w.Flush()
 }
 
-// summary is the end of `nap up`: what there is, what it costs, what to try.
+// summary prints what runs, what it costs and, the first time, what to try next.
 func summary(ctx context.Context, out io.Writer, i home.Instance, first bool, took time.Duration) {
 	c, err := etcd.Dial(i.Etcd)
 	if err != nil {
@@ -228,9 +229,9 @@ func summary(ctx context.Context, out io.Writer, i home.Instance, first bool, to
 		fmt.Fprint(out, `
 What to try next, in another terminal:
   nap kubectl -n shop scale deployment web --replicas 90     # more machines appear
-  nap kubectl -n shop scale deployment web --replicas 3      # and are given back
+  nap kubectl -n shop scale deployment web --replicas 3      # and are removed again
   nap kubectl get events -A --field-selector source=node-auto-provisioning
-  nap status                                                 # what there is and costs
+  nap status                                                 # machines and their cost
   eval "$(nap env)"                                          # az, kubectl, SDKs use this Azure
 `)
 	}

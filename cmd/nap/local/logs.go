@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -24,8 +24,8 @@ func logsCommand() *cobra.Command {
 	var cluster, query, format string
 	cmd := &cobra.Command{
 		Use:   "logs [COMPONENT]",
-		Short: "Print the log of a component, or list the logs there are",
-		Example: `  nap logs                       # which logs there are
+		Short: "Print the log of a component, query all logs, or list them",
+		Example: `  nap logs                       # list the logs
   nap logs controller -f         # what node auto-provisioning does
   nap logs kube-apiserver --tail 50
   nap logs controller --cluster-name napcluster
@@ -36,7 +36,7 @@ func logsCommand() *cobra.Command {
 			h := home.Home{Dir: homeDir()}
 			if query != "" {
 				if len(args) > 0 || follow {
-					return errors.New("--kql goes with neither a component nor --follow: the query says it all")
+					return errors.New("--kql cannot be combined with a component or --follow")
 				}
 				return queryLogs(cmd.Context(), cmd.OutOrStdout(), h, query, format)
 			}
@@ -60,24 +60,24 @@ func logsCommand() *cobra.Command {
 				}
 			}
 			if len(paths) == 0 {
-				return fmt.Errorf("no log of a component %q; `nap logs` lists them", args[0])
+				return fmt.Errorf("no log of component %q; `nap logs` lists the components", args[0])
 			}
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			return printLogs(ctx, cmd.OutOrStdout(), paths, tail, follow)
 		},
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as lines are written")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "continue as lines are written")
 	cmd.Flags().IntVar(&tail, "tail", -1, "only the last lines (-1: all of the current file)")
 	cmd.Flags().StringVar(&query, "kql", "", "a query in the Kusto Query Language over the collected logs and events of all clusters\n(tables AzureDiagnostics, AKSControlPlane, AKSAudit, AKSAuditAdmin), with joins, functions and series")
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "of --kql: table or json")
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "output of --kql: table or json")
 	cmd.Flags().StringVar(&cluster, "cluster-name", "", "only logs of this cluster")
 	return cmd
 }
 
 type componentLog struct{ component, uid, path string }
 
-// logFiles lists the current log of each component.
+// logFiles lists the current log file of each component.
 func logFiles(h home.Home, cluster string) ([]componentLog, error) {
 	var out []componentLog
 	for _, pattern := range []string{"*.log", "*/*.log"} {
@@ -105,13 +105,14 @@ func logFiles(h home.Home, cluster string) ([]componentLog, error) {
 	}), nil
 }
 
-// printLogs prints files one after the other, and follows the newest of them.
+// printLogs prints the files one after the other, then follows all of them if
+// follow is set.
 func printLogs(ctx context.Context, out io.Writer, paths []string, tail int, follow bool) error {
 	offsets := make([]int64, len(paths))
 	for i, p := range paths {
 		b, err := os.ReadFile(p)
 		if err != nil {
-			return fmt.Errorf("log: %w", err)
+			return fmt.Errorf("reading the log: %w", err)
 		}
 		offsets[i] = int64(len(b))
 		if tail >= 0 {
@@ -141,26 +142,26 @@ func printLogs(ctx context.Context, out io.Writer, paths []string, tail int, fol
 	return nil
 }
 
-// copyFrom copies what a file holds from an offset on; a file that has become
-// shorter was rotated and is read from its start.
+// copyFrom copies a file from an offset to its end and returns the new offset. A
+// file shorter than the offset was rotated and is copied from its start.
 func copyFrom(out io.Writer, path string, from int64) (int64, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil // being rotated
 	}
 	if err != nil {
-		return from, fmt.Errorf("log: %w", err)
+		return from, fmt.Errorf("reading the log: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	st, err := f.Stat()
 	if err != nil {
-		return from, fmt.Errorf("log: %w", err)
+		return from, fmt.Errorf("reading the log: %w", err)
 	}
 	if st.Size() < from {
 		from = 0
 	}
 	if _, err := f.Seek(from, io.SeekStart); err != nil {
-		return from, fmt.Errorf("log: %w", err)
+		return from, fmt.Errorf("reading the log: %w", err)
 	}
 	n, err := io.Copy(out, f)
 	return from + n, err

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -18,8 +18,8 @@ import (
 	"github.com/nap-aks/nap/plan"
 )
 
-// enabling is what `nap enable` is told.
-type enabling struct {
+// enableOptions are the flags of nap enable.
+type enableOptions struct {
 	cluster   string
 	from      string
 	pools     []string
@@ -35,21 +35,21 @@ type enabling struct {
 }
 
 func enableCommand(cluster *string) *cobra.Command {
-	var e enabling
+	var e enableOptions
 	cmd := &cobra.Command{
 		Use:   "enable",
-		Short: "Switch node auto-provisioning on, in place of the cluster autoscaler if asked",
-		Long: `Without --migrate-from: mode Auto, beside the pools there are.
+		Short: "Switch node auto-provisioning on, or migrate from the cluster autoscaler",
+		Long: `Enable sets mode Auto and leaves the existing pools as they are.
 
-With --migrate-from cluster-autoscaler the user pools whose autoscaler is on give
-way to node auto-provisioning. First it shows the NodePools that would take their
-place (save them with --save, edit them, and pass them back with --nodepools),
-what of the pools' settings has no counterpart, which pods would go where, which
-would have no place and why, and the cost per hour now and afterwards. Then: the
-autoscaler goes off and the mode becomes Auto, the NodePools are created, and the
-pools are drained node by node under PodDisruptionBudgets, a further node only
-while the moved pods have found a place. System pools stay. Ctrl-C, or no progress
-for ten minutes, puts everything back: mode, autoscaler, nodes and pods.`,
+With --migrate-from cluster-autoscaler it replaces the user pools whose autoscaler
+is on. First it shows the NodePools that would replace them (save them with --save,
+edit them, and pass them back with --nodepools), the settings that have no
+counterpart, where each pod would go, which would have no place and why, and the
+cost per hour now and afterwards. Then it switches the autoscaler off and the mode
+to Auto, creates the NodePools, and drains the pools node by node under
+PodDisruptionBudgets; it starts on the next node only when the evicted pods are
+scheduled again. System pools stay. Ctrl-C, or ten minutes without progress, rolls
+everything back: mode, autoscaler, nodes and pods.`,
 		Example: `  nap enable --cluster shop
   nap enable --cluster shop --migrate-from cluster-autoscaler --dry-run --save nodepools.yaml
   nap enable --cluster shop --migrate-from cluster-autoscaler --nodepools nodepools.yaml`,
@@ -62,16 +62,16 @@ for ten minutes, puts everything back: mode, autoscaler, nodes and pods.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&e.from, "migrate-from", "", "what to take the place of: cluster-autoscaler")
+	f.StringVar(&e.from, "migrate-from", "", "what to replace: cluster-autoscaler")
 	f.StringSliceVar(&e.pools, "pools", nil, "agent pools to replace (default: the user pools whose autoscaler is on)")
-	f.StringVar(&e.nodePools, "nodepools", "", "file of NodePools and AKSNodeClasses to create instead of those proposed")
+	f.StringVar(&e.nodePools, "nodepools", "", "file with NodePools and AKSNodeClasses to create instead of the proposed ones")
 	f.StringVar(&e.save, "save", "", "write the proposed NodePools and AKSNodeClasses to this file")
-	f.BoolVar(&e.keepSizes, "keep-sizes", false, "propose NodePools that buy the pools' own VM sizes only, not any of the family")
-	f.BoolVar(&e.delete, "delete-pools", false, "delete the pools once they are empty (default: they stay, with 0 nodes)")
-	f.StringVar(&e.defaults, "default-node-pools", "None", "Auto also creates the NodePools that AKS creates by default")
-	f.IntVar(&e.width, "max-unavailable", 1, "nodes that are drained at a time")
-	f.BoolVar(&e.dryRun, "dry-run", false, "show all that, and change nothing")
-	f.BoolVar(&e.force, "force", false, "begin even if pods would have no place")
+	f.BoolVar(&e.keepSizes, "keep-sizes", false, "propose NodePools with only the VM sizes of the pools, not their whole families")
+	f.BoolVar(&e.delete, "delete-pools", false, "delete the pools when they are empty (default: keep them with 0 nodes)")
+	f.StringVar(&e.defaults, "default-node-pools", "None", "Auto or None: Auto also creates the NodePools that AKS creates by default")
+	f.IntVar(&e.width, "max-unavailable", 1, "number of nodes to drain at the same time")
+	f.BoolVar(&e.dryRun, "dry-run", false, "show the plan and change nothing")
+	f.BoolVar(&e.force, "force", false, "start even if pods would have no place")
 	f.StringVarP(&e.output, "output", "o", "table", "with --dry-run: table or json")
 	return cmd
 }
@@ -90,9 +90,9 @@ type proposal struct {
 	BlockedBy []string `json:"blockedBy"`
 }
 
-func (e *enabling) run(ctx context.Context, w io.Writer) error {
+func (e *enableOptions) run(ctx context.Context, w io.Writer) error {
 	if e.output != "table" && e.output != "json" || e.output == "json" && !e.dryRun {
-		return errors.New("-o: use table, or json with --dry-run")
+		return errors.New("--output: use table, or json together with --dry-run")
 	}
 	c, err := dialARM(ctx)
 	if err != nil {
@@ -115,7 +115,7 @@ func (e *enabling) run(ctx context.Context, w io.Writer) error {
 	if e.nodePools != "" {
 		b, err := os.ReadFile(e.nodePools)
 		if err != nil {
-			return fmt.Errorf("the NodePools to create: %w", err)
+			return fmt.Errorf("reading the NodePools to create: %w", err)
 		}
 		body["nodePools"] = string(b)
 	}
@@ -152,7 +152,7 @@ func (e *enabling) run(ctx context.Context, w io.Writer) error {
 	if len(p.BlockedBy) > 0 {
 		return fmt.Errorf("node auto-provisioning cannot be on in %s: %s", name, strings.Join(p.BlockedBy, " "))
 	}
-	if err := mayMove(m, e.force, "give the NodePools what they ask for (--save, edit, --nodepools)"); err != nil {
+	if err := mayMove(m, e.force, "change the NodePools to allow them (--save, edit, --nodepools)"); err != nil {
 		return err
 	}
 	body["nodePools"], body["dryRun"] = text, false
@@ -161,11 +161,11 @@ func (e *enabling) run(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	return c.follow(ctx, w, id, h.Get("Azure-AsyncOperation"), fmt.Sprintf("%s: node auto-provisioning is on (mode Auto) in place of the cluster autoscaler; pools %s are empty.", name, strings.Join(p.Pools, ", ")),
-		"aborting: the pools, the cluster autoscaler and mode Manual are put back")
+		"aborting: restoring the pools, the cluster autoscaler and mode Manual")
 }
 
-// show prints what would happen.
-func (e *enabling) show(w io.Writer, p *proposal, m *plan.MoveReport) error {
+// show prints the plan of the migration.
+func (e *enableOptions) show(w io.Writer, p *proposal, m *plan.MoveReport) error {
 	switch {
 	case e.save != "":
 		fmt.Fprintf(w, "The NodePools for %s are in %s.\n", strings.Join(p.Pools, ", "), e.save)
@@ -173,7 +173,7 @@ func (e *enabling) show(w io.Writer, p *proposal, m *plan.MoveReport) error {
 		fmt.Fprintln(w, p.NodePools)
 	}
 	for _, n := range p.Notes {
-		// Those of the pools that are replaced are in the file's comments.
+		// The notes of replaced pools are in the comments of the NodePools.
 		if e.save == "" && e.nodePools == "" && e.dryRun && (n.Pool == "" || slices.Contains(p.Pools, n.Pool)) {
 			continue
 		}
@@ -188,14 +188,14 @@ func (e *enabling) show(w io.Writer, p *proposal, m *plan.MoveReport) error {
 		fmt.Fprintf(w, "%s, %s%s: %s: %s\n", where, n.Setting, value, strings.ToLower(n.Effect), n.Text)
 	}
 	for _, b := range p.BlockedBy {
-		fmt.Fprintln(w, "in the way:", b)
+		fmt.Fprintln(w, "blocked by:", b)
 	}
 	fmt.Fprintln(w)
 	return m.WriteTable(w)
 }
 
-// simulateEnable plans for the cluster without the nodes of some pools and with
-// the given NodePools; move says where, and within which quotas.
+// simulateEnable plans for the cluster with the given NodePools and without the
+// nodes of the given pools. move has the region and its quotas.
 func simulateEnable(ctx context.Context, cluster string, pools []string, nodePools string, move plan.Move) (*plan.MoveReport, error) {
 	src, err := readCluster(ctx, cluster)
 	if err != nil {
@@ -212,10 +212,10 @@ func simulateEnable(ctx context.Context, cluster string, pools []string, nodePoo
 	return plan.Simulate(src, move, plan.Options{})
 }
 
-// switchOn sets the mode to Auto and nothing else.
-func (e *enabling) switchOn(ctx context.Context, w io.Writer, c *armClient, id, name string) error {
+// switchOn sets the mode to Auto.
+func (e *enableOptions) switchOn(ctx context.Context, w io.Writer, c *armClient, id, name string) error {
 	if e.dryRun || e.nodePools != "" || e.save != "" || len(e.pools) > 0 {
-		return errors.New("--dry-run, --pools, --nodepools and --save belong to --migrate-from cluster-autoscaler")
+		return errors.New("--dry-run, --pools, --nodepools and --save need --migrate-from cluster-autoscaler")
 	}
 	var have struct{ Location string }
 	if _, err := c.do(ctx, http.MethodGet, id, nil, &have); err != nil {

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"fmt"
@@ -13,16 +13,17 @@ import (
 	"k8s.io/kubectl/pkg/cmd/plugin"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 
+	"github.com/nap-aks/nap/cmd/nap/app"
 	"github.com/nap-aks/nap/localazure/home"
 )
 
 func kubectlCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "kubectl [--cluster-name NAME] ARGS…",
-		Short: "kubectl for the clusters of this instance",
-		Long: `The kubectl of the Kubernetes version in this binary, with the credentials of
-this instance's clusters: a context per cluster, NAME-admin, the first cluster
-being the current one. --cluster-name chooses another.`,
+		Short: "Run kubectl in a cluster of this instance",
+		Long: `Kubectl runs the kubectl built into nap with the credentials of this instance's
+clusters. Its kubeconfig has a context NAME-admin for each cluster; the first
+cluster is the current one, and --cluster-name selects another.`,
 		Example: `  nap kubectl get nodes
   nap kubectl get nodeclaims -o wide
   nap kubectl --cluster-name two get pods -A`,
@@ -35,7 +36,7 @@ being the current one. --cluster-name chooses another.`,
 			h := home.Home{Dir: homeDir()}
 			file := h.Path("kubeconfig")
 			if _, err := os.Stat(file); err != nil {
-				return fmt.Errorf("no cluster in %s yet: `nap up` makes one (%w)", h.Dir, err)
+				return fmt.Errorf("no cluster in %s yet; `nap up` creates one: %w", h.Dir, err)
 			}
 			if err := os.Setenv("KUBECONFIG", file); err != nil {
 				return err
@@ -48,7 +49,7 @@ being the current one. --cluster-name chooses another.`,
 	}
 }
 
-// ownFlags takes nap's flags out of what is otherwise kubectl's command line.
+// ownFlags splits nap's own flags from kubectl's arguments.
 func ownFlags(args []string) (rest []string, cluster string, err error) {
 	for i := 0; i < len(args); i++ {
 		name, value, joined := strings.Cut(args[i], "=")
@@ -75,8 +76,8 @@ func ownFlags(args []string) (rest []string, cluster string, err error) {
 	return rest, cluster, nil
 }
 
-// runKubectl runs kubectl in this process; it ends the process itself when it
-// fails, with kubectl's status.
+// runKubectl runs kubectl in this process. If kubectl fails it exits the process
+// with kubectl's status.
 func runKubectl(args []string) error {
 	full := append([]string{"kubectl"}, args...)
 	os.Args = full
@@ -90,7 +91,7 @@ func runKubectl(args []string) error {
 	k.SetArgs(slices.Clone(args))
 	if err := k.Execute(); err != nil {
 		kubectlutil.CheckErr(err)
-		return exitError{1}
+		return app.ExitError{Code: 1}
 	}
 	return nil
 }

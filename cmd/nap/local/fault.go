@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -23,12 +23,12 @@ import (
 func faultCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fault",
-		Short: "Let machines fail as Azure's do: no capacity, slow boots, dead kubelets, evictions",
-		Example: `  nap fault stockout --size 'Standard_D*' --zone 1      # no D machine in zone 1
-  nap fault stockout --capacity spot --share 0.5        # every other spot machine fails
-  nap fault slow-boot 90s
-  nap fault silent NODE                                  # its kubelet stops
-  nap fault evict NODE                                   # Azure takes the machine away
+		Short: "Inject faults: no capacity, slow boots, silent kubelets, evictions",
+		Example: `  nap fault stockout --size 'Standard_D*' --zone 1       # no D machine in zone 1
+  nap fault stockout --capacity spot --share 0.5         # half of the spot machines fail
+  nap fault slow-boot 90s                                # machines take 90 s to boot
+  nap fault silent NODE                                  # the node's kubelet stops
+  nap fault evict NODE                                   # Azure evicts the node's VM
   nap fault list
   nap fault clear`,
 		Args: cobra.NoArgs,
@@ -36,12 +36,12 @@ func faultCommand() *cobra.Command {
 	}
 	var f fleet.Fault
 	match := func(c *cobra.Command) *cobra.Command {
-		c.Flags().StringVar(&f.Name, "name", "", "name of the fault (default: made of what it does)")
+		c.Flags().StringVar(&f.Name, "name", "", "name of the fault (default: derived from its kind and filters)")
 		c.Flags().StringVar(&f.Size, "size", "", "only sizes that match this pattern, such as 'Standard_D*_v5'")
 		c.Flags().StringVar(&f.Zone, "zone", "", "only this zone: 1, 2 or 3")
-		c.Flags().StringVar(&f.Capacity, "capacity", "", "only spot, or only on-demand machines")
+		c.Flags().StringVar(&f.Capacity, "capacity", "", "only machines of this capacity type: spot or on-demand")
 		c.Flags().StringVar(&f.Pool, "pool", "", "only machines of this agent pool")
-		c.Flags().Float64Var(&f.Share, "share", 0, "hit only this share of them, 0 to 1 (default all)")
+		c.Flags().Float64Var(&f.Share, "share", 0, "affect only this share of them, 0 to 1 (default all)")
 		return c
 	}
 	put := func(cmd *cobra.Command, kind fleet.FaultKind) error {
@@ -59,17 +59,19 @@ func faultCommand() *cobra.Command {
 			if err := fleet.PutFault(ctx, c, f); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Fault %s is in force. `nap fault clear %s` ends it.\n", f.Name, f.Name)
+			fmt.Fprintf(cmd.OutOrStdout(), "Fault %s is active. `nap fault clear %s` ends it.\n", f.Name, f.Name)
 			return nil
 		})
 	}
 	stockout := match(&cobra.Command{
-		Use: "stockout", Short: "Matching machines cannot be allocated", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return put(cmd, fleet.Stockout) },
+		Use: "stockout", Short: "Fail the allocation of matching machines", Args: cobra.NoArgs,
+		Example: "  nap fault stockout --size 'Standard_D*' --zone 1",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return put(cmd, fleet.Stockout) },
 	})
-	stockout.Flags().StringVar(&f.Code, "code", "", "Azure's error code (default ZonalAllocationFailed with --zone, else AllocationFailed)")
+	stockout.Flags().StringVar(&f.Code, "code", "", "error code of the failure (default ZonalAllocationFailed with --zone, else AllocationFailed)")
 	slow := match(&cobra.Command{
-		Use: "slow-boot DURATION", Short: "Matching machines take that long to boot", Args: cobra.ExactArgs(1),
+		Use: "slow-boot DURATION", Short: "Make matching machines boot slowly", Args: cobra.ExactArgs(1),
+		Example: "  nap fault slow-boot 90s --pool fixed",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := time.ParseDuration(args[0])
 			if err != nil {
@@ -80,14 +82,16 @@ func faultCommand() *cobra.Command {
 		},
 	})
 	silent := &cobra.Command{
-		Use: "silent NODE", Short: "The node's kubelet stops: NotReady after 40 s", Args: cobra.ExactArgs(1),
+		Use: "silent NODE", Short: "Stop the node's kubelet: the node is NotReady after 40 s", Args: cobra.ExactArgs(1),
+		Example: "  nap fault silent aks-default-abc12",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.Node = args[0]
 			return put(cmd, fleet.Silent)
 		},
 	}
 	evict := &cobra.Command{
-		Use: "evict NODE", Short: "Azure takes the node's machine away, as it does with spot machines", Args: cobra.ExactArgs(1),
+		Use: "evict NODE", Short: "Evict the node's machine, as Azure does with spot VMs", Args: cobra.ExactArgs(1),
+		Example: "  nap fault evict aks-default-abc12",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withEtcd(cmd.Context(), func(ctx context.Context, i home.Instance, c *clientv3.Client) error {
 				return evictNode(ctx, cmd, i, c, args[0])
@@ -95,7 +99,8 @@ func faultCommand() *cobra.Command {
 		},
 	}
 	list := &cobra.Command{
-		Use: "list", Short: "List the faults in force", Args: cobra.NoArgs,
+		Use: "list", Short: "List the active faults", Args: cobra.NoArgs,
+		Example: "  nap fault list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withEtcd(cmd.Context(), func(ctx context.Context, _ home.Instance, c *clientv3.Client) error {
 				faults, err := fleet.Faults(ctx, c)
@@ -103,7 +108,7 @@ func faultCommand() *cobra.Command {
 					return err
 				}
 				if len(faults) == 0 {
-					fmt.Fprintln(cmd.OutOrStdout(), "No faults. `nap fault --help` shows what can fail.")
+					fmt.Fprintln(cmd.OutOrStdout(), "No faults. `nap fault --help` lists the kinds.")
 					return nil
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
@@ -125,6 +130,7 @@ func faultCommand() *cobra.Command {
 	}
 	clearCmd := &cobra.Command{
 		Use: "clear [NAME]", Short: "End one fault, or all", Args: cobra.MaximumNArgs(1),
+		Example: "  nap fault clear",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withEtcd(cmd.Context(), func(ctx context.Context, _ home.Instance, c *clientv3.Client) error {
 				return fleet.ClearFault(ctx, c, strings.Join(args, ""))
@@ -135,8 +141,8 @@ func faultCommand() *cobra.Command {
 	return cmd
 }
 
-// withEtcd runs something with the running instance's etcd, for at most a
-// minute.
+// withEtcd calls do with a client of the running instance's etcd and a context
+// that ends after a minute.
 func withEtcd(ctx context.Context, do func(context.Context, home.Instance, *clientv3.Client) error) error {
 	if ctx == nil {
 		ctx = context.Background()
@@ -159,8 +165,8 @@ func withEtcd(ctx context.Context, do func(context.Context, home.Instance, *clie
 	return do(ctx, i, c)
 }
 
-// evictNode deletes a node's machine through ARM, without asking anybody in the
-// cluster, which is what an eviction looks like from there.
+// evictNode deletes a node's machine through ARM without a drain: that is how a
+// cluster sees an eviction by Azure.
 func evictNode(ctx context.Context, cmd *cobra.Command, i home.Instance, c *clientv3.Client, node string) error {
 	clusters, err := view.Read(ctx, c, false)
 	if err != nil {
@@ -176,7 +182,7 @@ func evictNode(ctx context.Context, cmd *cobra.Command, i home.Instance, c *clie
 				return err
 			}
 			if m.Pool != intent.MachinesPool {
-				// AKS would drain a node that is deleted; Azure evicts without asking.
+				// AKS drains a node that is deleted; an eviction by Azure does not.
 				err = az.Resize(ctx, cl.ResourceGroup, cl.Name, m.Pool, 0, []string{m.Name}, true)
 				if err == nil {
 					fmt.Fprintf(cmd.OutOrStdout(), "Machine %s (%s) of cluster %s is gone.\n", m.Name, m.Size, cl.Name)
@@ -194,5 +200,5 @@ func evictNode(ctx context.Context, cmd *cobra.Command, i home.Instance, c *clie
 			return nil
 		}
 	}
-	return fmt.Errorf("no machine of this instance is node %q; `nap kubectl get nodes` lists them", node)
+	return fmt.Errorf("no machine of this instance has node %q; `nap kubectl get nodes` lists the nodes", node)
 }

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"bufio"
@@ -17,9 +17,10 @@ import (
 
 func downCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "down",
-		Short: "Stop the instance; its state stays for the next nap up",
-		Args:  cobra.NoArgs,
+		Use:     "down",
+		Short:   "Stop the instance and keep its state for the next nap up",
+		Example: "  nap down",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			stopped, err := stopInstance()
 			if err != nil {
@@ -29,14 +30,14 @@ func downCommand() *cobra.Command {
 				fmt.Fprintf(cmd.OutOrStdout(), "No instance runs in %s.\n", homeDir())
 				return nil
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "Stopped. The state is kept: `nap up` goes on, `nap reset` wipes it.")
+			fmt.Fprintln(cmd.OutOrStdout(), "Stopped. The state is kept: `nap up` continues with it, `nap reset` deletes it.")
 			return nil
 		},
 	}
 }
 
-// stopInstance stops the supervisor of the home and waits; it returns false
-// when there was none.
+// stopInstance stops the supervisor of the home folder and waits for its end. It
+// returns false if none was running.
 func stopInstance() (bool, error) {
 	h := home.Home{Dir: homeDir()}
 	info, err := home.ReadLock(h)
@@ -47,7 +48,7 @@ func stopInstance() (bool, error) {
 		return false, err
 	}
 	if info.PID <= 1 {
-		return false, fmt.Errorf("lock of %s names no process: %+v", h.Dir, info)
+		return false, fmt.Errorf("lock file in %s names no process: %+v", h.Dir, info)
 	}
 	if err := syscall.Kill(info.PID, syscall.SIGTERM); err != nil {
 		return false, fmt.Errorf("stopping process %d: %w", info.PID, err)
@@ -59,7 +60,7 @@ func stopInstance() (bool, error) {
 			return true, nil
 		}
 		if time.Now().After(deadline) {
-			// Its children die with it: nothing is left behind.
+			// Its children end with it.
 			fmt.Fprintf(os.Stderr, "process %d did not stop within 45 s, killing it\n", info.PID)
 			if err := syscall.Kill(info.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return false, fmt.Errorf("killing process %d: %w", info.PID, err)
@@ -73,9 +74,10 @@ func stopInstance() (bool, error) {
 func resetCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   "reset",
-		Short: "Stop the instance and delete all of its state, after asking",
-		Args:  cobra.NoArgs,
+		Use:     "reset",
+		Short:   "Stop the instance and delete all of its state, after a question",
+		Example: "  nap reset --yes",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h := home.Home{Dir: homeDir()}
 			if _, err := os.Stat(h.Dir); errors.Is(err, os.ErrNotExist) {
@@ -83,7 +85,7 @@ func resetCommand() *cobra.Command {
 				return nil
 			}
 			if !yes {
-				fmt.Fprintf(cmd.OutOrStdout(), "This deletes every cluster, resource and log in %s. Type yes to go on: ", h.Dir)
+				fmt.Fprintf(cmd.OutOrStdout(), "This deletes every cluster, resource and log in %s. Type yes to continue: ", h.Dir)
 				answer, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
 				if err != nil || strings.TrimSpace(answer) != "yes" {
 					return errors.New("nothing was deleted")
@@ -95,14 +97,14 @@ func resetCommand() *cobra.Command {
 			if err := etcd.Wipe(cmd.Context(), h); err != nil {
 				return err
 			}
-			// Only what an instance makes: a home named by mistake keeps the rest.
+			// Only what an instance creates: --home may name the wrong folder.
 			for _, name := range []string{"etcd", "clusters", "pki", "logs", "az", "ca.pem", "ca-bundle.pem", "client-secret", "components.json",
 				"example.json", "instance.json", "kubeconfig", "lock", "ports.json", "arm"} {
 				if err := os.RemoveAll(h.Path(name)); err != nil {
 					return fmt.Errorf("deleting %s: %w", h.Path(name), err)
 				}
 			}
-			_ = os.Remove(h.Dir) // if nothing else lies in it
+			_ = os.Remove(h.Dir) // succeeds only if it is empty
 			fmt.Fprintln(cmd.OutOrStdout(), "Deleted. Next: nap up")
 			return nil
 		},

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -18,12 +18,12 @@ import (
 	"github.com/nap-aks/nap/localazure/logstore"
 )
 
-// queryLogs answers a KQL query over all collected logs of the instance. It
-// works while the instance runs and after it was stopped.
+// queryLogs runs a KQL query over all collected logs of the instance, whether it
+// is running or stopped.
 func queryLogs(ctx context.Context, out io.Writer, h home.Home, query, format string) error {
 	file := h.Path("logs", "logs.db")
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no collected logs in %s yet; they come with a running instance: nap up", h.Dir)
+		return fmt.Errorf("no collected logs in %s yet; a running instance collects them: nap up", h.Dir)
 	}
 	s, err := logstore.Open(file, logstore.Options{})
 	if err != nil {
@@ -85,13 +85,13 @@ func queryLogs(ctx context.Context, out io.Writer, h home.Home, query, format st
 		return fmt.Errorf("--output %q is neither table nor json", format)
 	}
 	if res.Truncated {
-		fmt.Fprintf(out, "cut off after %d rows; narrow the query, or use take or summarize\n", kql.MaxRowsReturned)
+		fmt.Fprintf(out, "truncated after %d rows; narrow the query, or use take or summarize\n", kql.MaxRowsReturned)
 	}
 	return nil
 }
 
-// pointTo is a line of a query with a mark below the character at pos; both
-// count from 1.
+// pointTo returns the given line of a query with a mark below the character at
+// pos. Both count from 1.
 func pointTo(query string, line, pos int) string {
 	lines := strings.Split(query, "\n")
 	if line > len(lines) {

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"bytes"
@@ -17,20 +17,20 @@ import (
 	"github.com/nap-aks/nap/localazure/home"
 )
 
-// cloudName is what az calls this Azure.
+// cloudName is the name under which az knows this Azure.
 const cloudName = "LocalAzure"
 
 func envCommand() *cobra.Command {
 	var unset, noLogin bool
 	cmd := &cobra.Command{
 		Use:   "env",
-		Short: "Print the exports that make kubectl, az and Azure SDKs use this Azure",
-		Long: `Prints shell exports for the instance of the home folder. If az is on PATH, it is
-registered with this Azure and logged in first, in a configuration folder of its
-own: your real az profile is not touched.`,
-		Example: `  eval "$(nap env)"             # in bash or zsh: from now on, here
+		Short: "Print shell exports that make kubectl, az and Azure SDKs use this Azure",
+		Long: `Env prints shell exports for the instance of the home folder. If az is on PATH,
+env first registers this Azure with it and logs it in, in a separate configuration
+folder: your own az profile is not changed.`,
+		Example: `  eval "$(nap env)"             # bash or zsh: use this Azure in this shell
   az aks list -o table
-  eval "$(nap env --unset)"     # back to what it was`,
+  eval "$(nap env --unset)"     # stop using it`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if unset {
@@ -68,13 +68,13 @@ own: your real az profile is not touched.`,
 	return cmd
 }
 
-// envNames are all variables that printEnv sets.
+// envNames lists the variables that printEnv sets.
 var envNames = []string{"KUBECONFIG", "AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "AZURE_CORE_COLLECT_TELEMETRY",
 	"AZURE_CORE_INSTANCE_DISCOVERY", "AZURE_AUTHORITY_HOST", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_SUBSCRIPTION_ID",
 	"ARM_METADATA_HOSTNAME", "ARM_TENANT_ID", "ARM_CLIENT_ID", "ARM_CLIENT_SECRET", "ARM_SUBSCRIPTION_ID", "NAP_HOME"}
 
 func printEnv(out io.Writer, h home.Home, i home.Instance, bundle string) {
-	secret := `"$(cat ` + quote(i.ClientSecretFile) + `)"` // not in the text: it may be logged
+	secret := `"$(cat ` + quote(i.ClientSecretFile) + `)"` // read by the shell: the output may be logged
 	values := map[string]string{
 		"KUBECONFIG":                    quote(i.Kubeconfig),
 		"AZURE_CONFIG_DIR":              quote(h.Path("az")),
@@ -100,15 +100,16 @@ func printEnv(out io.Writer, h home.Home, i home.Instance, bundle string) {
 	fmt.Fprintln(out, "# Use it:  eval \"$(nap env)\"")
 }
 
-// quote makes one shell word of s.
+// quote returns s as one shell word.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// caBundle writes the authorities this machine trusts and the instance's own
-// into one file: variables that name a CA file replace the usual ones.
+// caBundle writes the machine's trusted certificate authorities and the instance's
+// own into one file, because a variable that names a CA file replaces the
+// machine's list.
 func caBundle(h home.Home, i home.Instance) (string, error) {
 	own, err := os.ReadFile(i.CAFile)
 	if err != nil {
-		return "", fmt.Errorf("authority of the local Azure: %w", err)
+		return "", fmt.Errorf("reading the CA certificate of the local Azure: %w", err)
 	}
 	var system []byte
 	for _, f := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"} {
@@ -118,17 +119,17 @@ func caBundle(h home.Home, i home.Instance) (string, error) {
 	}
 	file := h.Path("ca-bundle.pem")
 	if err := os.WriteFile(file, bytes.Join([][]byte{system, own}, []byte("\n")), 0o644); err != nil {
-		return "", fmt.Errorf("certificate bundle: %w", err)
+		return "", fmt.Errorf("writing the certificate bundle: %w", err)
 	}
 	return file, nil
 }
 
-// loginAz registers this Azure with az and logs in, unless that was done for
-// the endpoint and client of now.
+// loginAz registers this Azure with az and logs in, unless az is already logged in
+// with the current endpoint and client.
 func loginAz(ctx context.Context, h home.Home, i home.Instance, bundle string, notes io.Writer) error {
 	az, err := exec.LookPath("az")
 	if err != nil {
-		fmt.Fprintln(notes, "nap: az is not on PATH: once it is, run this again to log it in")
+		fmt.Fprintln(notes, "nap: az is not on PATH; install it and repeat this command to log it in")
 		return nil
 	}
 	if ctx == nil {
@@ -182,8 +183,8 @@ func loginAz(ctx context.Context, h home.Home, i home.Instance, bundle string, n
 	return os.WriteFile(marker, []byte(want), 0o600)
 }
 
-// cloudConfig is what az needs to know of a cloud. The authority ends in /adfs:
-// that keeps every version of az from asking Microsoft about it.
+// cloudConfig returns the description of a cloud for az. The authority ends in
+// /adfs, which stops every version of az from validating it with Microsoft.
 func cloudConfig(arm string) map[string]any {
 	host := strings.TrimPrefix(arm, "https://")
 	return map[string]any{

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/nap-aks/nap/controllers"
+	"github.com/nap-aks/nap/internal/version"
 	"github.com/nap-aks/nap/localazure/etcd"
 	"github.com/nap-aks/nap/localazure/example"
 	"github.com/nap-aks/nap/localazure/home"
@@ -24,7 +25,7 @@ import (
 	"github.com/nap-aks/nap/localazure/view"
 )
 
-// supervisorComponent is the detached form of `nap up`.
+// supervisorComponent is the process that nap up --detach starts.
 const supervisorComponent = "supervisor"
 
 type upFlags struct {
@@ -34,25 +35,25 @@ type upFlags struct {
 	etcd              home.EtcdClient
 }
 
-// supervisorFlags are those that a supervisor in the background is given, too.
+// supervisorFlags defines the flags that a supervisor in the background has too.
 func (f *upFlags) supervisorFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&f.location, "location", "", "region of the examples (default eastus, or that of the last run)")
-	fs.DurationVar(&f.bootTime, "boot-time", 0, "mean time a machine takes to boot (default 1.5s)")
+	fs.StringVar(&f.location, "location", "", "region of the examples (default: that of the last run, else eastus)")
+	fs.DurationVar(&f.bootTime, "boot-time", 0, "mean boot time of machines (default 1.5s)")
 	fs.StringVar(&f.engine, "engine", "", "what decides which machines to buy: nap or karpenter (default: nap)")
-	fs.StringSliceVar(&f.etcd.Endpoints, "etcd-endpoints", nil, "https URLs of an etcd that holds the state, in place of one in the home folder (default: as in the last run)")
-	fs.StringVar(&f.etcd.CAFile, "etcd-cafile", "", "authority of that etcd's certificates")
+	fs.StringSliceVar(&f.etcd.Endpoints, "etcd-endpoints", nil, "https URLs of your own etcd for the state, in place of the one in the home folder (default: as in the last run)")
+	fs.StringVar(&f.etcd.CAFile, "etcd-cafile", "", "CA file of that etcd")
 	fs.StringVar(&f.etcd.CertFile, "etcd-certfile", "", "client certificate for that etcd")
 	fs.StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "key of the client certificate")
 }
 
-// supervisorArgs are the flags given, for a supervisor in the background.
+// supervisorArgs returns the flags as arguments for a supervisor in the background.
 func (f *upFlags) supervisorArgs() []string {
 	return []string{"--location", f.location, "--boot-time", f.bootTime.String(), "--engine", f.engine, "--etcd-endpoints", strings.Join(f.etcd.Endpoints, ","),
 		"--etcd-cafile", f.etcd.CAFile, "--etcd-certfile", f.etcd.CertFile, "--etcd-keyfile", f.etcd.KeyFile}
 }
 
 func (f *upFlags) options(h home.Home, log *slog.Logger) supervisor.Options {
-	return supervisor.Options{Home: h, Version: version, Location: f.location, BootTime: f.bootTime, Engine: f.engine, Etcd: f.etcd, Logger: log}
+	return supervisor.Options{Home: h, Version: version.Get().Version, Location: f.location, BootTime: f.bootTime, Engine: f.engine, Etcd: f.etcd, Logger: log}
 }
 
 func upCommand() *cobra.Command {
@@ -60,23 +61,23 @@ func upCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the local Azure, with an example cluster the first time",
-		Long: `Starts the instance of the home folder and stays in the foreground with a live
-status line; Ctrl-C stops everything, and the state is kept. The first time it
-also creates an example through ARM, as any client would: a resource group, the
-template examples/nap.json (a cluster with node auto-provisioning) and the shop
-of examples/shop.yaml, about 200 pods for which machines are bought.`,
+		Long: `Up starts the instance of the home folder and stays in the foreground with a live
+status line. Ctrl-C stops everything; the state is kept. The first run also
+creates an example through ARM, as any client would: a resource group, the template
+examples/nap.json (a cluster with node auto-provisioning) and the shop of
+examples/shop.yaml, about 200 pods for which machines are bought.`,
 		Example: `  nap up                        # in the foreground
   nap up --detach               # in the background; nap status, nap logs, nap down
-  nap up --no-example           # only Azure: bring your own cluster
+  nap up --no-example           # only Azure, no cluster
   nap up --boot-time 60s        # machines that boot as slowly as real ones
   nap up --home /tmp/other      # a second instance beside the first
   nap up --etcd-endpoints https://10.0.0.5:2379 \
     --etcd-cafile ca.crt --etcd-certfile nap.crt --etcd-keyfile nap.key
-                                # the state in an etcd of your own`,
+                                # the state in your own etcd`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd.Context(), f) },
 	}
-	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "run in the background; return when it is up")
+	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "run in the background; return when the instance is ready")
 	cmd.Flags().BoolVar(&f.noExample, "no-example", false, "do not create the example cluster")
 	f.supervisorFlags(cmd.Flags())
 	return cmd
@@ -91,7 +92,7 @@ func runUp(parent context.Context, f upFlags) error {
 	switch f.engine {
 	case "", controllers.EngineNAP, controllers.EngineKarpenter:
 	default:
-		return fmt.Errorf("--engine %s is not known: there are %s and %s", f.engine, controllers.EngineNAP, controllers.EngineKarpenter)
+		return fmt.Errorf("--engine %s is not supported: use %s or %s", f.engine, controllers.EngineNAP, controllers.EngineKarpenter)
 	}
 	if e := f.etcd; len(e.Endpoints) > 0 || e.CAFile+e.CertFile+e.KeyFile != "" {
 		if err := f.etcd.Check(); err != nil {
@@ -105,7 +106,7 @@ func runUp(parent context.Context, f upFlags) error {
 	p := newProgress(os.Stdout)
 	began := time.Now()
 	var inst home.Instance
-	var ended <-chan error // the supervisor's end, when it is in this process
+	var ended <-chan error // receives the supervisor's result if it runs in this process
 	fresh := !example.Done(h)
 	if info, lockErr := home.ReadLock(h); lockErr == nil {
 		if inst, err = home.ReadInstance(h); err != nil {
@@ -129,7 +130,7 @@ func runUp(parent context.Context, f upFlags) error {
 			return err
 		}
 		defer func() {
-			fmt.Println("\nstopping: everything is kept for the next `nap up`")
+			fmt.Println("\nstopping; the state is kept for the next `nap up`")
 			cancel()
 			if err := <-ended; err != nil {
 				fmt.Fprintln(os.Stderr, "stopping:", err)
@@ -147,14 +148,14 @@ func runUp(parent context.Context, f upFlags) error {
 	p.Done(err)
 	if ctx.Err() != nil {
 		if f.detach {
-			fmt.Println("interrupted; the instance goes on in the background: `nap status`, `nap down`")
+			fmt.Println("interrupted; the instance keeps running in the background: `nap status`, `nap down`")
 		}
 		return nil
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "nap: the example: %v\n", err)
+		fmt.Fprintf(os.Stderr, "nap: creating the example: %v\n", err)
 		if f.detach {
-			return errors.New("the instance runs, the example does not; `nap up --detach` tries again, `nap logs` tells more")
+			return errors.New("the instance is running but its example is not complete; `nap up --detach` tries again, `nap logs` shows details")
 		}
 	}
 	summary(ctx, os.Stdout, inst, fresh && !f.noExample && err == nil, time.Since(began))
@@ -165,7 +166,7 @@ func runUp(parent context.Context, f upFlags) error {
 	return stay(ctx, inst, ended, p)
 }
 
-// startHere runs the supervisor in this process, and waits until it is up.
+// startHere runs the supervisor in this process and waits until it is ready.
 func startHere(ctx, supCtx context.Context, h home.Home, f upFlags, p *progress) (home.Instance, <-chan error, error) {
 	lock, err := home.TakeLock(h)
 	if err != nil {
@@ -195,27 +196,27 @@ func startHere(ctx, supCtx context.Context, h home.Home, f upFlags, p *progress)
 		return i, done, nil
 	case err := <-failed:
 		if err == nil {
-			err = errors.New("stopped before it was up")
+			err = errors.New("stopped before the instance was ready")
 		}
 		return home.Instance{}, nil, err
 	case <-ctx.Done():
 		cancel()
-		return home.Instance{}, nil, errors.Join(errors.New("interrupted before it was up"), <-done)
+		return home.Instance{}, nil, errors.Join(errors.New("interrupted before the instance was ready"), <-done)
 	}
 }
 
-// supervisorLog writes the supervisor's log to its file, and what a person
-// should see at once to the screen.
+// supervisorLog returns a logger that writes to the supervisor's log file, and
+// warnings and errors to the screen too.
 func supervisorLog(h home.Home, p *progress) (*slog.Logger, func(), error) {
 	f, err := os.OpenFile(h.LogFile("nap", ""), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, nil, fmt.Errorf("log: %w", err)
+		return nil, nil, fmt.Errorf("opening the supervisor's log: %w", err)
 	}
 	logger := slog.New(&teeHandler{Handler: slog.NewJSONHandler(f, nil), p: p})
 	return logger, func() { _ = f.Close() }, nil
 }
 
-// teeHandler shows warnings and errors as lines, too.
+// teeHandler also shows warnings and errors on the screen.
 type teeHandler struct {
 	slog.Handler
 	p *progress
@@ -236,20 +237,20 @@ func (t *teeHandler) Handle(ctx context.Context, r slog.Record) error {
 	return t.Handler.Handle(ctx, r)
 }
 
-// startDetached starts a supervisor of its own session and waits until it is up.
+// startDetached starts a supervisor in a new session and waits until it is ready.
 func startDetached(ctx context.Context, h home.Home, f upFlags, p *progress) (home.Instance, error) {
 	bin, err := os.Executable()
 	if err != nil {
-		return home.Instance{}, fmt.Errorf("finding the running program: %w", err)
+		return home.Instance{}, fmt.Errorf("finding the path of this program: %w", err)
 	}
 	out, err := os.OpenFile(h.LogFile("nap", ""), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
-		return home.Instance{}, fmt.Errorf("log: %w", err)
+		return home.Instance{}, fmt.Errorf("opening the supervisor's log: %w", err)
 	}
 	defer func() { _ = out.Close() }()
 	from, err := out.Seek(0, io.SeekEnd)
 	if err != nil {
-		return home.Instance{}, fmt.Errorf("log: %w", err)
+		return home.Instance{}, fmt.Errorf("opening the supervisor's log: %w", err)
 	}
 	p.Step("starting in the background")
 	cmd := exec.Command(bin, append([]string{"component", supervisorComponent, "--home", h.Dir}, f.supervisorArgs()...)...)
@@ -268,17 +269,17 @@ func startDetached(ctx context.Context, h home.Home, f upFlags, p *progress) (ho
 		case err := <-exited:
 			b := make([]byte, 2000)
 			n, _ := out.ReadAt(b, from)
-			return home.Instance{}, fmt.Errorf("the instance ended while starting (%w):\n%s", err, strings.TrimSpace(string(b[:n])))
+			return home.Instance{}, fmt.Errorf("the instance exited while starting (%w):\n%s", err, strings.TrimSpace(string(b[:n])))
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			return home.Instance{}, errors.New("interrupted before it was up; it is stopping")
+			return home.Instance{}, errors.New("interrupted before the instance was ready; it is stopping")
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// componentCommand is what the instance's processes are started as. Only the
-// supervisor comes through here; see main.
+// componentCommand returns the hidden command for the processes of an instance.
+// Only the supervisor uses it; RunComponent runs the others.
 func componentCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "component NAME", Hidden: true, Short: "Run one process of an instance; used by nap up"}
 	var f upFlags
@@ -305,21 +306,21 @@ func componentCommand() *cobra.Command {
 	return cmd
 }
 
-// stay keeps the foreground with a live status line until ctx ends.
+// stay shows a live status line until ctx ends.
 func stay(ctx context.Context, i home.Instance, ended <-chan error, p *progress) error {
 	c, err := etcd.Dial(i.Etcd)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	p.Line("Ctrl-C stops it (the state is kept).")
+	p.Line("Ctrl-C stops the instance (the state is kept).")
 	for {
 		select {
 		case <-ctx.Done():
 			p.Live("")
 			return nil
 		case err := <-ended:
-			return fmt.Errorf("the instance ended: %w", err)
+			return fmt.Errorf("the instance exited: %w", err)
 		case <-time.After(2 * time.Second):
 		}
 		if !p.tty {
@@ -331,14 +332,14 @@ func stay(ctx context.Context, i home.Instance, ended <-chan error, p *progress)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
-			p.Live(time.Now().Format("15:04:05") + "  etcd does not answer; `nap status` shows the processes")
+			p.Live(time.Now().Format("15:04:05") + "  etcd is not responding; `nap status` shows the processes")
 		default:
 			p.Live(statusLine(clusters))
 		}
 	}
 }
 
-// waitClusters waits until the control planes of an earlier run are up again.
+// waitClusters waits until the control planes of an earlier run are ready again.
 func waitClusters(ctx context.Context, i home.Instance, p *progress) error {
 	c, err := etcd.Dial(i.Etcd)
 	if err != nil {
@@ -363,7 +364,7 @@ func waitClusters(ctx context.Context, i home.Instance, p *progress) error {
 		case err == nil && len(waiting) == 0:
 			return nil
 		case time.Now().After(deadline):
-			p.Line("still not up: " + strings.Join(waiting, ", ") + "; `nap status` and `nap logs` tell more")
+			p.Line("still not ready: " + strings.Join(waiting, ", ") + "; `nap status` and `nap logs` show details")
 			return err
 		}
 		if !stepped {

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -9,20 +9,28 @@ import (
 
 	"github.com/nap-aks/nap/azure"
 	"github.com/nap-aks/nap/controllers"
+	"github.com/nap-aks/nap/localazure/azclient"
+	"github.com/nap-aks/nap/localazure/fleet"
 	"github.com/nap-aks/nap/localazure/home"
 	"github.com/nap-aks/nap/localazure/supervisor"
 )
 
-// runController runs node auto-provisioning for one cluster: the definitions
-// and default NodePools first, then the controller itself.
+// components returns the components of an instance that the supervisor does not
+// implement itself.
+func components() supervisor.Components {
+	return supervisor.Components{ARM: runARM, Controller: runController, Azure: func(i home.Instance) (fleet.Azure, error) { return azclient.Connect(i) }}
+}
+
+// runController installs the CRDs and default NodePools in one cluster, then runs
+// the node auto-provisioning controller for it.
 func runController(ctx context.Context, i home.Instance, s supervisor.ControllerSettings) error {
 	ci := s.Intent
 	cfg, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)
 	if err != nil {
-		return fmt.Errorf("credentials of cluster %s: %w", ci.Name, err)
+		return fmt.Errorf("reading the credentials of cluster %s: %w", ci.Name, err)
 	}
 	if err := controllers.InstallDefaults(ctx, cfg, ci.NodeProvisioning.DefaultNodePools != "None"); err != nil {
-		return fmt.Errorf("cluster %s: %w", ci.Name, err)
+		return fmt.Errorf("installing the definitions in cluster %s: %w", ci.Name, err)
 	}
 	return controllers.Run(ctx, controllers.Options{
 		Kubeconfig: s.Kubeconfig,
@@ -45,8 +53,8 @@ func runController(ctx context.Context, i home.Instance, s supervisor.Controller
 		Engine:      s.Engine,
 		MetricsPort: s.MetricsPort,
 		HealthPort:  s.HealthPort,
-		// The supervisor sees to it that there is one; with a lease, a killed
-		// controller's successor would wait for it to run out.
+		// The supervisor runs exactly one. With a lease, the successor of a killed
+		// controller would have to wait until it expires.
 		DisableLeaderElection: true,
 		KubeQPS:               400, KubeBurst: 800,
 		CPUMillicores: 2000,

@@ -1,17 +1,13 @@
-package main
+package options
 
 import (
-	"os"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 )
 
 func TestOptionsFromFlagsAndEnvironment(t *testing.T) {
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
 	env := func(pairs ...string) func(string) (string, bool) {
 		return func(name string) (string, bool) {
 			for _, p := range pairs {
@@ -23,7 +19,7 @@ func TestOptionsFromFlagsAndEnvironment(t *testing.T) {
 		}
 	}
 	who := []string{"ARM_SUBSCRIPTION_ID=s", "ARM_RESOURCE_GROUP=g", "CLUSTER_NAME=c"}
-	o, err := parse([]string{"--metrics-port=9000", "--additional-tags=a=1,b=2"}, env(append(who, "METRICS_PORT=1", "HEALTH_PROBE_PORT=9001")...), null)
+	o, err := Parse([]string{"--metrics-port=9000", "--additional-tags=a=1,b=2"}, env(append(who, "METRICS_PORT=1", "HEALTH_PROBE_PORT=9001")...), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,8 +43,15 @@ func TestOptionsFromFlagsAndEnvironment(t *testing.T) {
 		"overhead above one": {[]string{"--vm-memory-overhead-percent=7.5"}, who},
 		"stray argument":     {[]string{"start"}, who},
 	} {
-		if _, err := parse(c.args, env(c.env...), null); err == nil {
+		if _, err := Parse(c.args, env(c.env...), io.Discard); err == nil {
 			t.Errorf("%s: should be refused", name)
 		}
+	}
+}
+
+func TestVersionNeedsNoCluster(t *testing.T) {
+	none := func(string) (string, bool) { return "", false }
+	if _, err := Parse([]string{"--version"}, none, io.Discard); !errors.Is(err, ErrVersion) {
+		t.Errorf("--version returns %v, want ErrVersion", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"fmt"
@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// progress shows steps with their elapsed time. On a terminal the current one
-// is a live line at the bottom; elsewhere each line is written once.
+// progress prints steps with their elapsed time. On a terminal the current step is
+// a live line at the bottom; other outputs get one line per finished step.
 type progress struct {
 	out  io.Writer
 	tty  bool
@@ -21,7 +21,7 @@ type progress struct {
 	mu      sync.Mutex
 	step    string
 	update  string
-	live    string // shown while there is no step
+	live    string // shown between steps
 	began   time.Time
 	drawn   bool
 	frame   int
@@ -58,7 +58,7 @@ func (p *progress) tick() {
 	}
 }
 
-// Step begins a step and ends the one before.
+// Step ends the current step and begins another.
 func (p *progress) Step(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,8 +69,7 @@ func (p *progress) Step(text string) {
 	}
 }
 
-// Update says how the step is getting on. Elsewhere than on a terminal it is
-// not shown: the lines would never end.
+// Update sets the detail of the current step. Only a terminal shows it.
 func (p *progress) Update(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +79,7 @@ func (p *progress) Update(text string) {
 	}
 }
 
-// Line prints something to keep.
+// Line prints a permanent line.
 func (p *progress) Line(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,8 +90,8 @@ func (p *progress) Line(text string) {
 	}
 }
 
-// Live replaces the status line that stands below everything once the steps
-// are done; only a terminal has one.
+// Live replaces the status line at the bottom, which a terminal shows once the
+// steps are done.
 func (p *progress) Live(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +101,7 @@ func (p *progress) Live(text string) {
 	}
 }
 
-// Done ends the last step, as failed if err is not nil, and the live line.
+// Done ends the last step, as failed if err is not nil, and stops the live line.
 func (p *progress) Done(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,7 +145,7 @@ func (p *progress) draw() {
 	p.put(line)
 }
 
-// put writes the live line, cut to the terminal's width.
+// put writes the live line, truncated to the width of the terminal.
 func (p *progress) put(line string) {
 	if r := []rune(line); len(r) > p.cols-1 {
 		line = string(r[:p.cols-2]) + "…"
@@ -155,7 +154,7 @@ func (p *progress) put(line string) {
 	p.drawn = true
 }
 
-// elapsed is a duration as people read it: 0.4s, 12.3s, 2m05s.
+// elapsed formats a duration for people: 0.4s, 12.3s, 2m05s.
 func elapsed(d time.Duration) string {
 	if d < time.Minute {
 		return fmt.Sprintf("%.1fs", d.Seconds())

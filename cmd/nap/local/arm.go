@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -20,18 +20,18 @@ func runARM(ctx context.Context, h home.Home, i home.Instance) error {
 	if err != nil {
 		return err
 	}
-	etcd, err := etcd.Dial(i.Etcd)
+	etcdClient, err := etcd.Dial(i.Etcd)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = etcd.Close() }()
+	defer func() { _ = etcdClient.Close() }()
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	port := i.ARMEndpoint[strings.LastIndex(i.ARMEndpoint, ":")+1:]
 	return arm.Run(ctx, arm.Options{
-		Etcd:            etcd,
+		Etcd:            etcdClient,
 		Listen:          "127.0.0.1:" + port,
 		BaseURL:         i.ARMEndpoint,
 		CertFile:        h.Path("pki", "arm.crt"),
@@ -41,8 +41,8 @@ func runARM(ctx context.Context, h home.Home, i home.Instance) error {
 		SubscriptionID:  i.SubscriptionID,
 		Owner:           arm.ServicePrincipal{ClientID: i.ClientID, ClientSecret: secret, DisplayName: "nap"},
 		DefaultLocation: i.Location,
-		// Only what control planes of this build can be: a refusal at the PUT is
-		// better than a cluster that does not come up.
+		// Versions this build cannot run are rejected by the PUT; otherwise the
+		// cluster would never start.
 		KubernetesVersions: slices.DeleteFunc(slices.Clone(containerservice.DefaultVersions), func(v string) bool { return controlplane.CheckVersion(v) != nil }),
 		Kubectl:            []string{self, "kubectl", "--home=" + h.Dir},
 		LogsDir:            h.Path("logs"),
