@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -105,14 +106,15 @@ func watchCilium(ctx context.Context, client kubernetes.Interface, tainted func(
 }
 
 func hasTaint(n *corev1.Node, key string) bool {
-	for _, t := range n.Spec.Taints {
-		if t.Key == key {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == key })
 }
 
+// withoutTaint returns a copy of the taints without those of a key.
+func withoutTaint(taints []corev1.Taint, key string) []corev1.Taint {
+	return slices.DeleteFunc(append([]corev1.Taint{}, taints...), func(t corev1.Taint) bool { return t.Key == key })
+}
+
+// untaint removes Cilium's taint from a node.
 func untaint(ctx context.Context, client kubernetes.Interface, node string) error {
 	n, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -121,12 +123,7 @@ func untaint(ctx context.Context, client kubernetes.Interface, node string) erro
 	if err != nil {
 		return err
 	}
-	kept := make([]corev1.Taint, 0, len(n.Spec.Taints))
-	for _, t := range n.Spec.Taints {
-		if t.Key != ciliumTaint {
-			kept = append(kept, t)
-		}
-	}
+	kept := withoutTaint(n.Spec.Taints, ciliumTaint)
 	if len(kept) == len(n.Spec.Taints) {
 		return nil
 	}

@@ -526,7 +526,7 @@ func refresh(ctx context.Context, client kubernetes.Interface, existing, want *c
 			}
 		}
 		// Cilium's agent already runs on the node.
-		spec["taints"] = slices.DeleteFunc(merged, func(t corev1.Taint) bool { return t.Key == ciliumTaint })
+		spec["taints"] = withoutTaint(merged, ciliumTaint)
 	}
 	body := map[string]any{"metadata": map[string]any{"labels": labels, "annotations": want.Annotations}}
 	if len(spec) > 0 {

@@ -3,6 +3,8 @@ package fleet
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -78,9 +80,7 @@ func nodeFor(m intent.MachineIntent, c intent.ClusterIntent) (*corev1.Node, erro
 // manager add, which take precedence.
 func labelsFor(m intent.MachineIntent, c intent.ClusterIntent, size catalog.Size) map[string]string {
 	l := map[string]string{}
-	for k, v := range m.Labels {
-		l[k] = v
-	}
+	maps.Copy(l, m.Labels)
 	mode := strings.ToLower(m.Mode)
 	if mode == "" {
 		mode = "user"
@@ -226,12 +226,7 @@ func kernel(sku string) string {
 func taintsFor(m intent.MachineIntent, c intent.ClusterIntent) ([]corev1.Taint, error) {
 	var out []corev1.Taint
 	has := func(key string, effect corev1.TaintEffect) bool {
-		for _, t := range out {
-			if t.Key == key && t.Effect == effect {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(out, func(t corev1.Taint) bool { return t.Key == key && t.Effect == effect })
 	}
 	for _, s := range m.Taints {
 		t, err := parseTaint(s)

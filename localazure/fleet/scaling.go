@@ -150,13 +150,7 @@ func templateNode(pool *armcontainerservice.ManagedClusterAgentPoolProfile, ci i
 		// Unreachable: the size is known and ARM has validated the taints.
 		return &corev1.Node{}
 	}
-	var taints []corev1.Taint
-	for _, t := range node.Spec.Taints {
-		if t.Key != ciliumTaint {
-			taints = append(taints, t)
-		}
-	}
-	node.Spec.Taints = taints
+	node.Spec.Taints = withoutTaint(node.Spec.Taints, ciliumTaint)
 	return node
 }
 
