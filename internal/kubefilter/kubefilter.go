@@ -1,5 +1,5 @@
 // Package kubefilter builds a kube-scheduler framework that only filters: it
-// tells whether a pod can run on a node, with the scheduler's own plugins in
+// reports whether a pod can run on a node, with the scheduler's own plugins in
 // their default configuration, for nodes and pods that need not exist.
 package kubefilter
 

@@ -1,7 +1,7 @@
-// Package addons puts into a managed cluster's kube-system what AKS puts there:
-// the DaemonSets of every node, the system Deployments, storage classes and
-// disruption budgets. Their requests are what a machine has to carry besides
-// the work, so they decide which sizes are worth buying.
+// Package addons installs in a managed cluster what AKS installs in kube-system:
+// DaemonSets, system Deployments, storage classes and disruption budgets. Their
+// requests are every machine's overhead, so they influence which sizes are worth
+// buying.
 package addons
 
 import (
@@ -120,7 +120,8 @@ func valuesFor(ci intent.ClusterIntent) values {
 	return v
 }
 
-// resources are the kinds in the manifests; the list saves a discovery.
+// resources maps the kinds in the manifests to their resources; it saves a discovery
+// request.
 var resources = map[string]struct {
 	name       string
 	namespaced bool
@@ -130,7 +131,7 @@ var resources = map[string]struct {
 	"StorageClass": {"storageclasses", false}, "CSIDriver": {"csidrivers", false},
 }
 
-// Objects renders what belongs into the cluster.
+// Objects returns the objects to install in a cluster.
 func Objects(ci intent.ClusterIntent) ([]*unstructured.Unstructured, error) {
 	t, err := template.New("kube-system").Parse(manifests)
 	if err != nil {
@@ -155,9 +156,9 @@ func Objects(ci intent.ClusterIntent) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-// Apply makes kube-system what it should be, by server-side apply, and returns
-// the version the API server reports, without v. It waits for kube-system to
-// exist, which the API server makes shortly after it is ready.
+// Apply installs or updates the addons by server-side apply, and returns the version
+// that the API server reports, without v. It fails until kube-system exists, which
+// the API server creates shortly after it is ready.
 func Apply(ctx context.Context, cfg *rest.Config, ci intent.ClusterIntent) (string, error) {
 	objs, err := Objects(ci)
 	if err != nil {
@@ -192,7 +193,7 @@ func Apply(ctx context.Context, cfg *rest.Config, ci intent.ClusterIntent) (stri
 		}
 		g.Go(func() error {
 			if _, err := ri.Apply(ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: "aks", Force: true}); err != nil {
-				return fmt.Errorf("%s %s: %w", u.GetKind(), u.GetName(), err)
+				return fmt.Errorf("applying %s %s: %w", u.GetKind(), u.GetName(), err)
 			}
 			return nil
 		})

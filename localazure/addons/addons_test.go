@@ -6,7 +6,7 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-func TestKubeSystemFollowsTheNetwork(t *testing.T) {
+func TestAddonsDependOnTheNetworkPlugin(t *testing.T) {
 	tests := []struct {
 		name       string
 		ci         intent.ClusterIntent
@@ -42,7 +42,7 @@ func TestKubeSystemFollowsTheNetwork(t *testing.T) {
 			}
 			for _, name := range tt.hasNo {
 				if there[name] {
-					t.Errorf("%s should not be there", name)
+					t.Errorf("%s should not be installed", name)
 				}
 			}
 		})

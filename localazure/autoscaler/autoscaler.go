@@ -1,12 +1,12 @@
-// Package autoscaler is the cluster autoscaler of fixed pools
-// (enableAutoScaling): pods that do not fit let a pool grow, nodes that are not
-// needed go, within the pool's minimum and maximum and as the cluster's
-// autoScalerProfile says. It decides as the upstream program does and tells of
-// it in the same events and ConfigMap, but is none of its code. What fits where
-// it asks the kube-scheduler's plugins.
+// Package autoscaler is the cluster autoscaler of fixed pools (enableAutoScaling):
+// it scales a pool up for pods that do not fit and scales it down when nodes are
+// unneeded, within the pool's minimum and maximum and by the cluster's
+// autoScalerProfile. It decides like the upstream program and writes the same events
+// and status ConfigMap, but shares no code with it. The kube-scheduler's plugins
+// decide what fits where.
 //
-// It keeps in memory only since when it has thought what it thinks; after a
-// restart nodes have to be unneeded for their time again, as upstream.
+// Its only state are timestamps in memory; after a restart nodes must be unneeded
+// for the full time again, as upstream.
 package autoscaler
 
 import (
@@ -15,8 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
-	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -35,12 +33,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller/daemon"
-	"sigs.k8s.io/yaml"
 
 	"github.com/nap-aks/nap/localazure/eviction"
 )
 
-// Names of what upstream writes and reads.
+// Names that the upstream program uses.
 const (
 	statusConfigMap   = "cluster-autoscaler-status"
 	priorityConfigMap = "cluster-autoscaler-priority-expander"
@@ -49,83 +46,88 @@ const (
 	safeToEvict       = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 	component         = "cluster-autoscaler"
 
-	// backoffTime is how long a pool is left alone whose nodes could not be had.
+	// backoffTime is how long a pool is not scaled up after a failed scale-up.
 	backoffTime = 5 * time.Minute
-	// idle is how often is looked whether there is an autoscaled pool.
-	idle = 10 * time.Second
+	// idleInterval is the scan interval while no pool is autoscaled.
+	idleInterval = 10 * time.Second
+
+	// maxGrow is the largest number of nodes that one request adds.
+	maxGrow = 50
 )
 
 // Group is an autoscaled pool.
 type Group struct {
-	// Name is the agent pool's, ScaleSet that of what its nodes are in.
+	// Name is the agent pool's name, ScaleSet that of its scale set.
 	Name, ScaleSet string
 	Min, Max       int
-	// Busy tells that an operation is changing the pool: it is left alone.
+	// Busy is set while an operation changes the pool: it is not scaled meanwhile.
 	Busy bool
-	// Node is the n-th new node as it would register, with any name.
+	// Node returns the n-th new node as it would register, with any name.
 	Node func(n int) *corev1.Node
-	// Instances are the machines that there are or that are on their way.
+	// Instances are the existing and the upcoming machines.
 	Instances []Instance
 }
 
 // Instance is a machine of a Group.
 type Instance struct {
-	// Name is the machine's, Node that of its node.
+	// Name is the machine's name, Node its node's.
 	Name, Node string
-	// Since is when it was asked for.
+	// Since is when it was requested.
 	Since time.Time
-	// Failed says why it could not be had; empty if it could.
+	// Failed is why it could not be created; empty if it could.
 	Failed string
 }
 
-// Cloud is what the autoscaler acts on.
+// Cloud is the interface to the pools.
 type Cloud interface {
-	// Groups are the autoscaled pools of the cluster; none if there are none.
+	// Groups returns the autoscaled pools of the cluster and its profile.
 	Groups(ctx context.Context) ([]Group, Profile, error)
-	// Grow adds n instances to a group, Shrink takes the named ones away at once,
-	// of those that failed even below the minimum.
+	// Grow adds n instances to a group.
 	Grow(ctx context.Context, group string, n int) error
+	// Shrink removes the named instances at once; those that failed, even below the
+	// minimum.
 	Shrink(ctx context.Context, group string, machines []string, failed bool) error
 }
 
 // Profile is a cluster's autoScalerProfile.
 type Profile struct {
-	// Expander chooses between pools: random, least-waste, most-pods, priority;
-	// several with commas, each breaking the ties of those before.
+	// Expander chooses between pools: random, least-waste, most-pods or priority;
+	// several, separated by commas, each break the ties of those before.
 	Expander string
-	// ScanInterval is the time from one look to the next.
+	// ScanInterval is the time between two scans.
 	ScanInterval time.Duration
-	// NewPodDelay is how old a pod must be to count.
+	// NewPodDelay is the age below which a pending pod is ignored.
 	NewPodDelay time.Duration
-	// DelayAfterAdd, AfterDelete and AfterFailure are how long no node goes after
-	// one came, one went, or one could not go.
+	// DelayAfterAdd, DelayAfterDelete and DelayAfterFailure are how long scale-down
+	// pauses after a scale-up, a removed node, and a failed removal.
 	DelayAfterAdd, DelayAfterDelete, DelayAfterFailure time.Duration
-	// UnneededTime and UnreadyTime are how long a node must be unneeded to go.
+	// UnneededTime and UnreadyTime are how long a ready and an unready node must be
+	// unneeded before it is removed.
 	UnneededTime, UnreadyTime time.Duration
-	// ProvisionTime is how long a node may take to come.
+	// ProvisionTime is how long a node may take to register.
 	ProvisionTime time.Duration
-	// TerminationTime is how long a node may take to be emptied.
+	// TerminationTime is how long the drain of a node may take.
 	TerminationTime time.Duration
-	// Threshold is the share of a node that is requested below which it may go.
+	// Threshold is the utilization below which a node may be removed.
 	Threshold float64
-	// MaxEmpty is how many empty nodes go at once.
+	// MaxEmpty is how many empty nodes are removed at once.
 	MaxEmpty int
-	// SkipLocalStorage and SkipSystemPods keep nodes whose pods use the node's
-	// disk, or are of kube-system without a budget.
+	// SkipLocalStorage keeps nodes whose pods use the node's disk, SkipSystemPods
+	// nodes with pods of kube-system that have no budget.
 	SkipLocalStorage, SkipSystemPods bool
-	// IgnoreDaemonSets leaves DaemonSets' pods out of what is requested.
+	// IgnoreDaemonSets excludes DaemonSets' pods from the utilization.
 	IgnoreDaemonSets bool
 }
 
-// DefaultProfile is AKS's.
+// DefaultProfile returns AKS's default.
 func DefaultProfile() Profile {
 	return Profile{Expander: "random", ScanInterval: 10 * time.Second, DelayAfterAdd: 10 * time.Minute, DelayAfterDelete: 10 * time.Second, DelayAfterFailure: 3 * time.Minute,
 		UnneededTime: 10 * time.Minute, UnreadyTime: 20 * time.Minute, ProvisionTime: 15 * time.Minute, TerminationTime: 10 * time.Minute, Threshold: 0.5, MaxEmpty: 10,
 		SkipSystemPods: true}
 }
 
-// Run scales the pools of one cluster until ctx ends. It costs next to nothing
-// while no pool is autoscaled.
+// Run scales the pools of one cluster until ctx ends. It starts its informers with
+// the first autoscaled pool.
 func Run(ctx context.Context, client kubernetes.Interface, cloud Cloud, log *slog.Logger) {
 	var s *scaler
 	for {
@@ -133,7 +135,7 @@ func Run(ctx context.Context, client kubernetes.Interface, cloud Cloud, log *slo
 		if err == nil && s == nil && len(groups) > 0 {
 			s, err = newScaler(ctx, client, cloud, log)
 		}
-		wait := idle
+		wait := idleInterval
 		if err == nil && s != nil {
 			if len(groups) > 0 {
 				wait = profile.ScanInterval
@@ -144,7 +146,7 @@ func Run(ctx context.Context, client kubernetes.Interface, cloud Cloud, log *slo
 			return
 		}
 		if err != nil {
-			log.Warn("cluster autoscaler will look again", "error", err)
+			log.Warn("cluster autoscaler scan failed, retrying", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -163,20 +165,20 @@ type scaler struct {
 	sim     *simulator
 	now     func() time.Time
 
-	unneeded                      map[string]time.Time // by node
-	backoff                       map[string]time.Time // by group, until when
-	told                          map[types.UID]string // what a pod was told last
-	lastUp, lastDelete, lastFail  time.Time
-	scaleUpStatus, scaleDownWords string
+	unneeded                       map[string]time.Time // by node
+	backoff                        map[string]time.Time // by group, until when
+	lastEvent                      map[types.UID]string // the last event of a pod
+	lastUp, lastDelete, lastFail   time.Time
+	scaleUpStatus, scaleDownStatus string
 
 	mu       sync.Mutex
-	draining map[string]bool // nodes that are being emptied
-	failed   bool            // one could not be
+	draining map[string]bool // nodes that are being drained
+	failed   bool            // a removal has failed since the last scan
 }
 
 func newScaler(ctx context.Context, client kubernetes.Interface, cloud Cloud, log *slog.Logger) (*scaler, error) {
 	s := &scaler{ctx: ctx, client: client, cloud: cloud, log: log, now: time.Now,
-		unneeded: map[string]time.Time{}, backoff: map[string]time.Time{}, told: map[types.UID]string{}, draining: map[string]bool{}}
+		unneeded: map[string]time.Time{}, backoff: map[string]time.Time{}, lastEvent: map[types.UID]string{}, draining: map[string]bool{}}
 	s.factory = informers.NewSharedInformerFactory(client, 0)
 	s.factory.Core().V1().Pods().Informer()
 	s.factory.Core().V1().Nodes().Informer()
@@ -191,7 +193,7 @@ func newScaler(ctx context.Context, client kubernetes.Interface, cloud Cloud, lo
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	// What an earlier run was about to delete stays until it is decided anew.
+	// A node that an earlier run was about to delete stays until it is chosen again.
 	nodes, err := s.factory.Core().V1().Nodes().Lister().List(labels.Everything())
 	if err != nil {
 		return nil, err
@@ -206,31 +208,32 @@ func newScaler(ctx context.Context, client kubernetes.Interface, cloud Cloud, lo
 	return s, nil
 }
 
-// look is one look at the cluster.
-type look struct {
+// observation is the state of the cluster at one scan.
+type observation struct {
 	groups  []Group
 	profile Profile
 	now     time.Time
 	nodes   map[string]*corev1.Node
 	pods    map[string][]*corev1.Pod // by node
 	pending []*corev1.Pod
-	// groupOf has the group of a node, instance its machine.
+	// groupOf and instance are the group and the machine of a node.
 	groupOf  map[string]*Group
 	instance map[string]Instance
-	upcoming map[string]int // nodes of a group that are on their way
-	world    *world         // nodes that are ready or on their way, with their pods
+	upcoming map[string]int // by group: instances without a ready node
+	world    *world         // ready and upcoming nodes, with their pods
 	daemons  []*appsv1.DaemonSet
 }
 
+// scan observes the cluster once and scales its pools.
 func (s *scaler) scan(groups []Group, profile Profile) error {
 	if len(groups) == 0 {
-		return s.forget()
+		return s.deleteStatus()
 	}
 	l, err := s.observe(groups, profile)
 	if err != nil {
 		return err
 	}
-	if err := s.giveUp(l); err != nil {
+	if err := s.removeFailed(l); err != nil {
 		return err
 	}
 	grown, err := s.scaleUp(l)
@@ -252,8 +255,8 @@ func (s *scaler) scan(groups []Group, profile Profile) error {
 	return s.writeStatus(l)
 }
 
-// forget takes the status away once no pool is autoscaled any more.
-func (s *scaler) forget() error {
+// deleteStatus deletes the status once no pool is autoscaled.
+func (s *scaler) deleteStatus() error {
 	clear(s.unneeded)
 	err := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Delete(s.ctx, statusConfigMap, metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {
@@ -262,8 +265,8 @@ func (s *scaler) forget() error {
 	return err
 }
 
-func (s *scaler) observe(groups []Group, profile Profile) (*look, error) {
-	l := &look{groups: groups, profile: profile, now: s.now(), nodes: map[string]*corev1.Node{}, pods: map[string][]*corev1.Pod{},
+func (s *scaler) observe(groups []Group, profile Profile) (*observation, error) {
+	l := &observation{groups: groups, profile: profile, now: s.now(), nodes: map[string]*corev1.Node{}, pods: map[string][]*corev1.Pod{},
 		groupOf: map[string]*Group{}, instance: map[string]Instance{}, upcoming: map[string]int{}, world: newWorld()}
 	nodes, err := s.factory.Core().V1().Nodes().Lister().List(labels.Everything())
 	if err != nil {
@@ -285,12 +288,12 @@ func (s *scaler) observe(groups []Group, profile Profile) (*look, error) {
 		case p.Spec.NodeName != "":
 			l.pods[p.Spec.NodeName] = append(l.pods[p.Spec.NodeName], p)
 		case p.DeletionTimestamp == nil && p.Status.NominatedNodeName == "" && unschedulable(p) && l.now.Sub(p.CreationTimestamp.Time) >= profile.NewPodDelay:
-			// A nominated pod has a place already: of preemption, or on a node that
-			// node auto-provisioning makes for it.
+			// A nominated pod already has a node: through preemption, or one that node
+			// auto-provisioning creates for it.
 			l.pending = append(l.pending, p)
 		}
 	}
-	maps.DeleteFunc(s.told, func(uid types.UID, _ string) bool { return !alive[uid] })
+	maps.DeleteFunc(s.lastEvent, func(uid types.UID, _ string) bool { return !alive[uid] })
 	sort.Slice(l.pending, func(i, j int) bool {
 		a, b := l.pending[i], l.pending[j]
 		if pa, pb := priority(a), priority(b); pa != pb {
@@ -323,8 +326,8 @@ func (s *scaler) observe(groups []Group, profile Profile) (*look, error) {
 }
 
 // addTemplate adds the n-th new node of a group to a world, with the pods that
-// DaemonSets will put there.
-func (l *look) addTemplate(w *world, g *Group, n int, name string) {
+// DaemonSets will run there.
+func (l *observation) addTemplate(w *world, g *Group, n int, name string) {
 	node := g.Node(n).DeepCopy()
 	node.Name = name
 	node.Labels[corev1.LabelHostname] = name
@@ -339,9 +342,9 @@ func (l *look) addTemplate(w *world, g *Group, n int, name string) {
 	w.add(node, pods...)
 }
 
-// giveUp removes instances that could not be had, or that did not come in time,
-// and leaves their group alone for a while.
-func (s *scaler) giveUp(l *look) error {
+// removeFailed removes instances that could not be created or did not register in
+// time, and puts their group into backoff.
+func (s *scaler) removeFailed(l *observation) error {
 	for i := range l.groups {
 		g := &l.groups[i]
 		var names []string
@@ -352,7 +355,7 @@ func (s *scaler) giveUp(l *look) error {
 			case in.Failed != "":
 				why = in.Failed
 			case n == nil && l.now.Sub(in.Since) > l.profile.ProvisionTime:
-				why = fmt.Sprintf("node %s did not come within %s", in.Node, l.profile.ProvisionTime)
+				why = fmt.Sprintf("node %s did not register within %s", in.Node, l.profile.ProvisionTime)
 			default:
 				continue
 			}
@@ -362,28 +365,27 @@ func (s *scaler) giveUp(l *look) error {
 			continue
 		}
 		s.backoff[g.Name] = l.now.Add(backoffTime)
-		s.log.Warn("nodes could not be had; the pool is left alone for a while", "pool", g.Name, "nodes", names, "why", why)
+		s.log.Warn("removing failed instances, pool in backoff", "pool", g.Name, "machines", names, "reason", why)
 		s.event(statusRef(), corev1.EventTypeWarning, "FailedToScaleUpGroup", fmt.Sprintf("Scale-up failed for group %s: %s", g.ScaleSet, why))
 		if err := s.cloud.Shrink(s.ctx, g.Name, names, true); err != nil {
-			return fmt.Errorf("removing nodes of pool %s that could not be had: %w", g.Name, err)
+			return fmt.Errorf("removing failed instances of pool %s: %w", g.Name, err)
 		}
 		g.Instances = slices.DeleteFunc(g.Instances, func(in Instance) bool { return slices.Contains(names, in.Name) })
 	}
 	return nil
 }
 
-// option is a way to make room.
+// option is a possible scale-up of one group.
 type option struct {
 	group *Group
 	nodes int
 	pods  []*corev1.Pod
 	waste float64
-	world *world // as it would be
+	world *world // after the scale-up
 }
 
-// scaleUp lets pools grow until every pending pod has a place or none can be
-// made.
-func (s *scaler) scaleUp(l *look) (bool, error) {
+// scaleUp grows pools until every pending pod fits or no growth helps any more.
+func (s *scaler) scaleUp(l *observation) (bool, error) {
 	var left []*corev1.Pod
 	for _, p := range l.pending {
 		if n, _ := s.sim.place(l.world, p, l.world.names); n == "" {
@@ -408,29 +410,29 @@ func (s *scaler) scaleUp(l *look) (bool, error) {
 					reasons[p.UID][why]++
 				}
 			}
-			switch room := g.Max - size[g.Name]; {
-			case room <= 0:
+			switch headroom := g.Max - size[g.Name]; {
+			case headroom <= 0:
 				blame("max node group size reached", left...)
 			case g.Busy:
 				blame("in an operation", left...)
 			case l.now.Before(s.backoff[g.Name]):
 				blame("in backoff after failed scale-up", left...)
 			default:
-				if o := s.estimate(l, g, left, size[g.Name], room, func(p *corev1.Pod, why string) { blame(why, p) }); len(o.pods) > 0 {
+				if o := s.estimate(l, g, left, size[g.Name], headroom, func(p *corev1.Pod, why string) { blame(why, p) }); len(o.pods) > 0 {
 					options = append(options, o)
 				}
 			}
 		}
 		if len(options) == 0 {
 			for _, p := range left {
-				s.tell(p, "NotTriggerScaleUp", "pod didn't trigger scale-up: "+reasonText(reasons[p.UID]))
+				s.podEvent(p, "NotTriggerScaleUp", "pod didn't trigger scale-up: "+reasonText(reasons[p.UID]))
 			}
 			return grown, nil
 		}
 		o := s.choose(l.profile.Expander, options)
 		was := size[o.group.Name]
-		for begun := 0; begun < o.nodes; begun += 50 {
-			if err := s.cloud.Grow(s.ctx, o.group.Name, min(50, o.nodes-begun)); err != nil {
+		for added := 0; added < o.nodes; added += maxGrow {
+			if err := s.cloud.Grow(s.ctx, o.group.Name, min(maxGrow, o.nodes-added)); err != nil {
 				return grown, fmt.Errorf("growing pool %s by %d: %w", o.group.Name, o.nodes, err)
 			}
 		}
@@ -438,10 +440,10 @@ func (s *scaler) scaleUp(l *look) (bool, error) {
 		size[o.group.Name] += o.nodes
 		l.world = o.world
 		text := fmt.Sprintf("[{%s %d->%d (max: %d)}]", o.group.ScaleSet, was, size[o.group.Name], o.group.Max)
-		s.log.Info("pool grows", "pool", o.group.Name, "nodes", o.nodes, "pods", len(o.pods))
+		s.log.Info("scaling up pool", "pool", o.group.Name, "nodes", o.nodes, "pods", len(o.pods))
 		s.event(statusRef(), corev1.EventTypeNormal, "ScaledUpGroup", fmt.Sprintf("Scale-up: setting group %s size to %d instead of %d (max: %d)", o.group.ScaleSet, size[o.group.Name], was, o.group.Max))
 		for _, p := range o.pods {
-			s.tell(p, "TriggeredScaleUp", "pod triggered scale-up: "+text)
+			s.podEvent(p, "TriggeredScaleUp", "pod triggered scale-up: "+text)
 		}
 		left = slices.DeleteFunc(left, func(p *corev1.Pod) bool { return slices.Contains(o.pods, p) })
 	}
@@ -456,20 +458,20 @@ func reasonText(reasons map[string]int) string {
 	return strings.Join(keys, ", ")
 }
 
-// estimate packs pods onto new nodes of one group, at most room of them.
-func (s *scaler) estimate(l *look, g *Group, pods []*corev1.Pod, size, room int, refused func(*corev1.Pod, string)) option {
+// estimate packs pods onto at most headroom new nodes of one group.
+func (s *scaler) estimate(l *observation, g *Group, pods []*corev1.Pod, size, headroom int, refused func(*corev1.Pod, string)) option {
 	o := option{group: g, world: l.world.clone()}
 	var fresh []string
-	// Pods of one controller that look alike to the scheduler fail alike.
+	// If a pod does not fit, the equivalent pods of its controller do not either.
 	hopeless := map[string]string{}
 	for _, p := range pods {
-		key := sameAs(p)
+		key := equivalence(p)
 		if why, ok := hopeless[key]; ok && key != "" {
 			refused(p, why)
 			continue
 		}
 		node, why := s.sim.place(o.world, p, fresh)
-		if node == "" && len(fresh) < room {
+		if node == "" && len(fresh) < headroom {
 			name := fmt.Sprintf("template-%s-%d", g.Name, len(fresh))
 			l.addTemplate(o.world, g, size+len(fresh), name)
 			if node, why = s.sim.place(o.world, p, []string{name}); node == "" {
@@ -490,7 +492,7 @@ func (s *scaler) estimate(l *look, g *Group, pods []*corev1.Pod, size, room int,
 	o.nodes = len(fresh)
 	for _, n := range fresh {
 		i := o.world.byName[n]
-		o.waste += 1 - (part(i.Requested.MilliCPU, i.Allocatable.MilliCPU)+part(i.Requested.Memory, i.Allocatable.Memory))/2
+		o.waste += 1 - (fraction(i.Requested.MilliCPU, i.Allocatable.MilliCPU)+fraction(i.Requested.Memory, i.Allocatable.Memory))/2
 	}
 	if len(fresh) > 0 {
 		o.waste /= float64(len(fresh))
@@ -498,97 +500,21 @@ func (s *scaler) estimate(l *look, g *Group, pods []*corev1.Pod, size, room int,
 	return o
 }
 
-func part(a, b int64) float64 {
+func fraction(a, b int64) float64 {
 	if b == 0 {
 		return 1
 	}
 	return float64(a) / float64(b)
 }
 
-// sameAs names the controller's pods that look like this one; empty for none.
-func sameAs(p *corev1.Pod) string {
+// equivalence returns a key that equivalent pods of one controller share; it is empty
+// for a pod without equivalents.
+func equivalence(p *corev1.Pod) string {
 	owner := metav1.GetControllerOf(p)
 	if owner == nil || len(p.Spec.Volumes) > 0 && owner.Kind == "StatefulSet" {
 		return ""
 	}
 	return string(owner.UID)
-}
-
-// choose narrows the options down with each expander of the profile.
-func (s *scaler) choose(expanders string, options []option) option {
-	best := func(score func(option) float64) {
-		top := score(options[0])
-		for _, o := range options {
-			top = max(top, score(o))
-		}
-		options = slices.DeleteFunc(options, func(o option) bool { return score(o) < top })
-	}
-	for _, e := range strings.Split(expanders, ",") {
-		switch strings.TrimSpace(e) {
-		case "least-waste":
-			best(func(o option) float64 { return -o.waste })
-		case "most-pods":
-			best(func(o option) float64 { return float64(len(o.pods)) })
-		case "priority":
-			if p := s.priorities(); len(p) > 0 {
-				best(func(o option) float64 { return p.of(o.group.ScaleSet) })
-			}
-		}
-	}
-	return options[rand.IntN(len(options))]
-}
-
-// priorities are regular expressions of scale sets by their priority.
-type priorities map[int][]*regexp.Regexp
-
-func (p priorities) of(name string) float64 {
-	best := -1.0
-	for n, list := range p {
-		for _, re := range list {
-			if re.MatchString(name) {
-				best = max(best, float64(n))
-			}
-		}
-	}
-	return best
-}
-
-func (s *scaler) priorities() priorities {
-	cm, err := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(s.ctx, priorityConfigMap, metav1.GetOptions{})
-	if err != nil {
-		if !apierrors.IsNotFound(err) {
-			s.log.Warn("priorities of pools are not known", "error", err)
-		}
-		return nil
-	}
-	out, err := parsePriorities(cm.Data["priorities"])
-	if err != nil {
-		s.event(corev1.ObjectReference{Kind: "ConfigMap", Namespace: metav1.NamespaceSystem, Name: priorityConfigMap, APIVersion: "v1"}, corev1.EventTypeWarning, "PriorityConfigMapInvalid", err.Error())
-		return nil
-	}
-	return out
-}
-
-func parsePriorities(text string) (priorities, error) {
-	raw := map[string][]string{}
-	if err := yaml.Unmarshal([]byte(text), &raw); err != nil {
-		return nil, fmt.Errorf("priorities are not a map of lists: %w", err)
-	}
-	out := priorities{}
-	for k, list := range raw {
-		n, err := strconv.Atoi(k)
-		if err != nil || n < 1 {
-			return nil, fmt.Errorf("priority %q is not a positive number", k)
-		}
-		for _, text := range list {
-			re, err := regexp.Compile(text)
-			if err != nil {
-				return nil, fmt.Errorf("priority %d: %w", n, err)
-			}
-			out[n] = append(out[n], re)
-		}
-	}
-	return out, nil
 }
 
 func unschedulable(p *corev1.Pod) bool {
@@ -603,7 +529,7 @@ func unschedulable(p *corev1.Pod) bool {
 func ready(n *corev1.Node) bool {
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
-			// A node that waits for its agents to start is not ready for pods yet.
+			// A node whose agents have not started is not ready for pods.
 			return c.Status == corev1.ConditionTrue && !hasTaint(n, "node.cilium.io/agent-not-ready") && !hasTaint(n, corev1.TaintNodeNotReady)
 		}
 	}
@@ -629,37 +555,7 @@ func cpu(p *corev1.Pod) *resource.Quantity {
 	return sum
 }
 
-func statusRef() corev1.ObjectReference {
-	return corev1.ObjectReference{Kind: "ConfigMap", Namespace: metav1.NamespaceSystem, Name: statusConfigMap, APIVersion: "v1"}
-}
-
-// tell writes an event on a pod, unless it was told the same last.
-func (s *scaler) tell(p *corev1.Pod, reason, text string) {
-	if s.told[p.UID] == reason+text {
-		return
-	}
-	s.told[p.UID] = reason + text
-	s.event(corev1.ObjectReference{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID, APIVersion: "v1"}, corev1.EventTypeNormal, reason, text)
-}
-
-// event is for people, so nothing depends on it.
-func (s *scaler) event(on corev1.ObjectReference, kind, reason, text string) {
-	if len(text) > 1000 {
-		text = text[:1000]
-	}
-	ns := on.Namespace
-	if ns == "" {
-		ns = metav1.NamespaceDefault
-	}
-	now := metav1.NewTime(s.now())
-	e := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", on.Name, rand.Uint64()), Namespace: ns}, InvolvedObject: on, Reason: reason, Message: text, Type: kind,
-		Source: corev1.EventSource{Component: component}, FirstTimestamp: now, LastTimestamp: now, Count: 1}
-	if _, err := s.client.CoreV1().Events(ns).Create(s.ctx, e, metav1.CreateOptions{}); err != nil {
-		s.log.Debug("event not written", "object", on.Name, "error", err)
-	}
-}
-
-// taint marks a node that is about to go, or takes the mark off.
+// taint adds the taint of a node that is about to be deleted, or removes it.
 func (s *scaler) taint(name string, on bool) error {
 	n, err := s.client.CoreV1().Nodes().Get(s.ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -682,8 +578,9 @@ func (s *scaler) taint(name string, on bool) error {
 	return nil
 }
 
-// evicted empties a node within the profile's time, or says what keeps its pods.
-func (s *scaler) evicted(node string, within time.Duration) error {
+// drain evicts the pods of a node. It returns an error with the pods that are left
+// if they take too long.
+func (s *scaler) drain(node string, within time.Duration) error {
 	began := s.now()
 	for {
 		left, err := eviction.Evict(s.ctx, s.client, node, began, false)
@@ -694,7 +591,7 @@ func (s *scaler) evicted(node string, within time.Duration) error {
 			return nil
 		}
 		if s.now().Sub(began) > within {
-			return fmt.Errorf("node %s is not empty after %s: %s", node, within, strings.Join(left, "; "))
+			return fmt.Errorf("node %s is not drained after %s: %s", node, within, strings.Join(left, "; "))
 		}
 		select {
 		case <-s.ctx.Done():

@@ -21,7 +21,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// cloud is pools whose nodes come and go at once, unless they are held up.
+// cloud is a fake whose nodes register and disappear at once, unless slow is set.
 type cloud struct {
 	mu      sync.Mutex
 	client  *fake.Clientset
@@ -100,6 +100,7 @@ func (c *cloud) Shrink(ctx context.Context, name string, machines []string, fail
 	return nil
 }
 
+// took returns the calls since the last one and forgets them.
 func (c *cloud) took() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,7 +146,7 @@ func on(node string) func(*corev1.Pod) {
 	}
 }
 
-// fixture is an autoscaler on a fake cluster, with a clock of its own.
+// fixture is an autoscaler of a fake cluster, whose clock can be set ahead.
 type fixture struct {
 	t     *testing.T
 	cloud *cloud
@@ -175,7 +176,7 @@ func newFixture(t *testing.T, groups []*Group, pods []*corev1.Pod, others ...run
 	return f
 }
 
-// with gives a pool instances that have long been there.
+// with adds instances to a pool that were requested an hour ago.
 func with(g *Group, names ...string) *Group {
 	for _, n := range names {
 		g.Instances = append(g.Instances, Instance{Name: n, Node: n, Since: time.Now().Add(-time.Hour)})
@@ -183,8 +184,8 @@ func with(g *Group, names ...string) *Group {
 	return g
 }
 
-// scan lets the autoscaler look once, after its informers have seen everything,
-// and gives what it did.
+// scan runs one scan once the informers are up to date, and returns the calls to the
+// cloud.
 func (f *fixture) scan() []string {
 	f.t.Helper()
 	f.settle()
@@ -198,7 +199,7 @@ func (f *fixture) scan() []string {
 	return f.cloud.took()
 }
 
-// settle waits until the informers have what the fake API has.
+// settle waits until the informers have caught up with the fake API.
 func (f *fixture) settle() {
 	f.t.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
@@ -221,10 +222,10 @@ func (f *fixture) settle() {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-	f.t.Fatal("the informers do not follow")
+	f.t.Fatal("the informers did not catch up")
 }
 
-// events are the autoscaler's, as "reason message".
+// events returns the autoscaler's events as lines "kind reason message".
 func (f *fixture) events() string {
 	list, err := f.cloud.client.CoreV1().Events("").List(f.s.ctx, metav1.ListOptions{})
 	if err != nil {
@@ -260,46 +261,46 @@ func TestScaleUp(t *testing.T) {
 	}{
 		"as many nodes as the pods need": {groups: []*Group{pool("a", 0, 5, "4", "16Gi", nil)}, pods: app("web", 6, "2", nil), want: []string{"a+3"},
 			events: []string{"Pod TriggeredScaleUp pod triggered scale-up: [{aks-a-1-vmss 0->3 (max: 5)}]"}},
-		"room on nodes there are comes first": {groups: []*Group{with(pool("a", 0, 5, "4", "16Gi", nil), "a1")}, pods: app("web", 2, "2", nil)},
+		"existing nodes are used first": {groups: []*Group{with(pool("a", 0, 5, "4", "16Gi", nil), "a1")}, pods: app("web", 2, "2", nil)},
 		"not past the maximum": {groups: []*Group{pool("a", 0, 2, "4", "16Gi", nil)}, pods: app("web", 6, "2", nil), want: []string{"a+2"},
 			events: []string{"NotTriggerScaleUp pod didn't trigger scale-up: 1 max node group size reached"}},
 		"DaemonSets take their share": {groups: []*Group{pool("a", 0, 5, "4", "16Gi", nil)}, pods: app("web", 4, "2", nil), others: []runtime.Object{ds}, want: []string{"a+4"}},
-		"pods that keep apart":        {groups: []*Group{pool("a", 0, 5, "4", "16Gi", nil)}, pods: app("web", 3, "100m", spread), want: []string{"a+3"}},
-		"taints rule a pool out": {groups: []*Group{pool("a", 0, 5, "4", "16Gi", func(n *corev1.Node) {
+		"pods with anti-affinity":     {groups: []*Group{pool("a", 0, 5, "4", "16Gi", nil)}, pods: app("web", 3, "100m", spread), want: []string{"a+3"}},
+		"taints exclude a pool": {groups: []*Group{pool("a", 0, 5, "4", "16Gi", func(n *corev1.Node) {
 			n.Spec.Taints = []corev1.Taint{{Key: "x", Effect: corev1.TaintEffectNoSchedule}}
 		}), pool("b", 0, 5, "4", "16Gi", nil)}, pods: app("web", 1, "2", nil), want: []string{"b+1"}},
-		"nowhere":         {groups: []*Group{pool("a", 0, 5, "4", "16Gi", nil)}, pods: app("web", 1, "9", nil), events: []string{"NotTriggerScaleUp pod didn't trigger scale-up: 1 Insufficient cpu"}},
+		"fits no pool":    {groups: []*Group{pool("a", 0, 5, "4", "16Gi", nil)}, pods: app("web", 1, "9", nil), events: []string{"NotTriggerScaleUp pod didn't trigger scale-up: 1 Insufficient cpu"}},
 		"the least waste": {groups: []*Group{pool("big", 0, 5, "64", "256Gi", nil), pool("small", 0, 5, "4", "16Gi", nil)}, pods: app("web", 1, "3", nil), expander: "least-waste", want: []string{"small+1"}},
 		"the most pods":   {groups: []*Group{pool("big", 0, 1, "64", "256Gi", nil), pool("small", 0, 1, "4", "16Gi", nil)}, pods: app("web", 9, "3", nil), expander: "most-pods", want: []string{"big+1"}},
 		"by priority": {groups: []*Group{pool("big", 0, 5, "64", "256Gi", nil), pool("small", 0, 5, "4", "16Gi", nil)}, pods: app("web", 1, "3", nil), expander: "priority,least-waste", want: []string{"big+1"},
 			others: []runtime.Object{&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: priorityConfigMap, Namespace: "kube-system"}, Data: map[string]string{"priorities": "10: ['.*']\n50: ['.*-big-.*']"}}}},
-		"a pod with a place elsewhere": {groups: []*Group{pool("a", 0, 5, "4", "16Gi", nil)}, pods: app("web", 1, "2", func(p *corev1.Pod) { p.Status.NominatedNodeName = "default-x7k2p" })},
+		"a nominated pod": {groups: []*Group{pool("a", 0, 5, "4", "16Gi", nil)}, pods: app("web", 1, "2", func(p *corev1.Pod) { p.Status.NominatedNodeName = "default-x7k2p" })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, x.groups, x.pods, x.others...)
 			if x.expander != "" {
 				f.cloud.profile.Expander = x.expander
 			}
-			f.expect("first look", f.scan(), x.want...)
+			f.expect("first scan", f.scan(), x.want...)
 			for _, e := range x.events {
 				if !strings.Contains(f.events(), e) {
 					t.Errorf("no event %q in:\n%s", e, f.events())
 				}
 			}
 			if x.want != nil {
-				// The pods are still pending here: what came is enough for them.
-				f.expect("second look", f.scan())
+				// The pods are still pending here: the new nodes are enough for them.
+				f.expect("second scan", f.scan())
 			}
 		})
 	}
 }
 
-// Nodes on their way are counted on; those that fail are given up and their pool
-// is left alone for a while.
-func TestNodesThatDoNotCome(t *testing.T) {
+// Upcoming nodes count as capacity; failed ones are removed, and their pool goes into
+// backoff.
+func TestFailedInstancesAreRemovedWithBackoff(t *testing.T) {
 	f := newFixture(t, []*Group{pool("a", 0, 5, "4", "16Gi", nil)}, app("web", 2, "3", nil))
 	f.cloud.slow = true
-	f.expect("first look", f.scan(), "a+2")
+	f.expect("first scan", f.scan(), "a+2")
 	f.expect("while they boot", f.scan())
 	f.cloud.groups[0].Instances[0].Failed = "AllocationFailed: no capacity"
 	f.expect("one failed", f.scan(), "a-a-1!")
@@ -311,7 +312,7 @@ func TestNodesThatDoNotCome(t *testing.T) {
 	f.ahead += DefaultProfile().ProvisionTime
 	got := f.scan()
 	if len(got) == 0 || got[0] != "a-a-2,a-3!" {
-		t.Errorf("nodes that never came: did %v", got)
+		t.Errorf("nodes that never registered: did %v", got)
 	}
 }
 
@@ -332,23 +333,23 @@ func TestScaleDown(t *testing.T) {
 		change func(*Profile)
 		want   []string
 	}{
-		"an empty node goes":                {groups: two(0), pods: busy, want: []string{"a-a2"}},
-		"but not below the minimum":         {groups: two(2), pods: busy},
-		"several empty ones at once":        {groups: two(0), want: []string{"a-a1", "a-a2"}},
-		"as many as may":                    {groups: two(0), change: func(p *Profile) { p.MaxEmpty = 1 }, want: []string{"a-a1"}},
-		"one whose pods fit elsewhere":      {groups: two(0), pods: append(app("web", 1, "1", on("a2")), busy...), want: []string{"a-a2"}},
-		"not one whose pods fit nowhere":    {groups: two(0), pods: append(app("web", 1, "1500m", on("a2")), busy...)},
-		"not one that is used":              {groups: two(0), pods: append(app("web", 1, "2", on("a2")), app("db", 1, "2", on("a1"))...)},
-		"unless the threshold says so":      {groups: two(0), pods: append(app("web", 1, "2", on("a2")), app("db", 1, "2", on("a1"))...), change: func(p *Profile) { p.Threshold = 0.9 }, want: []string{"a-a1"}},
-		"not one of two that need another":  {groups: []*Group{with(pool("a", 0, 5, "4", "16Gi", nil), "a1", "a2")}, pods: append(app("x", 1, "1", on("a1")), app("y", 1, "1", on("a2"))...), want: []string{"a-a1"}},
-		"not against a budget":              {groups: two(0), pods: append(app("web", 1, "1", on("a2")), busy...), others: []runtime.Object{budget(0)}},
-		"within a budget":                   {groups: two(0), pods: append(app("web", 1, "1", on("a2")), busy...), others: []runtime.Object{budget(1)}, want: []string{"a-a2"}},
-		"not with a pod that is not safe":   {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", func(p *corev1.Pod) { p.Annotations = map[string]string{safeToEvict: "false"} })), busy...)},
-		"not with a pod that nobody makes":  {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", func(p *corev1.Pod) { p.OwnerReferences = nil })), busy...)},
-		"not with a pod of kube-system":     {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", func(p *corev1.Pod) { p.Namespace = "kube-system" })), busy...)},
-		"local storage does not matter":     {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", emptyDir)), busy...), want: []string{"a-a2"}},
-		"unless the profile says it does":   {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", emptyDir)), busy...), change: func(p *Profile) { p.SkipLocalStorage = true }},
-		"a DaemonSet's pod does not matter": {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", func(p *corev1.Pod) { p.OwnerReferences[0].Kind = "DaemonSet" })), busy...), want: []string{"a-a2"}},
+		"an empty node is removed":                   {groups: two(0), pods: busy, want: []string{"a-a2"}},
+		"not below the minimum":                      {groups: two(2), pods: busy},
+		"several empty nodes at once":                {groups: two(0), want: []string{"a-a1", "a-a2"}},
+		"at most MaxEmpty":                           {groups: two(0), change: func(p *Profile) { p.MaxEmpty = 1 }, want: []string{"a-a1"}},
+		"a node whose pods fit elsewhere":            {groups: two(0), pods: append(app("web", 1, "1", on("a2")), busy...), want: []string{"a-a2"}},
+		"not a node whose pods fit nowhere":          {groups: two(0), pods: append(app("web", 1, "1500m", on("a2")), busy...)},
+		"not a utilized node":                        {groups: two(0), pods: append(app("web", 1, "2", on("a2")), app("db", 1, "2", on("a1"))...)},
+		"a higher threshold":                         {groups: two(0), pods: append(app("web", 1, "2", on("a2")), app("db", 1, "2", on("a1"))...), change: func(p *Profile) { p.Threshold = 0.9 }, want: []string{"a-a1"}},
+		"only one of two nodes that need each other": {groups: []*Group{with(pool("a", 0, 5, "4", "16Gi", nil), "a1", "a2")}, pods: append(app("x", 1, "1", on("a1")), app("y", 1, "1", on("a2"))...), want: []string{"a-a1"}},
+		"not if a budget forbids it":                 {groups: two(0), pods: append(app("web", 1, "1", on("a2")), busy...), others: []runtime.Object{budget(0)}},
+		"if a budget allows it":                      {groups: two(0), pods: append(app("web", 1, "1", on("a2")), busy...), others: []runtime.Object{budget(1)}, want: []string{"a-a2"}},
+		"not with a pod marked unsafe to evict":      {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", func(p *corev1.Pod) { p.Annotations = map[string]string{safeToEvict: "false"} })), busy...)},
+		"not with a pod without a controller":        {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", func(p *corev1.Pod) { p.OwnerReferences = nil })), busy...)},
+		"not with a pod of kube-system":              {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", func(p *corev1.Pod) { p.Namespace = "kube-system" })), busy...)},
+		"local storage is ignored by default":        {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", emptyDir)), busy...), want: []string{"a-a2"}},
+		"local storage with SkipLocalStorage":        {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", emptyDir)), busy...), change: func(p *Profile) { p.SkipLocalStorage = true }},
+		"a DaemonSet's pod is ignored":               {groups: two(0), pods: append(app("web", 1, "1", tweak("a2", func(p *corev1.Pod) { p.OwnerReferences[0].Kind = "DaemonSet" })), busy...), want: []string{"a-a2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, x.groups, x.pods, x.others...)
@@ -356,12 +357,12 @@ func TestScaleDown(t *testing.T) {
 				x.change(&f.cloud.profile)
 			}
 			f.cloud.client.PrependReactor("create", "pods", evictAtOnce(f))
-			f.expect("at once", f.scan())
+			f.expect("first scan", f.scan())
 			f.ahead = f.cloud.profile.UnneededTime - time.Second
-			f.expect("before the time", f.scan())
+			f.expect("before UnneededTime", f.scan())
 			f.ahead += 2 * time.Second
 			got := f.scan()
-			for end := time.Now().Add(time.Minute); time.Now().Before(end); { // a node is emptied beside the loop
+			for end := time.Now().Add(time.Minute); time.Now().Before(end); { // the drain runs in its own goroutine
 				if len(got) >= len(x.want) && len(x.want) > 0 {
 					break
 				}
@@ -371,7 +372,7 @@ func TestScaleDown(t *testing.T) {
 					break
 				}
 			}
-			f.expect("after it", got, x.want...)
+			f.expect("after UnneededTime", got, x.want...)
 		})
 	}
 }
@@ -380,8 +381,9 @@ func emptyDir(p *corev1.Pod) {
 	p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 }
 
-// A node that cannot be removed loses its taint, and the status tells of it all.
-func TestScaleDownThatFails(t *testing.T) {
+// A node that cannot be removed loses its taint; the status ConfigMap is written, and
+// deleted with the last autoscaled pool.
+func TestFailedScaleDownRemovesTheTaint(t *testing.T) {
 	f := newFixture(t, []*Group{with(pool("a", 0, 5, "4", "16Gi", nil), "a1")}, nil)
 	f.scan()
 	f.ahead = 11 * time.Minute
@@ -411,8 +413,8 @@ func TestScaleDownThatFails(t *testing.T) {
 	}
 }
 
-// A pool that an operation is changing is left alone.
-func TestBusyPools(t *testing.T) {
+// A pool is not scaled while an operation changes it.
+func TestBusyPoolIsNotScaled(t *testing.T) {
 	g := with(pool("a", 0, 5, "4", "16Gi", nil), "a1", "a2")
 	g.Busy = true
 	f := newFixture(t, []*Group{g}, app("web", 3, "4", nil))
@@ -423,7 +425,7 @@ func TestBusyPools(t *testing.T) {
 	f.expect("afterwards", f.scan(), "a+1")
 }
 
-func TestPriorities(t *testing.T) {
+func TestInvalidPrioritiesAreRejected(t *testing.T) {
 	for text, want := range map[string]string{"a: [x]": "not a positive number", "1: ['(']": "priority 1", "[": "not a map"} {
 		if _, err := parsePriorities(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
@@ -431,7 +433,7 @@ func TestPriorities(t *testing.T) {
 	}
 }
 
-// evictAtOnce plays the eviction API: pods go at once.
+// evictAtOnce is an eviction API that deletes pods at once.
 func evictAtOnce(f *fixture) clienttesting.ReactionFunc {
 	return func(a clienttesting.Action) (bool, runtime.Object, error) {
 		if a.GetSubresource() != "eviction" {

@@ -4,34 +4,31 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"sigs.k8s.io/yaml"
 )
 
-// candidate is a node that could go.
+// candidate is a node that could be removed.
 type candidate struct {
 	node  *corev1.Node
 	group *Group
-	use   float64
-	pods  []*corev1.Pod // that need another place
+	use   float64       // utilization, 0 to 1
+	pods  []*corev1.Pod // that must be moved
 	ready bool
 }
 
-// scaleDown finds the nodes that are not needed, and deletes those that have
-// not been for long enough.
-func (s *scaler) scaleDown(l *look, grown bool) error {
+// scaleDown finds the unneeded nodes, and removes those that have been unneeded long
+// enough.
+func (s *scaler) scaleDown(l *observation, grown bool) error {
 	candidates, err := s.candidates(l)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
-	going := map[string]int{} // nodes of a group that are on their way out
+	going := map[string]int{} // by group: nodes that are being drained
 	busy := len(s.draining)
 	for n := range s.draining {
 		if g := l.groupOf[n]; g != nil {
@@ -43,8 +40,8 @@ func (s *scaler) scaleDown(l *look, grown bool) error {
 	for _, g := range l.groups {
 		free[g.Name] = len(g.Instances) - going[g.Name] - g.Min
 	}
-	// One after the other is taken out of the world, so that not two of them are
-	// each other's reason.
+	// Each unneeded node is removed from the world before the next is checked, so that
+	// no two nodes count on each other for their pods.
 	unneeded := map[string]bool{}
 	var due []candidate
 	w := l.world
@@ -88,9 +85,9 @@ func (s *scaler) scaleDown(l *look, grown bool) error {
 			delete(s.unneeded, name)
 		}
 	}
-	s.scaleDownWords = "NoCandidates"
+	s.scaleDownStatus = "NoCandidates"
 	if len(unneeded) > 0 {
-		s.scaleDownWords = "CandidatesPresent"
+		s.scaleDownStatus = "CandidatesPresent"
 	}
 	if grown || busy > 0 || l.now.Sub(s.lastUp) < l.profile.DelayAfterAdd || l.now.Sub(s.lastDelete) < l.profile.DelayAfterDelete || l.now.Sub(s.lastFail) < l.profile.DelayAfterFailure {
 		return nil
@@ -98,8 +95,8 @@ func (s *scaler) scaleDown(l *look, grown bool) error {
 	return s.delete(l, due)
 }
 
-// delete takes empty nodes away, several at once, or else begins to empty one.
-func (s *scaler) delete(l *look, due []candidate) error {
+// delete removes empty nodes, several at once, or else starts to drain one node.
+func (s *scaler) delete(l *observation, due []candidate) error {
 	var empty []candidate
 	for _, c := range due {
 		if len(c.pods) == 0 && len(empty) < l.profile.MaxEmpty {
@@ -123,30 +120,30 @@ func (s *scaler) delete(l *look, due []candidate) error {
 		return err
 	}
 	for _, p := range c.pods {
-		s.tell(p, "ScaleDown", "deleting pod for node scale down")
+		s.podEvent(p, "ScaleDown", "deleting pod for node scale down")
 	}
 	s.mu.Lock()
 	s.draining[c.node.Name] = true
 	s.mu.Unlock()
 	s.lastDelete = l.now
-	// Pods may take minutes to end; pools can grow meanwhile.
+	// The drain may take minutes, in which pools can still be scaled up.
 	go func() {
 		defer func() {
 			s.mu.Lock()
 			delete(s.draining, c.node.Name)
 			s.mu.Unlock()
 		}()
-		err := s.evicted(c.node.Name, l.profile.TerminationTime)
+		err := s.drain(c.node.Name, l.profile.TerminationTime)
 		if err == nil {
 			err = s.remove(l, c, "node removed by cluster autoscaler")
 		}
 		if err == nil || s.ctx.Err() != nil {
 			return
 		}
-		s.log.Warn("node could not be removed", "node", c.node.Name, "error", err)
+		s.log.Warn("removing node failed", "node", c.node.Name, "error", err)
 		s.event(corev1.ObjectReference{Kind: "Node", Name: c.node.Name, UID: c.node.UID, APIVersion: "v1"}, corev1.EventTypeWarning, "ScaleDownFailed", "failed to drain the node, aborting ScaleDown: "+err.Error())
 		if err := s.taint(c.node.Name, false); err != nil {
-			s.log.Warn("node stays tainted until the next start", "node", c.node.Name, "error", err)
+			s.log.Warn("removing taint failed, node stays tainted until the next start", "node", c.node.Name, "error", err)
 		}
 		s.mu.Lock()
 		s.failed = true
@@ -155,25 +152,26 @@ func (s *scaler) delete(l *look, due []candidate) error {
 	return nil
 }
 
-func (s *scaler) remove(l *look, c candidate, text string) error {
+// remove taints a node and removes its machine.
+func (s *scaler) remove(l *observation, c candidate, text string) error {
 	if err := s.taint(c.node.Name, true); err != nil {
 		return err
 	}
 	if err := s.cloud.Shrink(s.ctx, c.group.Name, []string{l.instance[c.node.Name].Name}, false); err != nil {
-		// An operation on the pool, say: the node is looked at anew.
+		// For example, an operation on the pool is running: the next scan decides again.
 		if uerr := s.taint(c.node.Name, false); uerr != nil {
-			s.log.Warn("node stays tainted until the next start", "node", c.node.Name, "error", uerr)
+			s.log.Warn("removing taint failed, node stays tainted until the next start", "node", c.node.Name, "error", uerr)
 		}
 		return fmt.Errorf("removing node %s: %w", c.node.Name, err)
 	}
-	s.log.Info("node goes", "pool", c.group.Name, "node", c.node.Name, "requested", c.use)
+	s.log.Info("removing node", "pool", c.group.Name, "node", c.node.Name, "utilization", c.use)
 	s.event(corev1.ObjectReference{Kind: "Node", Name: c.node.Name, UID: c.node.UID, APIVersion: "v1"}, corev1.EventTypeNormal, "ScaleDown", text)
 	return nil
 }
 
-// candidates are the nodes that may go if their pods fit elsewhere, emptiest
-// first.
-func (s *scaler) candidates(l *look) ([]candidate, error) {
+// candidates returns the nodes that may be removed if their pods fit elsewhere, empty
+// and least utilized ones first.
+func (s *scaler) candidates(l *observation) ([]candidate, error) {
 	s.mu.Lock()
 	if s.failed {
 		s.failed, s.lastFail = false, l.now
@@ -195,7 +193,7 @@ func (s *scaler) candidates(l *look) ([]candidate, error) {
 		}
 		c := candidate{node: n, group: g, ready: ready(n)}
 		if !c.ready && l.now.Sub(l.instance[name].Since) < l.profile.ProvisionTime {
-			continue // it is only coming
+			continue // it is still starting
 		}
 		ok := true
 		var cpuUsed, memUsed int64
@@ -213,7 +211,7 @@ func (s *scaler) candidates(l *look) ([]candidate, error) {
 			ok = ok && l.profile.movable(p, budgets)
 			c.pods = append(c.pods, p)
 		}
-		c.use = max(part(cpuUsed, n.Status.Allocatable.Cpu().MilliValue()), part(memUsed, n.Status.Allocatable.Memory().Value()))
+		c.use = max(fraction(cpuUsed, n.Status.Allocatable.Cpu().MilliValue()), fraction(memUsed, n.Status.Allocatable.Memory().Value()))
 		if !ok || c.ready && c.use >= l.profile.Threshold {
 			continue
 		}
@@ -237,7 +235,7 @@ func ownedBy(p *corev1.Pod, kind string) bool {
 	return o != nil && o.Kind == kind
 }
 
-// movable tells whether a pod lets its node go.
+// movable reports whether a pod may be evicted for the removal of its node.
 func (f Profile) movable(p *corev1.Pod, budgets []*policyv1.PodDisruptionBudget) bool {
 	switch p.Annotations[safeToEvict] {
 	case "true":
@@ -246,7 +244,7 @@ func (f Profile) movable(p *corev1.Pod, budgets []*policyv1.PodDisruptionBudget)
 		return false
 	}
 	if metav1.GetControllerOf(p) == nil {
-		return false // nobody would make it again
+		return false // no controller would replace it
 	}
 	covered := false
 	for _, b := range budgets {
@@ -269,78 +267,4 @@ func (f Profile) movable(p *corev1.Pod, budgets []*policyv1.PodDisruptionBudget)
 		return v.HostPath != nil || v.EmptyDir != nil && v.EmptyDir.Medium != corev1.StorageMediumMemory
 	}
 	return !f.SkipLocalStorage || !slices.ContainsFunc(p.Spec.Volumes, local)
-}
-
-// writeStatus writes what upstream's status ConfigMap says.
-func (s *scaler) writeStatus(l *look) error {
-	stamp := l.now.UTC().Format(time.RFC3339)
-	counts := func(gs ...*Group) map[string]any {
-		total, up, unready := 0, 0, 0
-		for _, g := range gs {
-			for _, in := range g.Instances {
-				n := l.nodes[in.Node]
-				switch {
-				case n == nil:
-				case ready(n):
-					total, up = total+1, up+1
-				default:
-					total, unready = total+1, unready+1
-				}
-			}
-		}
-		return map[string]any{"registered": map[string]any{"total": total, "ready": up, "notStarted": unready}}
-	}
-	var all []*Group
-	groups := []any{}
-	for i := range l.groups {
-		g := &l.groups[i]
-		all = append(all, g)
-		up := "NoActivity"
-		switch {
-		case l.now.Before(s.backoff[g.Name]):
-			up = "Backoff"
-		case l.upcoming[g.Name] > 0:
-			up = "InProgress"
-		}
-		unneeded := 0
-		for n := range s.unneeded {
-			if l.groupOf[n] == g {
-				unneeded++
-			}
-		}
-		down := map[string]any{"status": "NoCandidates", "candidates": unneeded}
-		if unneeded > 0 {
-			down["status"] = "CandidatesPresent"
-		}
-		groups = append(groups, map[string]any{"name": g.ScaleSet,
-			"health":  map[string]any{"status": "Healthy", "nodeCounts": counts(g), "cloudProviderTarget": len(g.Instances), "minSize": g.Min, "maxSize": g.Max, "lastProbeTime": stamp},
-			"scaleUp": map[string]any{"status": up, "lastProbeTime": stamp}, "scaleDown": down})
-	}
-	text, err := yaml.Marshal(map[string]any{"time": l.now.UTC().String(), "autoscalerStatus": "Running", "nodeGroups": groups,
-		"clusterWide": map[string]any{"health": map[string]any{"status": "Healthy", "nodeCounts": counts(all...), "lastProbeTime": stamp},
-			"scaleUp":   map[string]any{"status": s.scaleUpStatus, "lastProbeTime": stamp},
-			"scaleDown": map[string]any{"status": s.scaleDownWords, "candidates": len(s.unneeded), "lastProbeTime": stamp}}})
-	if err != nil {
-		return err
-	}
-	maps := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
-	cm, err := maps.Get(s.ctx, statusConfigMap, metav1.GetOptions{})
-	missing := apierrors.IsNotFound(err)
-	if err != nil && !missing {
-		return fmt.Errorf("reading the status: %w", err)
-	}
-	if missing {
-		cm = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: statusConfigMap, Namespace: metav1.NamespaceSystem}}
-	}
-	cm.Data = map[string]string{"status": string(text)}
-	cm.Annotations = map[string]string{"cluster-autoscaler.kubernetes.io/last-updated": l.now.UTC().String()}
-	if missing {
-		_, err = maps.Create(s.ctx, cm, metav1.CreateOptions{})
-	} else {
-		_, err = maps.Update(s.ctx, cm, metav1.UpdateOptions{})
-	}
-	if err != nil {
-		return fmt.Errorf("writing the status: %w", err)
-	}
-	return nil
 }

@@ -21,17 +21,16 @@ import (
 	"github.com/nap-aks/nap/internal/kubefilter"
 )
 
-// simulator asks the kube-scheduler's own plugins whether a pod can run on a
-// node, in worlds that do not exist. It looks at one world at a time.
+// simulator checks with the kube-scheduler's own plugins whether a pod can run on a
+// node, in a hypothetical state of the cluster (a world), one at a time.
 type simulator struct {
 	ctx   context.Context
 	fw    framework.Framework
 	world *world
 }
 
-// filters are the plugins that rule nodes out for what a template node has.
-// Limits of attached volumes are left to the scheduler: a node that is thought
-// of has no CSINode.
+// filters are the plugins that can exclude a template node. Volume limits are left to
+// the scheduler: a template node has no CSINode.
 var filters = []string{
 	names.NodeUnschedulable, names.NodeName, names.TaintToleration, names.NodeAffinity, names.NodePorts, names.NodeResourcesFit,
 	names.VolumeRestrictions, names.VolumeBinding, names.VolumeZone, names.PodTopologySpread, names.InterPodAffinity,
@@ -53,9 +52,9 @@ func (c csiNodes) List() ([]*storagev1.CSINode, error) { return c.l.List(labels.
 
 func (c csiNodes) Get(name string) (*storagev1.CSINode, error) { return c.l.Get(name) }
 
-// world is nodes and the pods on them, as they are or could be.
+// world is a set of nodes with their pods, real or hypothetical.
 type world struct {
-	names  []string // in the order in which pods are offered to them
+	names  []string // in the order in which place tries them
 	byName map[string]*framework.NodeInfo
 }
 
@@ -72,7 +71,7 @@ func (w *world) remove(name string) {
 	w.names = slices.DeleteFunc(slices.Clone(w.names), func(n string) bool { return n == name })
 }
 
-// clone is a world that can be changed without changing this one.
+// clone returns a copy that can be changed independently.
 func (w *world) clone() *world {
 	c := &world{names: slices.Clone(w.names), byName: make(map[string]*framework.NodeInfo, len(w.byName))}
 	for n, i := range w.byName {
@@ -87,8 +86,7 @@ func (w *world) put(pod *corev1.Pod, node string) {
 	w.byName[node].AddPod(p)
 }
 
-// NodeInfos, StorageInfos and PodGroupStates make the simulator what the
-// plugins read the cluster from.
+// NodeInfos implements fwk.SharedLister, from which the plugins read the cluster.
 func (s *simulator) NodeInfos() fwk.NodeInfoLister { return s }
 
 // StorageInfos implements fwk.SharedLister.
@@ -110,7 +108,7 @@ func (s *simulator) CompositePodGroups() fwk.CompositePodGroupLister {
 	return none[*schedulingv1alpha3.CompositePodGroup]{}
 }
 
-// none is the lister of a kind of object that the simulation does not have.
+// none is the lister of a kind of object that worlds do not contain.
 type none[T any] struct{}
 
 // Get returns an error that names the object.
@@ -167,8 +165,8 @@ func (s *simulator) Get(name string) (fwk.NodeInfo, error) {
 	return nil, fmt.Errorf("no node %s", name)
 }
 
-// place finds the first of the nodes on which a pod can run in the world and
-// puts it there. Without one it says what the last of them had against it.
+// place puts a pod on the first of the nodes on which it can run. If there is none it
+// returns why the last of them was excluded.
 func (s *simulator) place(w *world, pod *corev1.Pod, nodes []string) (node, why string) {
 	s.world = w
 	state := framework.NewCycleState()

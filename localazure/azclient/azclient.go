@@ -1,6 +1,6 @@
-// Package azclient signs in to a running local Azure as its owner, with the
-// Azure SDK, as any program would. What nap itself does to an instance beyond
-// starting it goes through here: there is no way past the front door.
+// Package azclient is a client of a running local Azure, built on the Azure SDK and
+// authenticated as the owner. nap changes an instance only through ARM, as any other
+// client does.
 package azclient
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/nap-aks/nap/localazure/home"
 )
 
-// Clients are the parts of the Azure SDK in use.
+// Clients holds the clients of the Azure SDK that nap uses.
 type Clients struct {
 	Groups      *armresources.ResourceGroupsClient
 	Deployments *armresources.DeploymentsClient
@@ -34,7 +34,7 @@ type Clients struct {
 	subscription string
 }
 
-// Connect signs in, lazily: at the first request.
+// Connect returns clients of an instance. They authenticate at the first request.
 func Connect(i home.Instance) (*Clients, error) {
 	pem, err := os.ReadFile(i.CAFile)
 	if err != nil {
@@ -92,9 +92,9 @@ func (a *Clients) Cluster(ctx context.Context, group, name string) (*armcontaine
 	return &resp.ManagedCluster, nil
 }
 
-// Resize changes the scale set of an agent pool at once: add instances, or
-// remove the named ones with all that is on them. With force the limits of an
-// autoscaled pool do not count.
+// Resize adds instances to the scale set of an agent pool, or removes the named
+// ones, at once and without draining them. With force it ignores the limits of an
+// autoscaled pool.
 func (a *Clients) Resize(ctx context.Context, group, cluster, pool string, add int, remove []string, force bool) error {
 	path := "/subscriptions/" + a.subscription + "/resourceGroups/" + group + "/providers/Microsoft.ContainerService/managedClusters/" + cluster + "/agentPools/" + pool + "/resize"
 	req, err := runtime.NewRequest(ctx, http.MethodPost, runtime.JoinPaths(a.arm.Endpoint(), path))

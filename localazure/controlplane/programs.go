@@ -1,8 +1,9 @@
-// Package controlplane runs Kubernetes' own control plane programs, compiled in from
-// k8s.io/kubernetes, as components of the local Azure. Each function takes the
-// program's ordinary command line and returns when the program ends. They use
-// process-wide state (flags, feature gates, metrics), so a process runs one of
-// them, once.
+// Package controlplane is the control plane of a managed cluster: Kubernetes' own
+// programs, compiled in from k8s.io/kubernetes, with their command lines, certificates,
+// kubeconfigs and configuration files. It starts no processes; package supervisor does.
+//
+// The programs use process-wide state (flags, feature gates, metrics), so a process
+// can run only one of them, once.
 package controlplane
 
 import (
@@ -17,16 +18,14 @@ import (
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 )
 
-// Programs are the names Run knows.
+// Names of the programs.
 const (
 	APIServer         = "kube-apiserver"
 	ControllerManager = "kube-controller-manager"
 	Scheduler         = "kube-scheduler"
 )
 
-// Run runs the named program with the given command line until it is told to
-// stop by SIGTERM or SIGINT. It returns the program's error, or one that names
-// the programs there are.
+// Run runs the named program with the given command line until SIGTERM or SIGINT.
 func Run(program string, args []string) error {
 	var cmd *cobra.Command
 	switch program {

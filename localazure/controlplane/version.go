@@ -21,15 +21,15 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 )
 
-// VersionEnv is the environment variable that tells the API server which
-// version to say that it is, such as "v1.35.6"; its own if it is empty.
+// VersionEnv is the environment variable with the version that the API server
+// reports, such as "v1.35.6"; if it is empty it reports its own.
 const VersionEnv = "NAP_KUBERNETES_VERSION"
 
-// emulates is how many minor versions before its own a binary can emulate.
+// emulates is the number of earlier minor versions that a binary can emulate.
 const emulates = 3
 
-// Minors are the minor versions that control planes of this binary can behave
-// as, oldest first, such as "1.35".
+// Minors returns the minor versions that control planes of this binary support, oldest
+// first, such as "1.35".
 func Minors() []string {
 	own := compatibility.DefaultBuildEffectiveVersion().BinaryVersion()
 	var out []string
@@ -40,20 +40,20 @@ func Minors() []string {
 	return out
 }
 
-// CheckVersion says why a control plane cannot be of a version ("1.35.6"); nil
-// if it can.
+// CheckVersion returns an error unless a control plane can be of version v, such as
+// "1.35.6".
 func CheckVersion(v string) error {
 	parsed, err := version.ParseSemantic(v)
 	if err != nil {
 		return fmt.Errorf("kubernetes version %q: %w", v, err)
 	}
 	if minor := fmt.Sprintf("%d.%d", parsed.Major(), parsed.Minor()); !slices.Contains(Minors(), minor) {
-		return fmt.Errorf("kubernetes version %s cannot be had: the control planes of this build can be of %s", v, strings.Join(Minors(), ", "))
+		return fmt.Errorf("kubernetes version %s is not supported: the control planes of this build support %s", v, strings.Join(Minors(), ", "))
 	}
 	return nil
 }
 
-// EmulationArgs are the flags that make any of the programs behave as the minor
+// EmulationArgs returns the flags that make any of the programs emulate the minor
 // version of v.
 func EmulationArgs(v string) ([]string, error) {
 	if err := CheckVersion(v); err != nil {
@@ -63,14 +63,14 @@ func EmulationArgs(v string) ([]string, error) {
 	return []string{fmt.Sprintf("--emulated-version=%d.%d", parsed.Major(), parsed.Minor())}, nil
 }
 
-// told is an effective version that says it is another release.
-type told struct {
+// reportedVersion is an effective version that reports another release.
+type reportedVersion struct {
 	basecompatibility.EffectiveVersion
 	git string
 }
 
-// Info is what clients read at /version.
-func (t told) Info() *apimachineryversion.Info {
+// Info returns what clients read at /version.
+func (t reportedVersion) Info() *apimachineryversion.Info {
 	info := t.EffectiveVersion.Info()
 	v, err := version.ParseSemantic(t.git)
 	if info == nil || err != nil {
@@ -81,9 +81,9 @@ func (t told) Info() *apimachineryversion.Info {
 	return info
 }
 
-// newAPIServer is the kube-apiserver's command, built from the program's parts:
-// between its configuration and its start it is told what version to report.
-// The rest of what it is comes from the emulated version.
+// newAPIServer returns the kube-apiserver's command, built from the program's parts so
+// that the version it reports can be set between its configuration and its start. Its
+// behaviour follows from the emulated version.
 func newAPIServer() *cobra.Command {
 	ctx := genericapiserver.SetupSignalContext()
 	opts := options.NewServerRunOptions()
@@ -124,7 +124,7 @@ func serve(ctx context.Context, opts options.CompletedOptions, git string) error
 	}
 	if git != "" {
 		for _, g := range []*genericapiserver.Config{config.KubeAPIs.ControlPlane.Generic, &config.ApiExtensions.GenericConfig.Config, &config.Aggregator.GenericConfig.Config} {
-			g.EffectiveVersion = told{g.EffectiveVersion, git}
+			g.EffectiveVersion = reportedVersion{g.EffectiveVersion, git}
 		}
 	}
 	completed, err := config.Complete()

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apiserver/pkg/util/compatibility"
 )
 
-func TestVersionsThatCanBeEmulated(t *testing.T) {
+func TestSupportedVersions(t *testing.T) {
 	own := compatibility.DefaultBuildEffectiveVersion().BinaryVersion()
 	minors := Minors()
 	if len(minors) != 4 || minors[3] != strings.Join(strings.Split(own.String(), ".")[:2], ".") {
@@ -19,7 +19,7 @@ func TestVersionsThatCanBeEmulated(t *testing.T) {
 		if err != nil || len(args) != 1 || args[0] != "--emulated-version="+m {
 			t.Errorf("%s.7: %v, %v", m, args, err)
 		}
-		// Kubernetes itself has to accept what is promised here.
+		// Kubernetes must accept the version too.
 		v := compatibility.DefaultBuildEffectiveVersion()
 		v.SetEmulationVersion(own.WithPatch(0).SubtractMinor(uint(own.Minor()) - uint(atoi(t, m))))
 		if errs := v.Validate(); len(errs) > 0 {
@@ -32,7 +32,7 @@ func TestVersionsThatCanBeEmulated(t *testing.T) {
 		}
 	}
 	if err := CheckVersion("1.30.1"); !strings.Contains(err.Error(), minors[0]) {
-		t.Errorf("the refusal does not say what there is: %v", err)
+		t.Errorf("the error does not list the supported versions: %v", err)
 	}
 }
 
@@ -45,12 +45,11 @@ func atoi(t *testing.T, minor string) int {
 	return n
 }
 
-// What clients read at /version is the cluster's version, and what the server
-// emulates is told beside it.
+// /version contains the cluster's version, and the emulated minor version.
 func TestReportedVersion(t *testing.T) {
 	v := compatibility.DefaultBuildEffectiveVersion()
 	v.SetEmulationVersion(version.MajorMinor(1, 35))
-	info := told{v, "v1.35.6"}.Info()
+	info := reportedVersion{v, "v1.35.6"}.Info()
 	if info.GitVersion != "v1.35.6" || info.Major != "1" || info.Minor != "35" || info.EmulationMinor != "35" {
 		t.Errorf("info %+v", info)
 	}

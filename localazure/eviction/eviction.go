@@ -1,5 +1,5 @@
-// Package eviction empties nodes as AKS and the cluster autoscaler do, with
-// kubectl's drain helper and the eviction API.
+// Package eviction cordons and drains nodes as AKS and the cluster autoscaler do,
+// with kubectl's drain helper and the eviction API.
 package eviction
 
 import (
@@ -19,15 +19,15 @@ import (
 	"k8s.io/kubectl/pkg/drain"
 )
 
-// helper is kubectl's drain, as AKS uses it: all pods go but those of
-// DaemonSets, with the time to end that they ask for.
+// helper returns kubectl's drain helper with AKS's settings: all pods but those of
+// DaemonSets are evicted, with their own grace periods.
 func helper(ctx context.Context, client kubernetes.Interface) *drain.Helper {
 	return &drain.Helper{Ctx: ctx, Client: client, Force: true, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true, GracePeriodSeconds: -1, Out: io.Discard, ErrOut: io.Discard}
 }
 
-// Cordon lets a node take no pods any more, or again. A node that is gone is no
-// error.
-func Cordon(ctx context.Context, client kubernetes.Interface, name string, desired bool) error {
+// Cordon cordons a node, or uncordons it if cordon is false. A missing node is not
+// an error.
+func Cordon(ctx context.Context, client kubernetes.Interface, name string, cordon bool) error {
 	node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
@@ -35,20 +35,20 @@ func Cordon(ctx context.Context, client kubernetes.Interface, name string, desir
 	if err != nil {
 		return fmt.Errorf("reading node %s: %w", name, err)
 	}
-	if err := drain.RunCordonOrUncordon(helper(ctx, client), node, desired); err != nil {
-		return fmt.Errorf("changing whether node %s takes pods: %w", name, err)
+	if err := drain.RunCordonOrUncordon(helper(ctx, client), node, cordon); err != nil {
+		return fmt.Errorf("cordoning or uncordoning node %s: %w", name, err)
 	}
 	return nil
 }
 
-// maxLeft is the most pods that are named of those that are left.
+// maxLeft is how many of the pods that are left Evict lists.
 const maxLeft = 5
 
-// Evict asks the pods of a node to go, once, and says of those that are left
-// why; nil means that the node is empty but for DaemonSets' pods, and for those
-// that have come since the drain began because they tolerate everything: they
-// would always come back. With ignorePDBs pods are deleted, which no
-// PodDisruptionBudget keeps from happening.
+// Evict tries once to evict the pods of a node, and returns which pods are left and
+// why. It returns nil once the node is drained. Pods of DaemonSets do not count, nor
+// do pods created since the drain began that tolerate the cordon: they would always
+// come back. With ignorePDBs it deletes the pods instead, regardless of any
+// PodDisruptionBudget.
 func Evict(ctx context.Context, client kubernetes.Interface, node string, since time.Time, ignorePDBs bool) ([]string, error) {
 	h := helper(ctx, client)
 	list, errs := h.GetPodsForDeletion(node)
@@ -58,7 +58,7 @@ func Evict(ctx context.Context, client kubernetes.Interface, node string, since 
 	var blocked, ending []string
 	for _, pod := range list.Pods() {
 		name := pod.Namespace + "/" + pod.Name
-		if !pod.CreationTimestamp.Time.Before(since.Truncate(time.Second)) && toleratesAll(pod) {
+		if !pod.CreationTimestamp.Time.Before(since.Truncate(time.Second)) && toleratesCordon(pod) {
 			continue
 		}
 		if pod.DeletionTimestamp != nil {
@@ -90,8 +90,8 @@ func Evict(ctx context.Context, client kubernetes.Interface, node string, since 
 	return left, nil
 }
 
-// toleratesAll tells whether a pod can be bound to a node that takes no pods.
-func toleratesAll(pod corev1.Pod) bool {
+// toleratesCordon reports whether a pod can be bound to a cordoned node.
+func toleratesCordon(pod corev1.Pod) bool {
 	for _, t := range pod.Spec.Tolerations {
 		if t.Operator == corev1.TolerationOpExists && (t.Key == "" || t.Key == corev1.TaintNodeUnschedulable) && (t.Effect == "" || t.Effect == corev1.TaintEffectNoSchedule) {
 			return true
@@ -100,7 +100,7 @@ func toleratesAll(pod corev1.Pod) bool {
 	return false
 }
 
-// refusal is why an eviction was refused, with the budgets that did.
+// refusal returns why an eviction was refused, including the budgets involved.
 func refusal(err error) string {
 	var status apierrors.APIStatus
 	text := strings.TrimSuffix(err.Error(), ".")

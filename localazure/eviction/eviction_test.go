@@ -23,7 +23,7 @@ func pod(name string, change func(*corev1.Pod)) *corev1.Pod {
 	return p
 }
 
-func TestEvict(t *testing.T) {
+func TestEvictReportsThePodsThatAreLeft(t *testing.T) {
 	ctx := context.Background()
 	yes, now, began := true, metav1.Now(), time.Now()
 	pods := []runtime.Object{
@@ -39,7 +39,7 @@ func TestEvict(t *testing.T) {
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}},
 	}
 	client := fake.NewClientset(pods...)
-	// The fake knows nothing of DaemonSets' existence; kubectl asks for it.
+	// kubectl's helper looks the DaemonSet up; the fake client has none.
 	client.PrependReactor("get", "daemonsets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, nil })
 	var evicted []string
 	client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
@@ -66,12 +66,12 @@ func TestEvict(t *testing.T) {
 	if len(evicted) != 1 || evicted[0] != "free" {
 		t.Errorf("evicted are %v", evicted)
 	}
-	// Without budgets, pods are deleted.
+	// With ignorePDBs, pods are deleted.
 	if _, err := Evict(ctx, client, "n", began, true); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := client.CoreV1().Pods("shop").Get(ctx, "kept", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-		t.Errorf("the pod of the budget is still there: %v", err)
+		t.Errorf("the pod with a budget still exists: %v", err)
 	}
 	for _, want := range []bool{true, false} {
 		if err := Cordon(ctx, client, "n", want); err != nil {
@@ -82,6 +82,6 @@ func TestEvict(t *testing.T) {
 		}
 	}
 	if err := Cordon(ctx, client, "gone", true); err != nil {
-		t.Errorf("a node that is gone: %v", err)
+		t.Errorf("a missing node: %v", err)
 	}
 }

@@ -1,7 +1,7 @@
-// Package example is the first thing a person sees: it uses a running local
-// Azure as any client would, through ARM and the Kubernetes API. It creates a
-// resource group, deploys the template of a cluster that provisions its own
-// nodes, runs a shop on it and shows the machines being bought.
+// Package example runs the example of `nap up`. It uses a running local Azure as any
+// client would, through ARM and the Kubernetes API: it creates a resource group,
+// deploys the template of a cluster with node auto-provisioning, runs a shop on it
+// and shows which machines are bought.
 package example
 
 import (
@@ -37,35 +37,35 @@ import (
 	"github.com/nap-aks/nap/localazure/view"
 )
 
-// ResourceGroup is the group the example lives in.
+// ResourceGroup is the resource group of the example.
 const ResourceGroup = "nap"
 
-// Reporter is told what happens, for a person to read.
+// Reporter shows the progress to people.
 type Reporter interface {
-	// Step begins a step; the one before it is done.
+	// Step starts a step; the one before it is done.
 	Step(text string)
-	// Update says how the current step is getting on; it may be shown or not.
+	// Update describes the progress of the current step; it need not be shown.
 	Update(text string)
-	// Line is something to keep on the screen.
+	// Line prints a line that stays on the screen.
 	Line(text string)
 }
 
-// done is what is remembered of the example in the home folder, so that later
-// runs do not undo what a person did to it.
-type done struct {
+// state is example.json in the home folder. It keeps later runs from applying the
+// example again over what people have changed.
+type state struct {
 	Applied time.Time `json:"applied"`
 }
 
-func doneFile(h home.Home) string { return h.Path("example.json") }
+func stateFile(h home.Home) string { return h.Path("example.json") }
 
-// Done tells whether the example was once applied in this home.
+// Done reports whether the example was applied in this home.
 func Done(h home.Home) bool {
-	_, err := os.Stat(doneFile(h))
+	_, err := os.Stat(stateFile(h))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// Run takes the example as far as it goes: to all pods running. It can be run
-// again at any point of an earlier, interrupted run.
+// Run creates the example and waits until all pods run. It can be run again after an
+// interrupted run.
 func Run(ctx context.Context, h home.Home, i home.Instance, r Reporter) error {
 	az, err := azclient.Connect(i)
 	if err != nil {
@@ -82,17 +82,17 @@ func Run(ctx context.Context, h home.Home, i home.Instance, r Reporter) error {
 	if err := apply(ctx, cfg, examples.Shop, r); err != nil {
 		return err
 	}
-	b, err := json.Marshal(done{Applied: time.Now().UTC()})
+	b, err := json.Marshal(state{Applied: time.Now().UTC()})
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(doneFile(h), b, 0o600); err != nil {
-		return fmt.Errorf("remembering the example: %w", err)
+	if err := os.WriteFile(stateFile(h), b, 0o600); err != nil {
+		return fmt.Errorf("recording that the example was applied: %w", err)
 	}
 	return Watch(ctx, cfg, r)
 }
 
-// Resume waits until the example of an earlier run is up again.
+// Resume waits until the example cluster of an earlier run is up again.
 func Resume(ctx context.Context, i home.Instance, r Reporter) error {
 	az, err := azclient.Connect(i)
 	if err != nil {
@@ -133,7 +133,7 @@ func deploy(ctx context.Context, az *azclient.Clients, i home.Instance, r Report
 	return nil
 }
 
-// setLocation puts the template's resources where the instance's examples are.
+// setLocation sets the location of the template's resources.
 func setLocation(template map[string]any, location string) {
 	list, _ := template["resources"].([]any)
 	for _, item := range list {
@@ -157,8 +157,8 @@ func watchProvisioning(ctx context.Context, az *azclient.Clients, r Reporter) {
 	}
 }
 
-// kubeConfig fetches the cluster's credentials, as az aks get-credentials does,
-// and waits until its API answers.
+// kubeConfig fetches the cluster's credentials, as az aks get-credentials does, and
+// waits until its API is ready.
 func kubeConfig(ctx context.Context, az *azclient.Clients, i home.Instance, r Reporter) (*rest.Config, error) {
 	r.Step("credentials of cluster " + examples.ClusterName)
 	for {
@@ -173,7 +173,7 @@ func kubeConfig(ctx context.Context, az *azclient.Clients, i home.Instance, r Re
 		if err != nil {
 			return nil, fmt.Errorf("credentials of cluster %s: %w", examples.ClusterName, err)
 		}
-		if err := answers(ctx, cfg); err == nil {
+		if err := ready(ctx, cfg); err == nil {
 			return cfg, nil
 		} else if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -187,7 +187,7 @@ func kubeConfig(ctx context.Context, az *azclient.Clients, i home.Instance, r Re
 	}
 }
 
-func answers(ctx context.Context, cfg *rest.Config) error {
+func ready(ctx context.Context, cfg *rest.Config) error {
 	dc, err := discovery.NewDiscoveryClientForConfig(cfg)
 	if err != nil {
 		return err
@@ -196,8 +196,8 @@ func answers(ctx context.Context, cfg *rest.Config) error {
 	return err
 }
 
-// apply makes the objects of some manifests so, by server-side apply, in their
-// order. A kind that is not known yet is waited for.
+// apply applies manifests in their order, by server-side apply. It waits for kinds
+// that the API does not know yet.
 func apply(ctx context.Context, cfg *rest.Config, manifests []byte, r Reporter) error {
 	client, err := dynamic.NewForConfig(cfg)
 	if err != nil {

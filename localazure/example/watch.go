@@ -23,7 +23,7 @@ import (
 
 var nodeClaims = schema.GroupVersionResource{Group: "karpenter.sh", Version: "v1", Resource: "nodeclaims"}
 
-// claim is one machine on its way from a decision to a node.
+// claim is a NodeClaim: a machine on its way from a decision to a node.
 type claim struct {
 	name, size, zone, capacity, nodePool, node string
 	stage                                      string
@@ -37,7 +37,7 @@ const (
 	joined  = "joined"
 )
 
-// readClaims lists the machines that node auto-provisioning decided on.
+// readClaims lists the NodeClaims of node auto-provisioning, by name.
 func readClaims(ctx context.Context, client dynamic.Interface) ([]claim, error) {
 	list, err := client.Resource(nodeClaims).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
@@ -82,8 +82,8 @@ func readClaims(ctx context.Context, client dynamic.Interface) ([]claim, error) 
 	return out, nil
 }
 
-// Watch tells of machines as they are chosen, created and join, until every pod
-// of the shop runs or has run.
+// Watch reports machines as they are chosen, created and joined, until every pod of
+// the shop runs or has completed.
 func Watch(ctx context.Context, cfg *rest.Config, r Reporter) error {
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
@@ -94,13 +94,13 @@ func Watch(ctx context.Context, cfg *rest.Config, r Reporter) error {
 		return fmt.Errorf("client: %w", err)
 	}
 	r.Step("machines for the pods that do not fit")
-	told := map[string]string{}
+	reported := map[string]string{}
 	began := time.Now()
-	var complained time.Time
+	var warned time.Time
 	for {
 		claims, err := readClaims(ctx, dyn)
 		if err == nil {
-			tell(claims, told, r)
+			report(claims, reported, r)
 			var pods *corev1.PodList
 			pods, err = kube.CoreV1().Pods(examples.ShopNamespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 			if err == nil {
@@ -108,11 +108,11 @@ func Watch(ctx context.Context, cfg *rest.Config, r Reporter) error {
 				all := n.Running + n.Pending + n.Ended
 				r.Update(fmt.Sprintf("%d of %d pods running, %s", n.Running+n.Ended, all, countStages(claims)))
 				if n.Pending == 0 && all > 0 && deploymentsComplete(ctx, kube) {
-					r.Line(fmt.Sprintf("all %d pods run, %s after they were asked for", all, time.Since(began).Round(100*time.Millisecond)))
+					r.Line(fmt.Sprintf("all %d pods run, %s after they were created", all, time.Since(began).Round(100*time.Millisecond)))
 					return nil
 				}
-				if time.Since(began) > 2*time.Minute && time.Since(complained) > time.Minute {
-					complained = time.Now()
+				if time.Since(began) > 2*time.Minute && time.Since(warned) > time.Minute {
+					warned = time.Now()
 					r.Line(fmt.Sprintf("%d pods still wait; `nap kubectl -n shop get events` and `nap logs controller` say why", n.Pending))
 				}
 			}
@@ -128,7 +128,7 @@ func Watch(ctx context.Context, cfg *rest.Config, r Reporter) error {
 	}
 }
 
-// deploymentsComplete tells whether every pod that was asked for exists.
+// deploymentsComplete reports whether all Deployments have their replicas.
 func deploymentsComplete(ctx context.Context, kube kubernetes.Interface) bool {
 	list, err := kube.AppsV1().Deployments(examples.ShopNamespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -143,22 +143,23 @@ func deploymentsComplete(ctx context.Context, kube kubernetes.Interface) bool {
 	return len(list.Items) > 0
 }
 
-func tell(claims []claim, told map[string]string, r Reporter) {
+// report prints the claims whose stage has changed; reported holds the last stages.
+func report(claims []claim, reported map[string]string, r Reporter) {
 	for _, c := range claims {
-		if told[c.name] == c.stage || c.size == "" {
+		if reported[c.name] == c.stage || c.size == "" {
 			continue
 		}
-		if told[c.name] == "" {
+		if reported[c.name] == "" {
 			r.Line(fmt.Sprintf("bought   %-18s %-22s %-10s %-9s $%.4f/h  for NodePool %s", c.name, c.size, place(c.zone), c.capacity, c.price, c.nodePool))
 		}
 		if c.stage == joined {
 			r.Line(fmt.Sprintf("joined   %-18s %-22s %-10s as node %s", c.name, c.size, place(c.zone), c.node))
 		}
-		told[c.name] = c.stage
+		reported[c.name] = c.stage
 	}
 }
 
-// place is a zone as people read it: zone "0" is a machine without one.
+// place returns a zone for display: zone "0" means a regional machine.
 func place(zone string) string {
 	if zone == "0" {
 		return "regional"

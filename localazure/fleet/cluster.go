@@ -14,21 +14,21 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// clusterFleet is the machines of one cluster and the client to its API.
+// clusterFleet holds the machines of one cluster and the client of its API.
 type clusterFleet struct {
 	f      *fleet
 	uid    string
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu       sync.Mutex
-	intent   *intent.ClusterIntent
-	endpoint string
-	changed  chan struct{} // closed and replaced when intent or client change
-	client   kubernetes.Interface
-	plays    func(node string) bool // whether a node's kubelet is played; nil without a client
-	stopKwok context.CancelFunc
-	machines map[string]*machine
+	mu        sync.Mutex
+	intent    *intent.ClusterIntent
+	endpoint  string
+	changed   chan struct{} // closed and replaced when intent or client change
+	client    kubernetes.Interface
+	simulated func(node string) bool // reports whether a node's kubelet is simulated; nil without a client
+	stopKwok  context.CancelFunc
+	machines  map[string]*machine
 }
 
 func newClusterFleet(ctx context.Context, f *fleet, uid string) *clusterFleet {
@@ -46,7 +46,8 @@ func (c *clusterFleet) setIntent(ci *intent.ClusterIntent) {
 	c.signal()
 }
 
-// setStatus connects once the control plane is up, and again when it moved.
+// setStatus connects once the control plane is up, and again if its endpoint
+// changes.
 func (c *clusterFleet) setStatus(st *intent.ClusterStatus) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +74,7 @@ func (c *clusterFleet) disconnect() {
 		c.stopKwok()
 		c.stopKwok = nil
 	}
-	c.client, c.plays, c.endpoint = nil, nil, ""
+	c.client, c.simulated, c.endpoint = nil, nil, ""
 	c.signal()
 }
 
@@ -82,14 +83,14 @@ func (c *clusterFleet) signal() {
 	c.changed = make(chan struct{})
 }
 
-// connect makes the client and starts the kubelets once the API answers.
+// connect creates the client and starts the kubelets once the API is ready.
 func (c *clusterFleet) connect(ctx context.Context, endpoint string) {
 	log := c.f.Logger.With("cluster", c.uid)
 	go c.serveTunnel(ctx, log)
 	for ctx.Err() == nil {
 		err := func() error {
 			file := c.f.Kubeconfig(c.uid)
-			if err := WaitForFile(ctx, file); err != nil {
+			if err := waitForFile(ctx, file); err != nil {
 				return err
 			}
 			cfg, err := clientcmd.BuildConfigFromFlags("", file)
@@ -107,28 +108,28 @@ func (c *clusterFleet) connect(ctx context.Context, endpoint string) {
 			if _, err := client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
 				return fmt.Errorf("not ready: %w", err)
 			}
-			plays, err := startKubelets(ctx, cfg, client, c, log)
+			simulated, err := startKubelets(ctx, cfg, client, c, log)
 			if err != nil {
 				return err
 			}
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if ctx.Err() == nil {
-				c.client, c.plays = client, plays
+				c.client, c.simulated = client, simulated
 				c.signal()
 			}
 			go c.installMetrics(ctx, cfg, log)
 			if c.f.Azure != nil {
 				go autoscaler.Run(ctx, client, &poolCloud{c: c}, log)
 			}
-			log.Info("kubelets play", "endpoint", endpoint)
+			log.Info("kubelets started", "endpoint", endpoint)
 			return nil
 		}()
 		if err == nil {
 			return
 		}
 		if ctx.Err() == nil {
-			log.Debug("cluster not reachable yet", "error", err)
+			log.Debug("cluster unreachable, retrying", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -137,8 +138,8 @@ func (c *clusterFleet) connect(ctx context.Context, endpoint string) {
 	}
 }
 
-// api waits for the cluster's client and intent. It returns an error when the
-// cluster itself is gone (gone is true) or ctx ends.
+// api waits for the cluster's client and intent. It returns an error if ctx ends
+// first.
 func (c *clusterFleet) api(ctx context.Context) (client kubernetes.Interface, ci intent.ClusterIntent, err error) {
 	for {
 		c.mu.Lock()
@@ -155,14 +156,15 @@ func (c *clusterFleet) api(ctx context.Context) (client kubernetes.Interface, ci
 	}
 }
 
-// alive tells whether the cluster is still wanted.
+// alive reports whether the cluster has an intent.
 func (c *clusterFleet) alive() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.intent != nil
 }
 
-// currentIntent is what is known of the cluster, or nothing once it is gone.
+// currentIntent returns the cluster's intent, or one with nothing but the UID after
+// its deletion.
 func (c *clusterFleet) currentIntent() intent.ClusterIntent {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -194,7 +196,7 @@ func (c *clusterFleet) machine(pool, name string) *machine {
 	return m
 }
 
-// wakeAll has every machine look at its intent and the faults again.
+// wakeAll makes every machine reconcile with its intent and the faults.
 func (c *clusterFleet) wakeAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/kwok/pkg/utils/lifecycle"
 )
 
-func TestWhichPodsComplete(t *testing.T) {
+func TestJobsHooksAndTimedPodsComplete(t *testing.T) {
 	st, err := stages()
 	if err != nil {
 		t.Fatal(err)
@@ -32,8 +32,8 @@ func TestWhichPodsComplete(t *testing.T) {
 		{"a Helm test", metav1.ObjectMeta{Annotations: hook}, corev1.RestartPolicyNever, "hook-complete"},
 		{"a Helm hook that is a Job", metav1.ObjectMeta{Annotations: hook, OwnerReferences: job}, corev1.RestartPolicyNever, "job-complete"},
 		{"a hook that runs for ever", metav1.ObjectMeta{Annotations: hook}, corev1.RestartPolicyAlways, ""},
-		{"a hook that says how long", metav1.ObjectMeta{Annotations: map[string]string{"helm.sh/hook": "test", DurationAnnotation: "9s"}}, corev1.RestartPolicyNever, "timed-complete"},
-		{"a pod that says how long", metav1.ObjectMeta{Annotations: map[string]string{DurationAnnotation: "9s"}}, corev1.RestartPolicyAlways, "timed-complete"},
+		{"a hook with a duration", metav1.ObjectMeta{Annotations: map[string]string{"helm.sh/hook": "test", DurationAnnotation: "9s"}}, corev1.RestartPolicyNever, "timed-complete"},
+		{"a pod with a duration", metav1.ObjectMeta{Annotations: map[string]string{DurationAnnotation: "9s"}}, corev1.RestartPolicyAlways, "timed-complete"},
 	} {
 		c.meta.Name, c.meta.Namespace = "p", "default"
 		p := &corev1.Pod{ObjectMeta: c.meta}

@@ -13,12 +13,13 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// drainEvery is how often the pods of a node that is being drained are looked
-// at, and evictions that a budget refused are tried again.
+// drainEvery is the interval at which a drain checks the pods that are left and
+// retries evictions that a budget refused.
 const drainEvery = time.Second
 
-// drain takes one step of what the intent says about emptying the node, or
-// lets it take pods again. It returns when to look again, 0 for not by itself.
+// drain takes one step towards what the intent says about draining the node:
+// cordon and evict, or uncordon. It returns when to call it again, or 0 if only a
+// change of the intent requires that.
 func (m *machine) drain(ctx context.Context, client kubernetes.Interface, mi intent.MachineIntent) (time.Duration, error) {
 	was := m.status.Drain
 	if mi.Drain == nil {
@@ -32,7 +33,7 @@ func (m *machine) drain(ctx context.Context, client kubernetes.Interface, mi int
 		return 0, m.put(ctx, m.status.Phase, "", "")
 	}
 	if was == nil || !was.Since.Equal(mi.Drain.Since) {
-		// What is begun is noted first: whoever goes on knows what to undo.
+		// Record the drain before it starts, so that a restarted fleet knows what to undo.
 		if err := m.putDrain(ctx, mi, intent.Draining, ""); err != nil {
 			return 0, err
 		}
@@ -71,8 +72,8 @@ func (m *machine) putDrain(ctx context.Context, mi intent.MachineIntent, state i
 	return m.put(ctx, m.status.Phase, "", "")
 }
 
-// event tells on the Node what is being done to it, as AKS's upgrader does. It
-// is for people, so nothing depends on it.
+// event writes an event on the Node, as AKS's upgrader does. Events are for people:
+// nothing depends on them.
 func (m *machine) event(ctx context.Context, client kubernetes.Interface, kind, text string) {
 	if len(text) > 1000 {
 		text = text[:1000]
@@ -85,6 +86,6 @@ func (m *machine) event(ctx context.Context, client kubernetes.Interface, kind, 
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}
 	if _, err := client.CoreV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{}); err != nil {
-		m.c.f.Logger.Debug("event not written", "node", m.nodeName, "error", err)
+		m.c.f.Logger.Debug("writing event failed", "node", m.nodeName, "error", err)
 	}
 }

@@ -13,27 +13,27 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// FaultsPrefix is where the faults of an instance lie in etcd, one key each.
+// FaultsPrefix is the prefix of the instance's faults in etcd, one key each.
 const FaultsPrefix = "/nap/local/faults/"
 
-// FaultKind is what a fault does.
+// FaultKind is the effect of a fault.
 type FaultKind string
 
 // The kinds of faults.
 const (
-	// Stockout lets the allocation of matching machines fail with Code.
+	// Stockout makes the allocation of matching machines fail with Code.
 	Stockout FaultKind = "stockout"
-	// SlowBoot lets matching machines take BootTime to boot.
+	// SlowBoot makes matching machines take BootTime to boot.
 	SlowBoot FaultKind = "slow-boot"
 	// Silent stops the kubelets of matching machines: no more heartbeats.
 	Silent FaultKind = "silent"
 )
 
-// Fault is a rule about machines. The empty fields of a rule match everything.
+// Fault is a rule about machines. Empty fields match everything.
 type Fault struct {
 	Name string    `json:"name"`
 	Kind FaultKind `json:"kind"`
-	// Size is a pattern of VM sizes, such as Standard_D*_v5, without case.
+	// Size is a case-insensitive pattern of VM sizes, such as Standard_D*_v5.
 	Size string `json:"size,omitempty"`
 	// Zone is a zone's number, Capacity "spot" or "on-demand".
 	Zone     string `json:"zone,omitempty"`
@@ -41,8 +41,8 @@ type Fault struct {
 	// Pool is the agent pool, Node the name of one node.
 	Pool string `json:"pool,omitempty"`
 	Node string `json:"node,omitempty"`
-	// Share of the matching machines that are hit, 0 to 1; zero means all. Which
-	// ones follows from the fault's name and theirs, so a run can be repeated.
+	// Share is the fraction of the matching machines that are hit, 0 to 1; zero
+	// means all. Names decide which ones, so a run can be repeated.
 	Share float64 `json:"share,omitempty"`
 	// Code is the Azure error of a Stockout.
 	Code string `json:"code,omitempty"`
@@ -50,11 +50,11 @@ type Fault struct {
 	BootTime time.Duration `json:"bootTime,omitempty"`
 }
 
-// Check says what is wrong with a fault, and fills in the code of a Stockout:
-// the one that Azure gives for a zone, or without one.
+// Check validates a fault. It fills in a missing code of a Stockout: Azure's code
+// for a zone, or for a region.
 func (f *Fault) Check() error {
 	if f.Name == "" || strings.Contains(f.Name, "/") {
-		return fmt.Errorf("fault %q: a name without slashes is needed", f.Name)
+		return fmt.Errorf("fault %q: the name must not be empty or contain a slash", f.Name)
 	}
 	if _, err := path.Match(strings.ToLower(f.Size), "x"); err != nil {
 		return fmt.Errorf("fault %s: size %q: %w", f.Name, f.Size, err)
@@ -87,7 +87,7 @@ func (f *Fault) Check() error {
 	return nil
 }
 
-// hits tells whether a machine matches.
+// hits reports whether a machine matches.
 func (f *Fault) hits(m intent.MachineIntent) bool {
 	capacity := "on-demand"
 	if m.Spot {
@@ -103,7 +103,7 @@ func (f *Fault) hits(m intent.MachineIntent) bool {
 		(f.Share == 0 || float64(hash(f.Name+"/"+m.Pool+"/"+m.Name)%10000) < f.Share*10000)
 }
 
-// message is what Azure says of a failed allocation.
+// message returns Azure's text for a failed allocation.
 func (f *Fault) message(m intent.MachineIntent) string {
 	where := "region " + m.Location
 	if m.Zone != "" {
@@ -112,7 +112,7 @@ func (f *Fault) message(m intent.MachineIntent) string {
 	return fmt.Sprintf("Allocation failed: there is no capacity left for size %s in %s (fault %q of this local Azure).", m.VMSize, where, f.Name)
 }
 
-// fault is the first of a kind that hits a machine.
+// fault returns a fault of that kind that hits a machine.
 func (f *fleet) fault(kind FaultKind, m intent.MachineIntent) (Fault, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -124,7 +124,7 @@ func (f *fleet) fault(kind FaultKind, m intent.MachineIntent) (Fault, bool) {
 	return Fault{}, false
 }
 
-// setFault keeps a fault, or forgets it, and has all machines look again.
+// setFault stores a fault, or deletes it if fault is nil, and wakes all machines.
 func (f *fleet) setFault(name string, fault *Fault) {
 	f.mu.Lock()
 	if fault == nil {
@@ -142,7 +142,7 @@ func (f *fleet) setFault(name string, fault *Fault) {
 	}
 }
 
-// PutFault writes a fault after checking it.
+// PutFault checks and writes a fault.
 func PutFault(ctx context.Context, c clientv3.KV, f Fault) error {
 	if err := f.Check(); err != nil {
 		return err
@@ -150,13 +150,13 @@ func PutFault(ctx context.Context, c clientv3.KV, f Fault) error {
 	return intent.Put(ctx, c, FaultsPrefix+f.Name, f)
 }
 
-// Faults lists the faults in force.
+// Faults lists the active faults.
 func Faults(ctx context.Context, c clientv3.KV) ([]Fault, error) {
 	out, _, err := intent.List[Fault](ctx, c, FaultsPrefix)
 	return out, err
 }
 
-// ClearFault ends one fault, or all if the name is empty.
+// ClearFault deletes one fault, or all if the name is empty.
 func ClearFault(ctx context.Context, c clientv3.KV, name string) error {
 	if name != "" {
 		return intent.Delete(ctx, c, FaultsPrefix+name)

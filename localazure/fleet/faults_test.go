@@ -8,7 +8,7 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-func TestFaultsHitWhatTheyDescribe(t *testing.T) {
+func TestFaultsMatchMachines(t *testing.T) {
 	spot := aMachine(func(m *intent.MachineIntent) { m.Spot = true })
 	tests := []struct {
 		fault Fault
@@ -32,7 +32,7 @@ func TestFaultsHitWhatTheyDescribe(t *testing.T) {
 	}
 }
 
-func TestAShareOfMachinesIsHitAndAlwaysTheSame(t *testing.T) {
+func TestFaultHitsTheSameShareOfMachines(t *testing.T) {
 	f := Fault{Name: "half", Share: 0.5}
 	hit := 0
 	for i := range 400 {
@@ -50,7 +50,7 @@ func TestAShareOfMachinesIsHitAndAlwaysTheSame(t *testing.T) {
 	}
 }
 
-func TestFaultsAreCheckedAndCompleted(t *testing.T) {
+func TestFaultsAreValidatedAndDefaulted(t *testing.T) {
 	zonal := Fault{Name: "a", Kind: Stockout, Zone: "1"}
 	if err := zonal.Check(); err != nil || zonal.Code != "ZonalAllocationFailed" {
 		t.Errorf("a zone's stockout: code %q, %v", zonal.Code, err)
@@ -64,12 +64,12 @@ func TestFaultsAreCheckedAndCompleted(t *testing.T) {
 		{Name: "a", Kind: Stockout, Size: "["}, {Name: "a", Kind: Stockout, Share: 2}, {Name: "a", Kind: Stockout, Capacity: "cheap"},
 	} {
 		if err := bad.Check(); err == nil {
-			t.Errorf("%+v was taken", bad)
+			t.Errorf("%+v was accepted", bad)
 		}
 	}
 }
 
-func TestASlowBootReplacesTheBootTime(t *testing.T) {
+func TestSlowBootReplacesTheBootTime(t *testing.T) {
 	f := &fleet{Options: Options{BootTime: time.Second}, clusters: map[string]*clusterFleet{}, faults: map[string]Fault{}}
 	f.setFault("slow", &Fault{Name: "slow", Kind: SlowBoot, BootTime: time.Minute, Zone: "2"})
 	if d := f.bootDelay(aMachine(nil)); d != time.Minute {

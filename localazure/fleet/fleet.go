@@ -1,13 +1,12 @@
-// Package fleet is the part of the local Azure that machines are made of. It
-// follows the machine intents in etcd; for each it boots a simulated virtual
-// machine, whose kubelet registers a Node with the labels, capacity and taints
-// that AKS gives that size, and plays all kubelets of a cluster with kwok's
-// controllers: heartbeats, and pods that start, run, complete and end. When an
-// intent is gone it does what the cloud does: the machine stops, its Node and
-// pods go, and last its status.
+// Package fleet simulates virtual machines and their kubelets. It watches the
+// machine intents in etcd and boots a machine for each; the machine's kubelet
+// registers a Node with the labels, capacity and taints that AKS gives that size.
+// kwok's controllers simulate the kubelets: heartbeats, and pods that start, run,
+// complete and end. When an intent is deleted, the fleet does what the cloud does:
+// it stops the machine and deletes its Node and pods, and last its status.
 //
-// One process serves all clusters. It keeps nothing that it could not read
-// again: intents and statuses in etcd, Nodes in the clusters.
+// One process serves all clusters. It has no state of its own: intents and
+// statuses are in etcd, Nodes in the clusters.
 package fleet
 
 import (
@@ -26,27 +25,26 @@ import (
 	"github.com/nap-aks/nap/localazure/reflector"
 )
 
-// DefaultBootTime is the mean boot time when Options give none: short, so that
-// a person sees something happen; a real machine takes a minute or more.
+// DefaultBootTime is the mean boot time if Options set none. It is short, so that
+// people see something happen; a real machine takes a minute or more.
 const DefaultBootTime = 1500 * time.Millisecond
 
 // Options of Run.
 type Options struct {
 	Etcd *clientv3.Client
-	// Kubeconfig names the file with the fleet's credentials for a cluster.
+	// Kubeconfig returns the file with the fleet's credentials for a cluster.
 	Kubeconfig func(uid string) string
-	// Tunnel names the socket through which a cluster's API server reaches the
-	// kubelets and metrics-server; without it nobody answers there.
+	// Tunnel returns the socket through which a cluster's API server reaches the
+	// kubelets and metrics-server. If it is nil they do not answer.
 	Tunnel func(uid string) string
 	// BootTime is the mean time from a machine's allocation until its kubelet
 	// registers; each machine takes 60% to 140% of it.
 	BootTime time.Duration
-	// Seed decides the variation: the same seed and machine names give the same
-	// times.
+	// Seed makes the boot times reproducible: they follow from it and the machines'
+	// names.
 	Seed   int64
 	Logger *slog.Logger
-	// Azure is what fixed pools are scaled through; without it no pool is
-	// autoscaled.
+	// Azure scales the fixed pools. If it is nil no pool is autoscaled.
 	Azure Azure
 }
 
@@ -79,13 +77,13 @@ func Run(ctx context.Context, o Options) error {
 		reflector.Run(ctx, o.Etcd, intent.MachineIntentPrefix, o.Logger, reflector.Handler[intent.MachineIntent]{
 			Set: func(key string, m intent.MachineIntent) {
 				uid, pool, name := splitKey(key, intent.MachineIntentPrefix)
-				f.cluster(ctx, uid).machine(pool, name).want(&m)
+				f.cluster(ctx, uid).machine(pool, name).setIntent(&m)
 			},
 			Deleted: func(key string) {
 				uid, pool, name := splitKey(key, intent.MachineIntentPrefix)
-				f.cluster(ctx, uid).machine(pool, name).want(nil)
+				f.cluster(ctx, uid).machine(pool, name).setIntent(nil)
 			},
-			Synced: func() { f.sweep(ctx) },
+			Synced: func() { f.removeOrphans(ctx) },
 		})
 	})
 	wg.Wait()
@@ -116,24 +114,24 @@ func (f *fleet) cluster(ctx context.Context, uid string) *clusterFleet {
 	return c
 }
 
-// sweep finishes what was being deleted when the fleet last ended: a status
-// whose intent is gone.
-func (f *fleet) sweep(ctx context.Context) {
+// removeOrphans removes machines whose intent was deleted while the fleet did not
+// run: their status still exists.
+func (f *fleet) removeOrphans(ctx context.Context) {
 	listCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	statuses, _, err := intent.List[intent.MachineStatus](listCtx, f.Etcd, intent.MachineStatusPrefix)
 	if err != nil {
-		f.Logger.Warn("looking for machines to remove", "error", err)
+		f.Logger.Warn("listing machine statuses failed", "error", err)
 		return
 	}
 	for _, st := range statuses {
 		if _, found, err := intent.Get[intent.MachineIntent](listCtx, f.Etcd, intent.MachineIntentKey(st.ClusterUID, st.Pool, st.Name)); err == nil && !found {
-			f.cluster(ctx, st.ClusterUID).machine(st.Pool, st.Name).want(nil)
+			f.cluster(ctx, st.ClusterUID).machine(st.Pool, st.Name).setIntent(nil)
 		}
 	}
 }
 
-// bootDelay is how long a machine takes to boot.
+// bootDelay returns how long a machine takes to boot.
 func (f *fleet) bootDelay(m intent.MachineIntent) time.Duration {
 	if slow, ok := f.fault(SlowBoot, m); ok {
 		return slow.BootTime
@@ -142,8 +140,8 @@ func (f *fleet) bootDelay(m intent.MachineIntent) time.Duration {
 	return time.Duration(float64(f.BootTime) * (0.6 + 0.8*float64(h%1000)/1000))
 }
 
-// WaitForFile waits until a file exists: kubeconfigs appear with their cluster.
-func WaitForFile(ctx context.Context, path string) error {
+// waitForFile waits until a file exists, such as the kubeconfig of a new cluster.
+func waitForFile(ctx context.Context, path string) error {
 	for {
 		if _, err := os.Stat(path); err == nil {
 			return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,141 +18,12 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
-	nodefast "sigs.k8s.io/kwok/kustomize/stage/node/fast"
-	nodelease "sigs.k8s.io/kwok/kustomize/stage/node/heartbeat-with-lease"
-	podfast "sigs.k8s.io/kwok/kustomize/stage/pod/fast"
-	"sigs.k8s.io/kwok/pkg/apis/internalversion"
-	"sigs.k8s.io/kwok/pkg/apis/v1alpha1"
 	kwok "sigs.k8s.io/kwok/pkg/kwok/controllers"
-	"sigs.k8s.io/yaml"
 )
 
-// DurationAnnotation on a pod tells how long its containers run before they
-// complete, as a Go duration ("90s"). Without it pods of Jobs complete after 20
-// to 60 seconds and pods that are Helm hooks after one; others run until they
-// are deleted.
-const DurationAnnotation = "nap.dev/run-for"
-
-// jobStage ends the pods of Jobs.
-const jobStage = `
-apiVersion: kwok.x-k8s.io/v1alpha1
-kind: Stage
-metadata: {name: job-complete}
-spec:
-  resourceRef: {apiGroup: v1, kind: Pod}
-  selector:
-    matchExpressions:
-    - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
-    - {key: .status.phase, operator: In, values: [Running]}
-    - {key: '.metadata.ownerReferences.[].kind', operator: In, values: [Job]}
-    - {key: '.metadata.annotations["nap.dev/run-for"]', operator: DoesNotExist}
-  delay: {durationMilliseconds: 20000, jitterDurationMilliseconds: 40000}
-  next:
-    statusTemplate: |
-      {{ $pod := . }}
-      phase: Succeeded
-      containerStatuses:
-      {{ range $i, $c := .spec.containers }}
-      {{ $was := index $pod.status.containerStatuses $i }}
-      - name: {{ $c.name | Quote }}
-        image: {{ $c.image | Quote }}
-        ready: false
-        started: false
-        restartCount: 0
-        state:
-          terminated:
-            exitCode: 0
-            reason: Completed
-            startedAt: {{ $was.state.running.startedAt | Quote }}
-            finishedAt: {{ Now | Quote }}
-      {{ end }}
-      conditions:
-      - {type: Ready, status: "False", reason: PodCompleted, lastTransitionTime: {{ Now | Quote }}}
-      - {type: ContainersReady, status: "False", reason: PodCompleted, lastTransitionTime: {{ Now | Quote }}}
-`
-
-// timedStage ends the pods that say how long they run.
-const timedStage = `
-apiVersion: kwok.x-k8s.io/v1alpha1
-kind: Stage
-metadata: {name: timed-complete}
-spec:
-  resourceRef: {apiGroup: v1, kind: Pod}
-  selector:
-    matchExpressions:
-    - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
-    - {key: .status.phase, operator: In, values: [Running]}
-    - {key: '.metadata.annotations["nap.dev/run-for"]', operator: Exists}
-  delay:
-    durationFrom: {expressionFrom: '.metadata.annotations["nap.dev/run-for"]'}
-    durationMilliseconds: 30000
-`
-
-// hookStage ends the pods that Helm runs as hooks, the tests of a chart among
-// them: Helm waits until they have succeeded.
-const hookStage = `
-apiVersion: kwok.x-k8s.io/v1alpha1
-kind: Stage
-metadata: {name: hook-complete}
-spec:
-  resourceRef: {apiGroup: v1, kind: Pod}
-  selector:
-    matchExpressions:
-    - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
-    - {key: .status.phase, operator: In, values: [Running]}
-    - {key: '.metadata.annotations["helm.sh/hook"]', operator: Exists}
-    - {key: .spec.restartPolicy, operator: NotIn, values: [Always]}
-    - {key: '.metadata.ownerReferences.[].kind', operator: NotIn, values: [Job]}
-    - {key: '.metadata.annotations["nap.dev/run-for"]', operator: DoesNotExist}
-  delay: {durationMilliseconds: 1000}
-`
-
-func stages() (map[internalversion.StageResourceRef][]*internalversion.Stage, error) {
-	node := internalversion.StageResourceRef{APIGroup: "v1", Kind: "Node"}
-	pod := internalversion.StageResourceRef{APIGroup: "v1", Kind: "Pod"}
-	out := map[internalversion.StageResourceRef][]*internalversion.Stage{}
-	add := func(ref internalversion.StageResourceRef, text string, fill func(*v1alpha1.Stage)) (*v1alpha1.Stage, error) {
-		var s v1alpha1.Stage
-		if err := yaml.Unmarshal([]byte(text), &s); err != nil {
-			return nil, fmt.Errorf("kubelet stage: %w", err)
-		}
-		if fill != nil {
-			fill(&s)
-		}
-		in, err := internalversion.ConvertToInternalStage(&s)
-		if err != nil {
-			return nil, fmt.Errorf("kubelet stage %s: %w", s.Name, err)
-		}
-		out[ref] = append(out[ref], in)
-		return &s, nil
-	}
-	for _, s := range []struct {
-		ref  internalversion.StageResourceRef
-		text string
-		fill func(*v1alpha1.Stage)
-	}{
-		{node, nodefast.DefaultNodeInit, nil}, {node, nodelease.DefaultNodeHeartbeatWithLease, nil},
-		{pod, podfast.DefaultPodReady, healthy}, {pod, podfast.DefaultPodReady, unhealthy}, {pod, podfast.DefaultPodDelete, withoutPreStop}, {pod, preStopStage, nil},
-	} {
-		if _, err := add(s.ref, s.text, s.fill); err != nil {
-			return nil, err
-		}
-	}
-	job, err := add(pod, jobStage, nil)
-	if err != nil {
-		return nil, err
-	}
-	for _, text := range []string{timedStage, hookStage} {
-		if _, err := add(pod, text, func(s *v1alpha1.Stage) { s.Spec.Next = job.Spec.Next }); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// startKubelets plays the kubelets of a cluster's nodes until ctx ends. What it
-// returns tells whether the kubelet of a node is among them.
-func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, c *clusterFleet, log *slog.Logger) (plays func(node string) bool, err error) {
+// startKubelets simulates the kubelets of a cluster's nodes until ctx ends. The
+// function it returns reports whether the kubelet of a node is among them.
+func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, c *clusterFleet, log *slog.Logger) (simulated func(node string) bool, err error) {
 	st, err := stages()
 	if err != nil {
 		return nil, err
@@ -170,8 +42,8 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 		LocalStages:                       st,
 		PodPlayStageParallelism:           16,
 		NodePlayStageParallelism:          8,
-		// Leases are the machines' own work (heartbeat): kwok's takes ten seconds
-		// to take over the leases of its last run, and pods wait for that.
+		// The machines renew the leases themselves (heartbeat): kwok needs ten seconds
+		// to take over the leases of its last run, and pods would wait for that.
 		PodsOnNodeSyncParallelism: 8,
 		ID:                        "nap-fleet",
 	})
@@ -181,7 +53,7 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 	if err := ctr.Start(ctx); err != nil {
 		return nil, fmt.Errorf("kubelets: %w", err)
 	}
-	go playVolumes(ctx, client, c.currentIntent, ctr.GetNodeCache().Get, log)
+	go simulateCSI(ctx, client, c.currentIntent, ctr.GetNodeCache().Get, log)
 	go watchCilium(ctx, client, func(name string) bool {
 		n, ok := ctr.GetNodeCache().Get(name)
 		return ok && hasTaint(n, ciliumTaint)
@@ -192,9 +64,9 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 	}, nil
 }
 
-// watchCilium takes the agent-not-ready taint off nodes whose agent runs, as
-// Cilium's operator does: at once when the agent starts, and again whenever the
-// taint is found on such a node.
+// watchCilium removes the agent-not-ready taint from nodes whose agent runs, as
+// Cilium's operator does: when the agent starts, and again whenever such a node
+// has the taint.
 func watchCilium(ctx context.Context, client kubernetes.Interface, tainted func(node string) bool, log *slog.Logger) {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace("kube-system"),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = "k8s-app=cilium" }))
@@ -205,7 +77,7 @@ func watchCilium(ctx context.Context, client kubernetes.Interface, tainted func(
 			return
 		}
 		if err := untaint(ctx, client, p.Spec.NodeName); err != nil && ctx.Err() == nil {
-			log.Debug("Cilium's taint is still on, will look again", "node", p.Spec.NodeName, "error", err)
+			log.Debug("removing Cilium's taint failed, retrying", "node", p.Spec.NodeName, "error", err)
 		}
 	}
 	if _, err := pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -234,14 +106,15 @@ func watchCilium(ctx context.Context, client kubernetes.Interface, tainted func(
 }
 
 func hasTaint(n *corev1.Node, key string) bool {
-	for _, t := range n.Spec.Taints {
-		if t.Key == key {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == key })
 }
 
+// withoutTaint returns a copy of the taints without those of a key.
+func withoutTaint(taints []corev1.Taint, key string) []corev1.Taint {
+	return slices.DeleteFunc(append([]corev1.Taint{}, taints...), func(t corev1.Taint) bool { return t.Key == key })
+}
+
+// untaint removes Cilium's taint from a node.
 func untaint(ctx context.Context, client kubernetes.Interface, node string) error {
 	n, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -250,12 +123,7 @@ func untaint(ctx context.Context, client kubernetes.Interface, node string) erro
 	if err != nil {
 		return err
 	}
-	kept := make([]corev1.Taint, 0, len(n.Spec.Taints))
-	for _, t := range n.Spec.Taints {
-		if t.Key != ciliumTaint {
-			kept = append(kept, t)
-		}
-	}
+	kept := withoutTaint(n.Spec.Taints, ciliumTaint)
 	if len(kept) == len(n.Spec.Taints) {
 		return nil
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,38 +23,38 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// machine is one simulated virtual machine: a small state machine driven by
-// its intent. All its work happens in loop.
+// machine is one simulated virtual machine: a small state machine driven by its
+// intent. All its work happens in loop.
 type machine struct {
 	c          *clusterFleet
 	pool, name string
 	wake       chan struct{}
 
-	mu   sync.Mutex
-	goal *intent.MachineIntent // nil: must not exist
-	told bool
+	mu     sync.Mutex
+	intent *intent.MachineIntent // nil: must not exist
+	known  bool                  // setIntent has been called
 
 	// Owned by loop.
 	status intent.MachineStatus
-	// registered tells that the kubelet has registered its Node in this boot.
+	// registered is set once the kubelet has registered its Node in this boot.
 	registered bool
 	nodeName   string
-	applied    *intent.MachineIntent // what the Node was last made from
+	applied    *intent.MachineIntent // the intent that the Node was last updated for
 	stopBeat   context.CancelFunc
 	silent     bool          // a fault stopped the kubelet
-	again      time.Duration // when to look again without being told; 0 for never
+	again      time.Duration // when to reconcile again without being woken; 0 for never
 }
 
-// want leaves the newest intent.
-func (m *machine) want(mi *intent.MachineIntent) {
+// setIntent stores the newest intent; nil means that the machine was deleted.
+func (m *machine) setIntent(mi *intent.MachineIntent) {
 	m.mu.Lock()
-	m.goal, m.told = mi, true
+	m.intent, m.known = mi, true
 	m.mu.Unlock()
-	m.rouse()
+	m.requeue()
 }
 
-// rouse lets loop look again, if it is not about to anyway.
-func (m *machine) rouse() {
+// requeue makes loop reconcile again.
+func (m *machine) requeue() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -62,7 +64,7 @@ func (m *machine) rouse() {
 func (m *machine) latest() (*intent.MachineIntent, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.goal, m.told
+	return m.intent, m.known
 }
 
 func (m *machine) loop(ctx context.Context) {
@@ -72,7 +74,7 @@ func (m *machine) loop(ctx context.Context) {
 		var err error
 		done := false
 		m.again = 0
-		if mi, told := m.latest(); told {
+		if mi, known := m.latest(); known {
 			if mi == nil {
 				done, err = m.remove(ctx)
 			} else {
@@ -83,7 +85,7 @@ func (m *machine) loop(ctx context.Context) {
 			m.c.drop(m)
 			// An intent written meanwhile under the same name is a new machine.
 			if mi, _ := m.latest(); mi != nil {
-				m.c.machine(m.pool, m.name).want(mi)
+				m.c.machine(m.pool, m.name).setIntent(mi)
 			}
 			return
 		}
@@ -92,7 +94,7 @@ func (m *machine) loop(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			log.Warn("machine is not as it should be, will try again", "error", err, "in", delay)
+			log.Warn("reconciling machine failed, retrying", "error", err, "delay", delay)
 			again = time.After(delay)
 			delay = min(2*delay, 10*time.Second)
 		} else {
@@ -110,7 +112,7 @@ func (m *machine) loop(ctx context.Context) {
 	}
 }
 
-// advance takes a machine that should exist to its end: booted and registered.
+// advance brings a machine that should exist closer to being booted and registered.
 func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 	if m.status.Phase == "" {
 		st, found, err := intent.Get[intent.MachineStatus](ctx, m.c.f.Etcd, m.statusKey())
@@ -118,7 +120,8 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 			return err
 		}
 		if found && st.Phase == intent.MachineDeleting {
-			// The intent came back while the old machine was going: let it go first.
+			// The intent was written again during the deletion of the old machine: finish
+			// that first.
 			if _, err := m.removeOld(ctx); err != nil {
 				return err
 			}
@@ -126,7 +129,7 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 		}
 		if found {
 			m.status = st
-			if m.status.Image == "" { // told by an older fleet
+			if m.status.Image == "" { // written by an older version
 				m.status.Image = mi.Image()
 			}
 		} else {
@@ -148,7 +151,7 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 		if _, err := catalog.Lookup(mi.Location, mi.VMSize); err != nil {
 			return m.put(ctx, intent.MachineFailed, "SkuNotAvailable", err.Error())
 		}
-		// A machine that is reimaged keeps its place.
+		// A machine that is reimaged keeps its capacity.
 		if out, ok := m.c.f.fault(Stockout, mi); ok && mi.ReimagedAt.IsZero() {
 			return m.put(ctx, intent.MachineFailed, out.Code, out.message(mi))
 		}
@@ -161,7 +164,7 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 			left = min(left, max(0, time.Until(began.Add(left))))
 		}
 		if !m.sleep(ctx, left) {
-			return nil // the intent went; loop looks again
+			return nil // the intent was deleted; loop reconciles again
 		}
 		m.status.BootedAt = time.Now().UTC()
 		if err := m.put(ctx, intent.MachineRunning, "", ""); err != nil {
@@ -169,7 +172,7 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 		}
 	}
 	_, silent := m.c.f.fault(Silent, mi)
-	if m.registered && sameMachine(m.applied, &mi) && silent == m.silent && !m.drains(mi) {
+	if m.registered && sameMachine(m.applied, &mi) && silent == m.silent && !m.drainPending(mi) {
 		return nil
 	}
 	client, ci, err := m.api(ctx)
@@ -209,8 +212,8 @@ func (m *machine) advance(ctx context.Context, mi intent.MachineIntent) error {
 	return err
 }
 
-// drains tells whether something is to be done about a drain of the node.
-func (m *machine) drains(mi intent.MachineIntent) bool {
+// drainPending reports whether a drain must start, continue or be undone.
+func (m *machine) drainPending(mi intent.MachineIntent) bool {
 	d := m.status.Drain
 	if mi.Drain == nil {
 		return d != nil
@@ -218,8 +221,8 @@ func (m *machine) drains(mi intent.MachineIntent) bool {
 	return d == nil || !d.Since.Equal(mi.Drain.Since) || d.State == intent.Draining
 }
 
-// reimage takes a running machine down to boot what its intent says now. Its
-// Node goes, and with it what was said of a drain.
+// reimage stops a running machine, so that it boots the image of its intent. Its
+// Node is deleted, and the drain status with it.
 func (m *machine) reimage(ctx context.Context, mi intent.MachineIntent) error {
 	client, _, err := m.api(ctx)
 	if err != nil || client == nil {
@@ -239,7 +242,8 @@ func (m *machine) reimage(ctx context.Context, mi intent.MachineIntent) error {
 	return m.put(ctx, intent.MachineBooting, "", "")
 }
 
-// Kubelets renew their lease four times in its life.
+// leaseSeconds is the duration of a node lease. Kubelets renew it four times in that
+// time.
 const leaseSeconds = 40
 
 // heartbeat renews the node's lease, as the kubelet does, until ctx ends.
@@ -286,8 +290,8 @@ func renewLease(ctx context.Context, client kubernetes.Interface, node string) e
 	return err
 }
 
-// api waits for the cluster's API for as long as the intent stands. It returns
-// nil without an error when the intent went.
+// api waits for the cluster's API for as long as the machine has an intent. It
+// returns nil without an error once the intent is deleted.
 func (m *machine) api(ctx context.Context) (kubernetes.Interface, intent.ClusterIntent, error) {
 	for {
 		waitCtx, cancel := context.WithTimeout(ctx, time.Second)
@@ -305,15 +309,15 @@ func (m *machine) api(ctx context.Context) (kubernetes.Interface, intent.Cluster
 	}
 }
 
-// sleep waits, and returns false early when the intent goes. What it is woken
-// for meanwhile is kept for the loop, which looks again then.
+// sleep waits, and returns false early if the intent is deleted. It requeues the
+// wake-ups that it receives for loop.
 func (m *machine) sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	woken := false
 	defer func() {
 		if woken {
-			m.rouse()
+			m.requeue()
 		}
 	}()
 	for {
@@ -344,9 +348,9 @@ func (m *machine) put(ctx context.Context, phase intent.MachinePhase, code, mess
 	return nil
 }
 
-// remove takes a machine away as the cloud does: it stops, the cloud's node
-// controller deletes the Node, its pods are gone, and last its status. It
-// returns true when nothing is left.
+// remove deletes a machine as the cloud does: the machine stops, the cloud's node
+// controller deletes its Node, then its pods go, and last its status. It returns
+// true once nothing is left.
 func (m *machine) remove(ctx context.Context) (bool, error) {
 	if m.status.Phase == "" {
 		st, found, err := intent.Get[intent.MachineStatus](ctx, m.c.f.Etcd, m.statusKey())
@@ -366,6 +370,7 @@ func (m *machine) remove(ctx context.Context) (bool, error) {
 	return m.removeOld(ctx)
 }
 
+// removeOld does the work of remove once the status says Deleting.
 func (m *machine) removeOld(ctx context.Context) (bool, error) {
 	if m.stopBeat != nil {
 		m.stopBeat()
@@ -380,7 +385,7 @@ func (m *machine) removeOld(ctx context.Context) (bool, error) {
 				return false, ctx.Err()
 			}
 			if m.c.alive() {
-				return false, fmt.Errorf("cluster's API does not answer: %w", err)
+				return false, fmt.Errorf("removing machine %s: cluster's API does not answer: %w", m.name, err)
 			}
 		} else if err := m.deleteNode(ctx, client); err != nil {
 			return false, err
@@ -399,8 +404,8 @@ func (m *machine) deleteNode(ctx context.Context, client kubernetes.Interface) e
 	if err != nil || node == nil {
 		return err
 	}
-	// The kubelet is dead: no more heartbeats, even if the Node stays a while
-	// because somebody's finalizer is on it.
+	// The kubelet is dead: it sends no more heartbeats, even if a finalizer keeps the
+	// Node for a while.
 	if err := silence(ctx, client, node.Name); err != nil {
 		return err
 	}
@@ -428,7 +433,8 @@ func (m *machine) deleteNode(ctx context.Context, client kubernetes.Interface) e
 	return g.Wait()
 }
 
-// silence stops the kubelet of a node: kwok plays only nodes with the annotation.
+// silence stops the kubelet of a node: kwok only simulates those of nodes with the
+// annotation.
 func silence(ctx context.Context, client kubernetes.Interface, node string) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{managedAnnotation: nil}}})
 	if err != nil {
@@ -440,8 +446,8 @@ func silence(ctx context.Context, client kubernetes.Interface, node string) erro
 	return nil
 }
 
-// findNode finds the machine's Node: by name while that is known, else (after
-// a restart, the intent being gone) by the labels it was registered with.
+// findNode returns the machine's Node, or nil. It looks it up by name if that is
+// known, and else (after a restart, without an intent) by pool and annotation.
 func (m *machine) findNode(ctx context.Context, client kubernetes.Interface) (*corev1.Node, error) {
 	if m.nodeName != "" {
 		n, err := client.CoreV1().Nodes().Get(ctx, m.nodeName, metav1.GetOptions{})
@@ -466,10 +472,9 @@ func (m *machine) findNode(ctx context.Context, client kubernetes.Interface) (*c
 const machineAnnotation = "nap.local/machine"
 
 // register creates the machine's Node as its kubelet does when it starts, or
-// brings the labels and taints of the one there up to date: AKS applies changes
-// of a pool's labels and taints to its nodes.
-// before is the intent that the kubelet last acted upon in this life of the
-// fleet, nil if there was none.
+// updates the labels and taints of an existing one: AKS applies changes of a pool's
+// labels and taints to its nodes. before is the intent that was last applied since
+// the fleet started, nil if there was none.
 func register(ctx context.Context, client kubernetes.Interface, mi intent.MachineIntent, ci intent.ClusterIntent, before *intent.MachineIntent) error {
 	n, err := nodeFor(mi, ci)
 	if err != nil {
@@ -479,21 +484,18 @@ func register(ctx context.Context, client kubernetes.Interface, mi intent.Machin
 	existing, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		if existing, err = client.CoreV1().Nodes().Create(ctx, n, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("registering node %s: %w", n.Name, err)
-		}
-		if err != nil {
+		if existing, err = client.CoreV1().Nodes().Create(ctx, n, metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("registering node %s: %w", n.Name, err)
 		}
 	case err != nil:
 		return fmt.Errorf("reading node %s: %w", n.Name, err)
 	case existing.Spec.ProviderID != n.Spec.ProviderID:
-		// The Node of a machine of that name which is gone: it must go first.
+		// It is the Node of an earlier machine of that name.
 		uid := existing.UID
 		if err := client.CoreV1().Nodes().Delete(ctx, n.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}); err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("deleting the old node %s: %w", n.Name, err)
 		}
-		return fmt.Errorf("node %s is still the one of %s", n.Name, existing.Spec.ProviderID)
+		return fmt.Errorf("node %s still belongs to %s", n.Name, existing.Spec.ProviderID)
 	default:
 		if err := refresh(ctx, client, existing, n, before); err != nil {
 			return err
@@ -502,8 +504,8 @@ func register(ctx context.Context, client kubernetes.Interface, mi intent.Machin
 	return registerCSI(ctx, client, existing, mi)
 }
 
-// refresh merges labels and, if the intent changed since the last time, taints
-// into an existing Node.
+// refresh merges labels into an existing Node, and taints if an earlier intent was
+// applied.
 func refresh(ctx context.Context, client kubernetes.Interface, existing, want *corev1.Node, before *intent.MachineIntent) error {
 	spec := map[string]any{}
 	labels := map[string]any{}
@@ -516,21 +518,15 @@ func refresh(ctx context.Context, client kubernetes.Interface, existing, want *c
 				labels[k] = nil
 			}
 		}
-		// Taints that others put on the node stay, those of the pool are replaced.
+		// Taints of Kubernetes and Karpenter stay, all others are replaced by the pool's.
 		merged := append([]corev1.Taint{}, want.Spec.Taints...)
 		for _, t := range existing.Spec.Taints {
-			if owned := t.Key == ciliumTaint || !isSystemTaint(t.Key); owned {
-				continue
-			}
-			merged = append(merged, t)
-		}
-		kept := merged[:0]
-		for _, t := range merged {
-			if t.Key != ciliumTaint { // the agent already runs
-				kept = append(kept, t)
+			if isSystemTaint(t.Key) {
+				merged = append(merged, t)
 			}
 		}
-		spec["taints"] = kept
+		// Cilium's agent already runs on the node.
+		spec["taints"] = withoutTaint(merged, ciliumTaint)
 	}
 	body := map[string]any{"metadata": map[string]any{"labels": labels, "annotations": want.Annotations}}
 	if len(spec) > 0 {
@@ -547,16 +543,12 @@ func refresh(ctx context.Context, client kubernetes.Interface, existing, want *c
 }
 
 func isSystemTaint(key string) bool {
-	for _, p := range []string{"node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "karpenter.sh/"} {
-		if len(key) >= len(p) && key[:len(p)] == p {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc([]string{"node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "karpenter.sh/"},
+		func(prefix string) bool { return strings.HasPrefix(key, prefix) })
 }
 
 // registerCSI creates the CSINode with the number of data disks that the size
-// takes: the scheduler counts volumes by it.
+// supports: the scheduler limits volumes by it.
 func registerCSI(ctx context.Context, client kubernetes.Interface, n *corev1.Node, mi intent.MachineIntent) error {
 	size, err := catalog.Lookup(mi.Location, mi.VMSize)
 	if err != nil {

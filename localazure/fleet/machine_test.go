@@ -8,31 +8,30 @@ import (
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// A machine whose intent goes, or changes, while it boots: the loop hears of it
-// once the boot is over or given up.
-func TestBootKeepsWhatItIsWokenFor(t *testing.T) {
+// A change or deletion of the intent during the boot is requeued for loop.
+func TestBootKeepsIntentChanges(t *testing.T) {
 	m := &machine{wake: make(chan struct{}, 1)}
-	m.want(&intent.MachineIntent{})
-	<-m.wake // the loop begins to boot it
+	m.setIntent(&intent.MachineIntent{})
+	<-m.wake // loop starts to boot it
 	if !m.sleep(context.Background(), time.Millisecond) {
-		t.Fatal("a boot that nothing disturbs is given up")
+		t.Fatal("an undisturbed boot was aborted")
 	}
 	if len(m.wake) != 0 {
-		t.Fatal("the loop looks again without a reason")
+		t.Fatal("a boot without a change was requeued")
 	}
-	m.want(&intent.MachineIntent{Drain: &intent.Drain{}})
+	m.setIntent(&intent.MachineIntent{Drain: &intent.Drain{}})
 	if !m.sleep(context.Background(), 50*time.Millisecond) {
-		t.Fatal("a boot is given up because the intent changed")
+		t.Fatal("a change of the intent aborted the boot")
 	}
 	if len(m.wake) != 1 {
-		t.Fatal("the loop does not hear of the change")
+		t.Fatal("the change was not requeued")
 	}
 	<-m.wake
-	m.want(nil)
+	m.setIntent(nil)
 	if m.sleep(context.Background(), time.Minute) {
-		t.Fatal("a machine that must not exist boots to the end")
+		t.Fatal("a deleted machine boots to the end")
 	}
 	if len(m.wake) != 1 {
-		t.Fatal("the loop does not hear that the intent went, and the machine stays for ever")
+		t.Fatal("the deletion was not requeued: the machine would never be removed")
 	}
 }

@@ -3,6 +3,8 @@ package fleet
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,16 +20,16 @@ import (
 const (
 	mib = int64(1) << 20
 
-	// managedAnnotation marks the nodes whose kubelet the fleet plays. It goes
-	// when the machine stops, and with it the heartbeats.
+	// managedAnnotation marks the nodes whose kubelet the fleet simulates. It is
+	// removed when the machine stops, which ends the heartbeats.
 	managedAnnotation = "kwok.x-k8s.io/node"
 
 	ciliumTaint = "node.cilium.io/agent-not-ready"
 	spotLabel   = "kubernetes.azure.com/scalesetpriority"
 )
 
-// nodeFor is the Node that the kubelet of a machine registers: the labels,
-// capacity and taints that AKS gives that size.
+// nodeFor returns the Node that the kubelet of a machine registers, with the
+// labels, capacity and taints that AKS gives that size.
 func nodeFor(m intent.MachineIntent, c intent.ClusterIntent) (*corev1.Node, error) {
 	size, err := catalog.Lookup(m.Location, m.VMSize)
 	if err != nil {
@@ -74,13 +76,11 @@ func nodeFor(m intent.MachineIntent, c intent.ClusterIntent) (*corev1.Node, erro
 	return n, nil
 }
 
-// labelsFor adds what AKS and the cloud's node manager put on a node to what
-// was asked for. What AKS itself decides wins.
+// labelsFor returns the labels of the intent and those that AKS and the cloud node
+// manager add, which take precedence.
 func labelsFor(m intent.MachineIntent, c intent.ClusterIntent, size catalog.Size) map[string]string {
 	l := map[string]string{}
-	for k, v := range m.Labels {
-		l[k] = v
-	}
+	maps.Copy(l, m.Labels)
 	mode := strings.ToLower(m.Mode)
 	if mode == "" {
 		mode = "user"
@@ -140,8 +140,8 @@ func labelsFor(m intent.MachineIntent, c intent.ClusterIntent, size catalog.Size
 	}
 	if nap {
 		l["kubernetes.azure.com/priority"] = l[spotLabel]
-		// The kubelet registers with all taints, the start-up ones too; Karpenter
-		// must not put those back that are off already when it looks.
+		// The kubelet registers with all taints, startup taints included; Karpenter
+		// must not add those again that are removed before it sees the node.
 		l["karpenter.sh/do-not-sync-taints"] = "true"
 		l["kubernetes.azure.com/sku-cpu"] = strconv.Itoa(size.VCPUsAvailable)
 		l["kubernetes.azure.com/sku-memory"] = strconv.FormatInt(int64(size.MemoryGiB*1024), 10)
@@ -162,7 +162,7 @@ func labelsFor(m intent.MachineIntent, c intent.ClusterIntent, size catalog.Size
 
 func isCilium(c intent.ClusterIntent) bool { return strings.EqualFold(c.NetworkDataplane, "cilium") }
 
-// clusterLabel is the node resource group as AKS writes it into a label.
+// clusterLabel returns the node resource group as AKS writes it into a label.
 func clusterLabel(group string) string {
 	s := strings.NewReplacer("(", "-", ")", "-").Replace(group)
 	if len(s) > 63 {
@@ -220,18 +220,13 @@ func kernel(sku string) string {
 	}
 }
 
-// taintsFor reads the taints a machine registers with and adds AKS's own:
-// scale sets of Spot priority and, with Cilium, every node until its agent runs
-// (machines of node auto-provisioning say so themselves where they expect it).
+// taintsFor returns the taints of the intent and those that AKS adds: on nodes of
+// Spot scale sets and, with Cilium, on every node until its agent runs. Machines of
+// node auto-provisioning list Cilium's taint themselves if they expect it.
 func taintsFor(m intent.MachineIntent, c intent.ClusterIntent) ([]corev1.Taint, error) {
 	var out []corev1.Taint
 	has := func(key string, effect corev1.TaintEffect) bool {
-		for _, t := range out {
-			if t.Key == key && t.Effect == effect {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(out, func(t corev1.Taint) bool { return t.Key == key && t.Effect == effect })
 	}
 	for _, s := range m.Taints {
 		t, err := parseTaint(s)
@@ -253,7 +248,7 @@ func taintsFor(m intent.MachineIntent, c intent.ClusterIntent) ([]corev1.Taint, 
 	return out, nil
 }
 
-// parseTaint reads "key=value:Effect" or "key:Effect".
+// parseTaint parses "key=value:Effect" or "key:Effect".
 func parseTaint(s string) (corev1.Taint, error) {
 	rest, effect, ok := strings.Cut(s, ":")
 	key, value, _ := strings.Cut(rest, "=")
@@ -264,8 +259,8 @@ func parseTaint(s string) (corev1.Taint, error) {
 	return corev1.Taint{Key: key, Value: value, Effect: e}, nil
 }
 
-// resourcesFor is what a node of that size reports to have, and what of it AKS
-// leaves to pods.
+// resourcesFor returns the capacity that a node of that size reports, and what AKS
+// leaves of it to pods.
 func resourcesFor(m intent.MachineIntent, size catalog.Size) (capacity, allocatable corev1.ResourceList) {
 	memory := catalog.CapacityMemoryBytes(size.MemoryGiB)
 	disk := int64(m.OSDiskSizeGB) * 1e9
@@ -294,8 +289,8 @@ func resourcesFor(m intent.MachineIntent, size catalog.Size) (capacity, allocata
 	return capacity, allocatable
 }
 
-// nodeIP is an address in AKS's default node subnet, 10.224.0.0/16, that follows
-// from the machine's name, so that it stays over restarts.
+// nodeIP returns an address in AKS's default node subnet, 10.224.0.0/16. It is
+// derived from the node's name, so that it does not change with a restart.
 func nodeIP(m intent.MachineIntent) string {
 	h := hash(m.ClusterUID + "/" + m.NodeName)
 	return fmt.Sprintf("10.224.%d.%d", (h>>8)%256, h%250+4)

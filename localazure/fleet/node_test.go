@@ -27,7 +27,7 @@ func aMachine(change func(*intent.MachineIntent)) intent.MachineIntent {
 
 var ciliumCluster = intent.ClusterIntent{NetworkPlugin: "azure", NetworkPluginMode: "overlay", NetworkDataplane: "cilium"}
 
-func TestNodeIsWhatAKSRegisters(t *testing.T) {
+func TestNodeLooksLikeOneOfAKS(t *testing.T) {
 	tests := []struct {
 		name       string
 		change     func(*intent.MachineIntent)
@@ -53,7 +53,7 @@ func TestNodeIsWhatAKSRegisters(t *testing.T) {
 			taints: []string{"karpenter.sh/unregistered:NoExecute", "team=a:NoSchedule"}, allocMilli: 3860,
 		},
 		{
-			name: "a spot machine of node auto-provisioning has no taint of its own",
+			name: "a spot machine of node auto-provisioning gets no taint",
 			change: func(m *intent.MachineIntent) {
 				m.Spot, m.Taints = true, nil
 			},
@@ -106,9 +106,9 @@ func TestNodeIsWhatAKSRegisters(t *testing.T) {
 	}
 }
 
-// The figures that Karpenter's provider computes for a D4s_v5 must be those
-// that the node reports, or every machine looks drifted or too small.
-func TestAllocatableMemoryOfAKnownSize(t *testing.T) {
+// A node must report the same capacity that the Azure provider computes for its
+// size, or every machine looks drifted or too small.
+func TestAllocatableMemoryMatchesTheProvider(t *testing.T) {
 	n, err := nodeFor(aMachine(nil), ciliumCluster)
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestAllocatableMemoryOfAKnownSize(t *testing.T) {
 	}
 }
 
-func TestTaintsAreReadOrRefused(t *testing.T) {
+func TestParseTaints(t *testing.T) {
 	for text, want := range map[string]corev1.Taint{
 		"a=b:NoSchedule":      {Key: "a", Value: "b", Effect: corev1.TaintEffectNoSchedule},
 		"x.io/y:NoExecute":    {Key: "x.io/y", Effect: corev1.TaintEffectNoExecute},
@@ -133,7 +133,7 @@ func TestTaintsAreReadOrRefused(t *testing.T) {
 	}
 	for _, bad := range []string{"", "a", "a=b", "a:Sometimes", ":NoSchedule"} {
 		if _, err := parseTaint(bad); err == nil {
-			t.Errorf("%q was taken", bad)
+			t.Errorf("%q was accepted", bad)
 		}
 	}
 	if _, err := nodeFor(aMachine(func(m *intent.MachineIntent) { m.Taints = []string{"broken"} }), ciliumCluster); err == nil || !strings.Contains(err.Error(), "default-abcde") {
@@ -141,7 +141,7 @@ func TestTaintsAreReadOrRefused(t *testing.T) {
 	}
 }
 
-func TestBootTimesFollowFromTheSeed(t *testing.T) {
+func TestBootTimesAreReproducible(t *testing.T) {
 	f := &fleet{Options: Options{BootTime: time.Second, Seed: 1}}
 	same := f.bootDelay(aMachine(nil))
 	if again := f.bootDelay(aMachine(nil)); again != same {
@@ -162,7 +162,7 @@ func TestBootTimesFollowFromTheSeed(t *testing.T) {
 	}
 }
 
-func TestClusterLabelIsALabel(t *testing.T) {
+func TestClusterLabelIsValid(t *testing.T) {
 	for in, want := range map[string]string{
 		"MC_rg_c_eastus":               "MC_rg_c_eastus",
 		"MC_(a)_b":                     "MC_-a-_b",
@@ -176,7 +176,7 @@ func TestClusterLabelIsALabel(t *testing.T) {
 	}
 }
 
-func TestStagesAreUnderstood(t *testing.T) {
+func TestStagesAreValid(t *testing.T) {
 	st, err := stages()
 	if err != nil {
 		t.Fatal(err)

@@ -2,14 +2,13 @@ package fleet
 
 import "sigs.k8s.io/kwok/pkg/apis/v1alpha1"
 
-// hasPreStop is what the pods with a preStop hook have.
+// hasPreStop is the expression for the preStop hooks of a pod.
 const hasPreStop = ".spec.containers.[].lifecycle.preStop"
 
-// preStopStage ends the pods that have a preStop hook: when the longest of
-// their hooks is through, at the latest at the end of the grace period. A hook
-// lasts as long as it sleeps, be it a sleep action or a command that says
-// "sleep N"; what else a command does takes no time. Hooks run only in
-// containers that do.
+// preStopStage deletes terminating pods that have a preStop hook once the longest of
+// their hooks has ended, and at the latest at the end of the grace period. A hook
+// lasts as long as it sleeps, in a sleep action or in a command with "sleep N";
+// anything else in a command takes no time. Hooks only run in running containers.
 const preStopStage = `
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
@@ -27,8 +26,8 @@ spec:
   next: {delete: true}
 `
 
-// preStopEnd is when such a pod ends, as a time. The deletion timestamp is the
-// end of the grace period.
+// preStopEnd is the time at which such a pod ends. The deletion timestamp is the end
+// of the grace period.
 const preStopEnd = `
 (.metadata.deletionTimestamp | fromdateiso8601) as $end
 | ($end - (.metadata.deletionGracePeriodSeconds // 0)) as $begin
@@ -38,7 +37,7 @@ const preStopEnd = `
    else 0 end) as $hook
 | [$begin + $hook, $end] | min | todateiso8601`
 
-// withoutPreStop leaves the pods with such a hook to preStopStage.
+// withoutPreStop excludes pods with a preStop hook, which preStopStage handles.
 func withoutPreStop(s *v1alpha1.Stage) {
 	s.Spec.Selector.MatchExpressions = append(s.Spec.Selector.MatchExpressions, v1alpha1.MatchExpression{Key: hasPreStop, Operator: v1alpha1.SelectorOpDoesNotExist})
 }

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/kwok/pkg/utils/lifecycle"
 )
 
-func TestPreStopHooksTakeTheirTimeWithinTheGracePeriod(t *testing.T) {
+func TestPreStopHooksRunWithinTheGracePeriod(t *testing.T) {
 	st, err := stages()
 	if err != nil {
 		t.Fatal(err)

@@ -16,24 +16,24 @@ import (
 )
 
 // Azure is the part of the instance's Resource Manager that the autoscaler of
-// fixed pools uses.
+// fixed pools needs.
 type Azure interface {
 	// Cluster reads a cluster with its pools and its autoScalerProfile.
 	Cluster(ctx context.Context, group, name string) (*armcontainerservice.ManagedCluster, error)
-	// Resize adds instances to a pool's scale set or removes the named ones, at
-	// once; with force whatever the pool's limits are.
+	// Resize adds instances to a pool's scale set, or removes the named ones, at
+	// once. With force it ignores the pool's limits.
 	Resize(ctx context.Context, group, cluster, pool string, add int, remove []string, force bool) error
 }
 
-// poolCloud is a cluster's autoscaled pools: what they should be like from ARM,
-// their machines from etcd.
+// poolCloud reads a cluster's autoscaled pools for the autoscaler: their settings
+// from ARM, their machines from etcd.
 type poolCloud struct{ c *clusterFleet }
 
 // Groups implements autoscaler.Cloud.
 func (p *poolCloud) Groups(ctx context.Context) ([]autoscaler.Group, autoscaler.Profile, error) {
 	ci := p.c.currentIntent()
 	if ci.Name == "" {
-		return nil, autoscaler.Profile{}, nil // the cluster goes
+		return nil, autoscaler.Profile{}, nil // the cluster is being deleted
 	}
 	cluster, err := p.c.f.Azure.Cluster(ctx, ci.ResourceGroup, ci.Name)
 	if err != nil {
@@ -74,7 +74,7 @@ func (p *poolCloud) Groups(ctx context.Context) ([]autoscaler.Group, autoscaler.
 	suffix := "-vmss"
 	for _, m := range machines {
 		if rest, ok := strings.CutPrefix(m.Name, "aks-"+m.Pool+"-"); ok && m.Pool != intent.MachinesPool && len(rest) > 6 {
-			suffix = "-" + rest[:len(rest)-6] // all scale sets of a cluster end alike
+			suffix = "-" + rest[:len(rest)-6] // the names of a cluster's scale sets have one suffix
 		}
 		for i := range groups {
 			if g := &groups[i]; g.Name == m.Pool {
@@ -93,7 +93,7 @@ func (p *poolCloud) Groups(ctx context.Context) ([]autoscaler.Group, autoscaler.
 	return groups, profile, err
 }
 
-// settled tells whether no operation is working on what has this state.
+// settled reports whether a provisioning state means that no operation is running.
 func settled(state *string) bool {
 	switch value(state) {
 	case "Succeeded", "Failed", "Canceled", "":
@@ -130,8 +130,8 @@ func values[T any](list []*T) []T {
 	return out
 }
 
-// templateNode is the node that the n-th new instance of a pool registers, once
-// its start-up taints are off.
+// templateNode returns the node that the n-th new instance of a pool registers,
+// without its startup taints.
 func templateNode(pool *armcontainerservice.ManagedClusterAgentPoolProfile, ci intent.ClusterIntent, n int) *corev1.Node {
 	m := intent.MachineIntent{
 		ClusterUID: ci.UID, Pool: value(pool.Name), Name: "template", NodeName: "template", VMSize: value(pool.VMSize), Location: ci.Location,
@@ -147,20 +147,14 @@ func templateNode(pool *armcontainerservice.ManagedClusterAgentPoolProfile, ci i
 	}
 	node, err := nodeFor(m, ci)
 	if err != nil {
-		// The size is known and ARM has checked the taints.
+		// Unreachable: the size is known and ARM has validated the taints.
 		return &corev1.Node{}
 	}
-	var taints []corev1.Taint
-	for _, t := range node.Spec.Taints {
-		if t.Key != ciliumTaint {
-			taints = append(taints, t)
-		}
-	}
-	node.Spec.Taints = taints
+	node.Spec.Taints = withoutTaint(node.Spec.Taints, ciliumTaint)
 	return node
 }
 
-// parseProfile reads an autoScalerProfile; what it does not say is AKS's default.
+// parseProfile converts an autoScalerProfile, with AKS's defaults for what is unset.
 func parseProfile(p *armcontainerservice.ManagedClusterPropertiesAutoScalerProfile) (autoscaler.Profile, error) {
 	out := autoscaler.DefaultProfile()
 	if p == nil {
@@ -176,7 +170,7 @@ func parseProfile(p *armcontainerservice.ManagedClusterPropertiesAutoScalerProfi
 			d, err = time.Duration(n)*time.Second, nil
 		}
 		if err != nil {
-			bad = fmt.Errorf("autoScalerProfile.%s %q is no duration", name, *s)
+			bad = fmt.Errorf("autoScalerProfile.%s %q is not a duration", name, *s)
 			return
 		}
 		*to = d
@@ -195,14 +189,14 @@ func parseProfile(p *armcontainerservice.ManagedClusterPropertiesAutoScalerProfi
 	if s := value(p.ScaleDownUtilizationThreshold); s != "" {
 		f, err := strconv.ParseFloat(s, 64)
 		if err != nil {
-			bad = fmt.Errorf("autoScalerProfile.scale-down-utilization-threshold %q is no number", s)
+			bad = fmt.Errorf("autoScalerProfile.scale-down-utilization-threshold %q is not a number", s)
 		}
 		out.Threshold = f
 	}
 	if s := value(p.MaxEmptyBulkDelete); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 {
-			bad = fmt.Errorf("autoScalerProfile.max-empty-bulk-delete %q is no positive number", s)
+			bad = fmt.Errorf("autoScalerProfile.max-empty-bulk-delete %q is not a positive number", s)
 		}
 		out.MaxEmpty = n
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/nap-aks/nap/localazure/tunnel"
 )
 
-// serveTunnel answers the cluster's API server as kubelets and metrics-server
+// serveTunnel serves the kubelets and metrics-server to the cluster's API server
 // until ctx ends.
 func (c *clusterFleet) serveTunnel(ctx context.Context, log *slog.Logger) {
 	if c.f.Tunnel == nil {
@@ -22,23 +22,23 @@ func (c *clusterFleet) serveTunnel(ctx context.Context, log *slog.Logger) {
 	}
 	socket := c.f.Tunnel(c.uid)
 	if err := tunnel.CheckSocket(socket); err != nil {
-		log.Warn("no tunnel", "error", err)
+		log.Warn("tunnel disabled", "error", err)
 		return
 	}
 	for ctx.Err() == nil {
-		_, err := os.Stat(filepath.Dir(socket)) // the supervisor makes the cluster's folder
+		_, err := os.Stat(filepath.Dir(socket)) // the supervisor creates the cluster's folder
 		if err == nil {
 			err = tunnel.Serve(ctx, socket, tunnel.Cluster{
 				Client: func(ctx context.Context) (kubernetes.Interface, error) {
 					client, _, err := c.api(ctx)
 					return client, err
 				},
-				Plays:  c.playsKubelet,
-				Logger: log,
+				Simulated: c.simulatesKubelet,
+				Logger:    log,
 			})
 		}
 		if err != nil && ctx.Err() == nil {
-			log.Debug("the tunnel does not answer, will try again", "error", err)
+			log.Debug("serving tunnel failed, retrying", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -47,22 +47,22 @@ func (c *clusterFleet) serveTunnel(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// playsKubelet tells whether the kubelet of a node is played at the moment.
-func (c *clusterFleet) playsKubelet(node string) bool {
+// simulatesKubelet reports whether the kubelet of a node is currently simulated.
+func (c *clusterFleet) simulatesKubelet(node string) bool {
 	c.mu.Lock()
-	plays := c.plays
+	simulated := c.simulated
 	c.mu.Unlock()
-	return plays != nil && plays(node)
+	return simulated != nil && simulated(node)
 }
 
-// installMetrics makes the cluster's API serve what the tunnel measures.
+// installMetrics registers the tunnel's metrics API in the cluster.
 func (c *clusterFleet) installMetrics(ctx context.Context, cfg *rest.Config, log *slog.Logger) {
 	if c.f.Tunnel == nil || tunnel.CheckSocket(c.f.Tunnel(c.uid)) != nil {
 		return
 	}
 	client, err := dynamic.NewForConfig(cfg)
 	if err != nil {
-		log.Error("no metrics API", "error", err)
+		log.Error("metrics API disabled", "error", err)
 		return
 	}
 	for ctx.Err() == nil {
@@ -70,7 +70,7 @@ func (c *clusterFleet) installMetrics(ctx context.Context, cfg *rest.Config, log
 		if err == nil {
 			return
 		}
-		log.Debug("the metrics API is not there, will try again", "error", err)
+		log.Debug("installing metrics API failed, retrying", "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):

@@ -6,9 +6,9 @@ import (
 	"sigs.k8s.io/kwok/pkg/apis/v1alpha1"
 )
 
-// StageLabel with the value Unhealthy on a pod lets its containers run without
-// ever getting ready, as if the readiness probe failed. Users of kwok, and
-// Karpenter's suites, know it by this name.
+// StageLabel with the value Unhealthy on a pod keeps its running containers from
+// becoming ready, as if the readiness probe failed. Users of kwok, and Karpenter's
+// test suites, know the label by this name.
 const (
 	StageLabel = "kwok.x-k8s.io/stage"
 	Unhealthy  = "unhealthy"
@@ -18,13 +18,13 @@ func stageLabel(op v1alpha1.SelectorOperator) v1alpha1.MatchExpression {
 	return v1alpha1.MatchExpression{Key: `.metadata.labels["` + StageLabel + `"]`, Operator: op, Values: []string{Unhealthy}}
 }
 
-// healthy leaves the pods that are not to get ready to another stage.
+// healthy excludes pods that must not become ready, which unhealthy handles.
 func healthy(s *v1alpha1.Stage) {
 	s.Spec.Selector.MatchExpressions = append(s.Spec.Selector.MatchExpressions, stageLabel(v1alpha1.SelectorOpNotIn))
 }
 
-// unhealthy makes of the stage that starts pods the one that starts pods which
-// do not get ready.
+// unhealthy turns the stage that starts pods into one for pods that do not become
+// ready.
 func unhealthy(s *v1alpha1.Stage) {
 	s.Name = "pod-unready"
 	s.Spec.Selector.MatchExpressions = append(s.Spec.Selector.MatchExpressions, stageLabel(v1alpha1.SelectorOpIn))

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/kwok/pkg/utils/lifecycle"
 )
 
-func TestPodsCanBeKeptFromGettingReady(t *testing.T) {
+func TestUnhealthyLabelKeepsPodsUnready(t *testing.T) {
 	st, err := stages()
 	if err != nil {
 		t.Fatal(err)

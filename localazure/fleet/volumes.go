@@ -29,11 +29,11 @@ const (
 	volumeCheckInterval = time.Second
 )
 
-// playVolumes is Azure's two CSI drivers: it provisions the disks and shares
-// that claims ask for, in the zone of the node that the scheduler chose,
-// attaches them, and deletes them when they are released. Claims and volumes
-// are few, so it looks at all of them each second instead of keeping queues.
-func playVolumes(ctx context.Context, client kubernetes.Interface, ci func() intent.ClusterIntent, node func(string) (*corev1.Node, bool), log *slog.Logger) {
+// simulateCSI simulates Azure's two CSI drivers. It provisions disks and shares for
+// claims, in the zone of the node that the scheduler chose, attaches them, and
+// deletes them when they are released. Claims and volumes are few, so it checks all
+// of them each second instead of keeping work queues.
+func simulateCSI(ctx context.Context, client kubernetes.Interface, ci func() intent.ClusterIntent, node func(string) (*corev1.Node, bool), log *slog.Logger) {
 	factory := informers.NewSharedInformerFactory(client, 0)
 	claims := factory.Core().V1().PersistentVolumeClaims().Informer()
 	volumes := factory.Core().V1().PersistentVolumes().Informer()
@@ -43,9 +43,9 @@ func playVolumes(ctx context.Context, client kubernetes.Interface, ci func() int
 	if !cache.WaitForCacheSync(ctx.Done(), claims.HasSynced, volumes.HasSynced, classes.HasSynced, attachments.HasSynced) {
 		return
 	}
-	complain := func(what string, err error) {
+	warn := func(what string, err error) {
 		if err != nil && ctx.Err() == nil {
-			log.Warn(what+", will try again", "error", err)
+			log.Warn(what+" failed, retrying", "error", err)
 		}
 	}
 	for {
@@ -55,18 +55,18 @@ func playVolumes(ctx context.Context, client kubernetes.Interface, ci func() int
 		case <-time.After(volumeCheckInterval):
 		}
 		for _, obj := range claims.GetStore().List() {
-			complain("provisioning a volume", provision(ctx, client, obj.(*corev1.PersistentVolumeClaim), classes.GetStore(), volumes.GetStore(), ci(), node))
+			warn("provisioning volume", provision(ctx, client, obj.(*corev1.PersistentVolumeClaim), classes.GetStore(), volumes.GetStore(), ci(), node))
 		}
 		for _, obj := range attachments.GetStore().List() {
-			complain("attaching a volume", attach(ctx, client, obj.(*storagev1.VolumeAttachment)))
+			warn("attaching volume", attach(ctx, client, obj.(*storagev1.VolumeAttachment)))
 		}
 		for _, obj := range volumes.GetStore().List() {
-			complain("deleting a volume", release(ctx, client, obj.(*corev1.PersistentVolume)))
+			warn("deleting volume", release(ctx, client, obj.(*corev1.PersistentVolume)))
 		}
 	}
 }
 
-// provision creates the volume of an unbound claim whose class is ours. The
+// provision creates the volume of an unbound claim of one of the two drivers. The
 // volume controller then binds the two.
 func provision(ctx context.Context, client kubernetes.Interface, pvc *corev1.PersistentVolumeClaim, classes, volumes cache.Store, ci intent.ClusterIntent, node func(string) (*corev1.Node, bool)) error {
 	driver := pvc.Annotations[provisionerRequest]
@@ -90,19 +90,19 @@ func provision(ctx context.Context, client kubernetes.Interface, pvc *corev1.Per
 		}
 		n, ok := node(chosen)
 		if !ok {
-			return fmt.Errorf("claim %s/%s: the chosen node %s is not there", pvc.Namespace, pvc.Name, chosen)
+			return fmt.Errorf("claim %s/%s: selected node %s does not exist", pvc.Namespace, pvc.Name, chosen)
 		}
 		zone = n.Labels[diskZoneLabel]
 	}
 	pv := volumeFor(pvc, class, driver, name, zone, ci)
 	if _, err := client.CoreV1().PersistentVolumes().Create(ctx, pv, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("claim %s/%s: %w", pvc.Namespace, pvc.Name, err)
+		return fmt.Errorf("provisioning a volume for claim %s/%s: %w", pvc.Namespace, pvc.Name, err)
 	}
 	return nil
 }
 
-// volumeFor is the volume that the driver makes for a claim. A disk can only be
-// used in its zone, or by machines without one if it has none.
+// volumeFor returns the volume that the driver creates for a claim. A disk can only
+// be used in its zone, or by regional machines if it has none.
 func volumeFor(pvc *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, driver, name, zone string, ci intent.ClusterIntent) *corev1.PersistentVolume {
 	reclaim := corev1.PersistentVolumeReclaimDelete
 	if class.ReclaimPolicy != nil {
@@ -133,8 +133,8 @@ func volumeFor(pvc *corev1.PersistentVolumeClaim, class *storagev1.StorageClass,
 	return pv
 }
 
-// attach reports a disk as attached; the attach-detach controller made the
-// request when a pod that uses it was bound.
+// attach marks an attachment as attached. The attach-detach controller created it
+// when a pod that uses the volume was bound.
 func attach(ctx context.Context, client kubernetes.Interface, va *storagev1.VolumeAttachment) error {
 	if va.Status.Attached || va.DeletionTimestamp != nil || va.Spec.Attacher != diskDriver && va.Spec.Attacher != fileDriver {
 		return nil
@@ -142,12 +142,12 @@ func attach(ctx context.Context, client kubernetes.Interface, va *storagev1.Volu
 	done := va.DeepCopy()
 	done.Status.Attached = true
 	if _, err := client.StorageV1().VolumeAttachments().UpdateStatus(ctx, done, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return fmt.Errorf("attachment %s: %w", va.Name, err)
+		return fmt.Errorf("marking attachment %s as attached: %w", va.Name, err)
 	}
 	return nil
 }
 
-// release deletes a volume whose claim is gone, if its policy says so.
+// release deletes a released volume if its reclaim policy is Delete.
 func release(ctx context.Context, client kubernetes.Interface, pv *corev1.PersistentVolume) error {
 	by := pv.Annotations[provisionedBy]
 	if pv.Status.Phase != corev1.VolumeReleased || pv.DeletionTimestamp != nil || by != diskDriver && by != fileDriver ||
@@ -155,7 +155,7 @@ func release(ctx context.Context, client kubernetes.Interface, pv *corev1.Persis
 		return nil
 	}
 	if err := client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("volume %s: %w", pv.Name, err)
+		return fmt.Errorf("deleting volume %s: %w", pv.Name, err)
 	}
 	return nil
 }

@@ -1,19 +1,20 @@
-// Package intent is the agreement between the local Azure Resource Manager and
-// the machinery that makes its promises true: ARM writes what should exist
-// (intents), package local makes it so and writes back what is (statuses).
+// Package intent defines the records through which the local Azure Resource Manager
+// and the processes that run clusters and machines communicate: ARM writes what should
+// exist (intents), the supervisor and the fleet reconcile it and write back what
+// exists (statuses).
 //
-// Both sides are level-triggered and share nothing but etcd, so either can be
-// killed at any point and goes on from what is written here. ARM owns the keys
-// under IntentPrefix, local those under StatusPrefix; neither writes the
-// other's.
+// Both sides are level-triggered and share nothing but etcd, so either can be killed
+// at any point and continues from what is written here. ARM owns the intents; the
+// supervisor owns the statuses of clusters, the fleet those of machines. Neither side
+// writes the other's keys.
 //
 //	/nap/intent/clusters/<uid>                      ClusterIntent
 //	/nap/intent/machines/<uid>/<pool>/<machine>     MachineIntent
 //	/nap/status/clusters/<uid>                      ClusterStatus
 //	/nap/status/machines/<uid>/<pool>/<machine>     MachineStatus
 //
-// An intent that is gone means that the thing must go; its status is removed
-// by local once nothing of it is left. So "deleted" is: no intent, no status.
+// A deleted intent means that the object must be deleted; its status is removed once
+// nothing of it is left. An object without intent and status is deleted.
 package intent
 
 import "time"
@@ -26,19 +27,19 @@ const (
 	MachineStatusPrefix = "/nap/status/machines/"
 )
 
-// MachinesPool is the agent pool, of mode Machines, that holds the machines
-// which node auto-provisioning creates. ARM makes it when the mode becomes
-// Auto; it is not listed among the cluster's agentPoolProfiles.
+// MachinesPool is the agent pool, of mode Machines, of the machines that node
+// auto-provisioning creates. ARM creates it when the mode becomes Auto; it is not
+// listed among the cluster's agentPoolProfiles.
 const MachinesPool = "aksmanagedap"
 
-// ClusterIntent is one managed cluster as its control plane has to be.
+// ClusterIntent is the desired state of a managed cluster's control plane.
 type ClusterIntent struct {
-	// UID names the cluster in keys, folders and etcd prefixes: lower-case
-	// letters, digits and dashes, unique for ever (a cluster deleted and made
+	// UID identifies the cluster in keys, folders and etcd prefixes: lower-case
+	// letters, digits and dashes, never reused (a cluster that is deleted and created
 	// again under the same ARM ID gets a new one).
 	UID string `json:"uid"`
-	// Generation grows with every change of this intent; the status repeats
-	// the last one acted upon.
+	// Generation increases with every change of this intent; the status contains the
+	// last one that was reconciled.
 	Generation int64 `json:"generation"`
 	// ResourceID is the cluster's ARM ID, in the casing it was created with.
 	ResourceID        string `json:"resourceID"`
@@ -59,16 +60,16 @@ type ClusterIntent struct {
 	NetworkPluginMode string `json:"networkPluginMode"`
 	NetworkDataplane  string `json:"networkDataplane"`
 	NetworkPolicy     string `json:"networkPolicy"`
-	// VnetSubnetID is the cluster's default node subnet; empty when AKS made it.
+	// VnetSubnetID is the cluster's default node subnet; empty if AKS created it.
 	VnetSubnetID string `json:"vnetSubnetID,omitempty"`
-	// NodeProvisioning is the state of node auto-provisioning to reach.
+	// NodeProvisioning is the desired state of node auto-provisioning.
 	NodeProvisioning NodeProvisioning `json:"nodeProvisioning"`
 	// Stopped asks for the control plane to be down (az aks stop).
 	Stopped bool `json:"stopped,omitempty"`
 }
 
-// NodeProvisioning mirrors the cluster's nodeProvisioningProfile, with the
-// identity that the controller signs in to ARM with.
+// NodeProvisioning is the cluster's nodeProvisioningProfile, with the identity with
+// which the controller authenticates to ARM.
 type NodeProvisioning struct {
 	// Mode is "Auto" or "Manual".
 	Mode string `json:"mode"`
@@ -80,7 +81,7 @@ type NodeProvisioning struct {
 	ClientSecret string `json:"clientSecret,omitempty"`
 }
 
-// ClusterPhase is where a control plane is in its life.
+// ClusterPhase is the phase of a control plane's life cycle.
 type ClusterPhase string
 
 // The phases of a control plane.
@@ -91,15 +92,15 @@ const (
 	ClusterFailed   ClusterPhase = "Failed"
 )
 
-// ClusterStatus is what local reports of a control plane.
+// ClusterStatus is the state of a control plane, reported by the supervisor.
 type ClusterStatus struct {
 	UID string `json:"uid"`
-	// ObservedGeneration is the intent's generation that Phase and the rest
-	// speak of: an intent is fulfilled when it equals the intent's and Phase is
-	// Ready (or Stopped, when that was asked).
+	// ObservedGeneration is the intent's generation that this status refers to: an
+	// intent is fulfilled once it equals the intent's and Phase is Ready (or Stopped,
+	// if the intent says so).
 	ObservedGeneration int64        `json:"observedGeneration"`
 	Phase              ClusterPhase `json:"phase"`
-	// Message says what is being waited for, or why it failed.
+	// Message is what the supervisor waits for, or why it failed.
 	Message string `json:"message,omitempty"`
 	// Endpoint is the API server's URL, https on loopback.
 	Endpoint string `json:"endpoint,omitempty"`
@@ -108,15 +109,15 @@ type ClusterStatus struct {
 	UserKubeconfig  string `json:"userKubeconfig,omitempty"`
 	// KubernetesVersion is the version the API server reports, without v.
 	KubernetesVersion string `json:"kubernetesVersion,omitempty"`
-	// NodeProvisioningMode is the mode in force: Auto once CRDs and default
-	// NodePools are there and the controller runs and is healthy.
+	// NodeProvisioningMode is the current mode: Auto once CRDs and default NodePools
+	// exist and the controller is healthy.
 	NodeProvisioningMode string    `json:"nodeProvisioningMode,omitempty"`
 	UpdatedAt            time.Time `json:"updatedAt"`
 }
 
-// MachineIntent is one virtual machine that should exist and, once booted, be
-// a Node of its cluster. Machines of node auto-provisioning and instances of
-// scale sets (system and user pools) are told alike.
+// MachineIntent is one virtual machine that should exist and, once booted, be a Node
+// of its cluster: a machine of node auto-provisioning or an instance of a scale set
+// (system and user pools).
 type MachineIntent struct {
 	ClusterUID string `json:"clusterUID"`
 	Pool       string `json:"pool"`
@@ -133,15 +134,15 @@ type MachineIntent struct {
 	// Zone is the availability zone's number ("1".."3"), or empty for a
 	// regional machine.
 	Zone string `json:"zone,omitempty"`
-	// Spot tells the priority: Spot if true, else Regular.
+	// Spot is the priority: Spot if true, else Regular.
 	Spot bool `json:"spot,omitempty"`
 	// Mode is "System" or "User".
 	Mode string `json:"mode"`
-	// Labels are the node labels asked for by the machine or pool (those that
-	// AKS itself puts on every node are added by local).
+	// Labels are the node labels of the machine or pool, without those that AKS puts
+	// on every node, which the fleet adds.
 	Labels map[string]string `json:"labels,omitempty"`
-	// Taints are the taints, "key=value:Effect", that the node registers with;
-	// initialization taints of the machine API are among them.
+	// Taints are the taints, "key=value:Effect", that the node registers with,
+	// including the initialization taints of the machine API.
 	Taints           []string `json:"taints,omitempty"`
 	MaxPods          int      `json:"maxPods"`
 	OSDiskSizeGB     int      `json:"osDiskSizeGB"`
@@ -155,75 +156,75 @@ type MachineIntent struct {
 	// ReimagedAt is when KubernetesVersion or NodeImageVersion were last
 	// changed: the machine boots again, and its Node is a new one.
 	ReimagedAt time.Time `json:"reimagedAt,omitzero"`
-	// Drain asks for the node to be cordoned and its pods to be evicted. Once it
-	// is nil (again) the node takes pods.
+	// Drain asks for the node to be cordoned and its pods to be evicted. Without it
+	// the node is schedulable.
 	Drain *Drain `json:"drain,omitempty"`
 }
 
-// Image is what a machine boots from: the version of its kubelet and that of
-// its node image.
+// Image returns what a machine boots from: the version of its kubelet and that of its
+// node image.
 func (m MachineIntent) Image() string { return m.KubernetesVersion + "/" + m.NodeImageVersion }
 
-// Drain is a request to empty a node.
+// Drain is a request to drain a node.
 type Drain struct {
-	// Since is when it was asked for. It also tells one request from the next.
+	// Since is the time of the request. It also identifies the request.
 	Since time.Time `json:"since"`
 	// Timeout is how long evictions and terminations may take, from Since.
 	Timeout time.Duration `json:"timeout"`
-	// IgnorePDBs has pods deleted rather than evicted, so that no
-	// PodDisruptionBudget keeps them.
+	// IgnorePDBs deletes pods instead of evicting them, so that no PodDisruptionBudget
+	// prevents it.
 	IgnorePDBs bool `json:"ignorePDBs,omitempty"`
 }
 
-// DrainState is how far a drain is.
+// DrainState is the progress of a drain.
 type DrainState string
 
 // The states of a drain.
 const (
 	Draining    DrainState = "Draining"
 	Drained     DrainState = "Drained"
-	DrainFailed DrainState = "Failed" // the timeout is over, see Message
+	DrainFailed DrainState = "Failed" // the timeout has passed, see Message
 )
 
-// DrainStatus is what local reports of a drain.
+// DrainStatus is the state of a drain, reported by the fleet.
 type DrainStatus struct {
-	// Since is that of the request that this speaks of.
+	// Since is that of the request that this status refers to.
 	Since time.Time  `json:"since"`
 	State DrainState `json:"state"`
-	// Message says which pods are left and what keeps them.
+	// Message says which pods are left and why.
 	Message string `json:"message,omitempty"`
-	// At is when State became what it is.
+	// At is when State last changed.
 	At time.Time `json:"at"`
 }
 
-// MachinePhase is where a machine is in its life.
+// MachinePhase is the phase of a machine's life cycle.
 type MachinePhase string
 
 // The phases of a machine.
 const (
-	MachineBooting  MachinePhase = "Booting"  // VM allocated, not yet up
-	MachineRunning  MachinePhase = "Running"  // VM up: its kubelet registers the Node
-	MachineFailed   MachinePhase = "Failed"   // never came up: see Code, Message
-	MachineDeleting MachinePhase = "Deleting" // intent gone, VM going away
+	MachineBooting  MachinePhase = "Booting"  // VM allocated, not yet running
+	MachineRunning  MachinePhase = "Running"  // VM running: its kubelet registers the Node
+	MachineFailed   MachinePhase = "Failed"   // allocation failed: see Code, Message
+	MachineDeleting MachinePhase = "Deleting" // intent deleted, VM being deleted
 )
 
-// MachineStatus is what local reports of a machine.
+// MachineStatus is the state of a machine, reported by the fleet.
 type MachineStatus struct {
 	ClusterUID string       `json:"clusterUID"`
 	Pool       string       `json:"pool"`
 	Name       string       `json:"name"`
 	Phase      MachinePhase `json:"phase"`
-	// Code and Message are set when Phase is Failed: an Azure allocation error
-	// such as "ZonalAllocationFailed", and its text.
+	// Code and Message are set if Phase is Failed: an Azure allocation error such as
+	// "ZonalAllocationFailed", and its text.
 	Code     string    `json:"code,omitempty"`
 	Message  string    `json:"message,omitempty"`
 	BootedAt time.Time `json:"bootedAt"`
 	// Image is the MachineIntent.Image that the machine boots or runs.
 	Image string `json:"image,omitempty"`
-	// Registered tells that the kubelet has registered its Node since the last
-	// boot. It is told of the instances of scale sets only.
+	// Registered is set once the kubelet has registered its Node since the last boot.
+	// It is only maintained for instances of scale sets.
 	Registered bool `json:"registered,omitempty"`
-	// Drain is the state of the drain that was asked for last.
+	// Drain is the state of the last drain that was requested.
 	Drain     *DrainStatus `json:"drain,omitempty"`
 	UpdatedAt time.Time    `json:"updatedAt"`
 }

@@ -8,24 +8,23 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// ClusterIntentKey and the three below give the etcd keys of a cluster and of
-// a machine.
+// ClusterIntentKey returns the key of a cluster's intent.
 func ClusterIntentKey(uid string) string { return ClusterIntentPrefix + uid }
 
-// ClusterStatusKey is the key of a cluster's status.
+// ClusterStatusKey returns the key of a cluster's status.
 func ClusterStatusKey(uid string) string { return ClusterStatusPrefix + uid }
 
-// MachineIntentKey is the key of a machine's intent.
+// MachineIntentKey returns the key of a machine's intent.
 func MachineIntentKey(uid, pool, machine string) string {
 	return MachineIntentPrefix + uid + "/" + pool + "/" + machine
 }
 
-// MachineStatusKey is the key of a machine's status.
+// MachineStatusKey returns the key of a machine's status.
 func MachineStatusKey(uid, pool, machine string) string {
 	return MachineStatusPrefix + uid + "/" + pool + "/" + machine
 }
 
-// Get reads one record as JSON. It returns false when the key does not exist.
+// Get reads one JSON record. It returns false if the key does not exist.
 func Get[T any](ctx context.Context, c clientv3.KV, key string) (T, bool, error) {
 	var v T
 	resp, err := c.Get(ctx, key)
@@ -41,8 +40,8 @@ func Get[T any](ctx context.Context, c clientv3.KV, key string) (T, bool, error)
 	return v, true, nil
 }
 
-// List reads every record under a prefix, in key order, and the revision the
-// listing is of (watch from the next one).
+// List reads every record under a prefix, in key order. It also returns the revision
+// of the listing; a watch continues from the next one.
 func List[T any](ctx context.Context, c clientv3.KV, prefix string) ([]T, int64, error) {
 	resp, err := c.Get(ctx, prefix, clientv3.WithPrefix())
 	if err != nil {
@@ -71,7 +70,7 @@ func Put(ctx context.Context, c clientv3.KV, key string, v any) error {
 	return nil
 }
 
-// Delete removes one record; a missing one is no error.
+// Delete deletes one record; a missing one is not an error.
 func Delete(ctx context.Context, c clientv3.KV, key string) error {
 	if _, err := c.Delete(ctx, key); err != nil {
 		return fmt.Errorf("deleting %s: %w", key, err)

@@ -11,10 +11,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// installed is what makes metrics.k8s.io part of a cluster's API. The Service
-// names no pods: the API is there whether or not those of metrics-server run,
-// for an API that is away keeps namespaces from being deleted.
-var installed = []struct {
+// manifests make metrics.k8s.io part of a cluster's API. The Service selects no
+// pods, so the API is available even if those of metrics-server do not run: an
+// unavailable API would block the deletion of namespaces.
+var manifests = []struct {
 	gvr  schema.GroupVersionResource
 	ns   string
 	text string
@@ -48,10 +48,10 @@ spec:
 `},
 }
 
-// Install makes the metrics of the tunnel part of the cluster's API. Call it
-// when Serve answers.
+// Install registers the metrics API of the tunnel in the cluster. Serve must be
+// running.
 func Install(ctx context.Context, client dynamic.Interface) error {
-	for _, i := range installed {
+	for _, i := range manifests {
 		u := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal([]byte(i.text), &u.Object); err != nil {
 			return fmt.Errorf("metrics API: %w", err)

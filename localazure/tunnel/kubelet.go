@@ -16,8 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// kubelet is the API of one node's kubelet, as far as a node on which nothing
-// runs can have it.
+// kubelet is the API of one node's kubelet, as far as a simulated node can have
+// one.
 type kubelet struct {
 	node   string
 	client kubernetes.Interface
@@ -51,8 +51,8 @@ func (k kubelet) pods(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(list)
 }
 
-// logs answers with what there is to say of a container: that it is simulated,
-// when it began and how it ended. With follow it stays until the container ends.
+// logs writes what is known of a container: that it is simulated, when it started
+// and how it ended. With follow it waits for the container's end.
 func (k kubelet) logs(w http.ResponseWriter, r *http.Request, ns, name, container string) {
 	q := r.URL.Query()
 	follow, _ := strconv.ParseBool(q.Get("follow"))
@@ -78,7 +78,7 @@ func (k kubelet) logs(w http.ResponseWriter, r *http.Request, ns, name, containe
 		return
 	}
 	out := newLogWriter(w, q)
-	lines := []logLine{{begun(st), fmt.Sprintf("nap: this container is simulated. %s is not run, so there is nothing that it wrote.", image)}}
+	lines := []logLine{{startedAt(st), fmt.Sprintf("nap: this container is simulated. %s is not run, so there is nothing that it wrote.", image)}}
 	if l, ended := end(st); ended {
 		lines, follow = append(lines, l), false
 	}
@@ -90,7 +90,7 @@ func (k kubelet) logs(w http.ResponseWriter, r *http.Request, ns, name, containe
 	}
 }
 
-// waitEnd waits until a container has ended, or its pod or the reader is gone.
+// waitEnd waits until a container ends, its pod is deleted or ctx ends.
 func (k kubelet) waitEnd(ctx context.Context, pod *corev1.Pod, container string) (logLine, bool) {
 	uid, version := pod.UID, pod.ResourceVersion
 	for ctx.Err() == nil {
@@ -99,7 +99,7 @@ func (k kubelet) waitEnd(ctx context.Context, pod *corev1.Pod, container string)
 			for ev := range w.ResultChan() {
 				p, ok := ev.Object.(*corev1.Pod)
 				if !ok {
-					break // an outdated version: read it again below
+					break // the resource version is too old: read the pod again below
 				}
 				if st, _ := containerOf(p, container); st != nil {
 					if l, ended := end(st); ended {
@@ -135,7 +135,7 @@ func (k kubelet) waitEnd(ctx context.Context, pod *corev1.Pod, container string)
 	return logLine{}, false
 }
 
-// containerOf finds a container of any sort: its status, nil if it has none
+// containerOf returns the status of a container of any kind, nil if it has none
 // yet, and its image, empty if there is no such container.
 func containerOf(p *corev1.Pod, name string) (st *corev1.ContainerStatus, image string) {
 	for _, c := range append(append([]corev1.Container{}, p.Spec.InitContainers...), p.Spec.Containers...) {
@@ -158,13 +158,14 @@ func containerOf(p *corev1.Pod, name string) (st *corev1.ContainerStatus, image 
 	return st, image
 }
 
-func begun(st *corev1.ContainerStatus) time.Time {
+func startedAt(st *corev1.ContainerStatus) time.Time {
 	if st.State.Running != nil {
 		return st.State.Running.StartedAt.Time
 	}
 	return st.State.Terminated.StartedAt.Time
 }
 
+// end returns the line about the end of a container that has terminated.
 func end(st *corev1.ContainerStatus) (logLine, bool) {
 	t := st.State.Terminated
 	if t == nil {
@@ -178,7 +179,7 @@ type logLine struct {
 	text string
 }
 
-// logWriter writes lines as the query of a log request wants them.
+// logWriter writes lines as the query of a log request asks for.
 type logWriter struct {
 	w          http.ResponseWriter
 	timestamps bool
@@ -210,7 +211,7 @@ func newLogWriter(w http.ResponseWriter, q map[string][]string) *logWriter {
 	return o
 }
 
-// last writes the newest of the lines, as many as were asked for.
+// last writes the newest of the lines, as many as the query asks for.
 func (o *logWriter) last(lines []logLine) {
 	if o.tail >= 0 && int64(len(lines)) > o.tail {
 		lines = lines[int64(len(lines))-o.tail:]

@@ -21,23 +21,23 @@ import (
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 )
 
-// A simulated pod uses nothing. These annotations, quantities such as "250m" and
-// "1Gi", say what a pod is to be taken to use, shared evenly by its containers;
-// kubectl top shows it, and HorizontalPodAutoscalers go by it.
+// A simulated pod uses nothing. These annotations set the usage that the metrics API
+// reports for a pod, as quantities such as "250m" and "1Gi", divided equally among
+// its containers; kubectl top and HorizontalPodAutoscalers read it.
 const (
 	UsageCPUAnnotation    = "nap.dev/usage-cpu"
 	UsageMemoryAnnotation = "nap.dev/usage-memory"
 )
 
-// metricsWindow is the time over which metrics-server takes its rates.
+// metricsWindow is the time over which metrics-server computes rates.
 const metricsWindow = 15 * time.Second
 
-// metricsAPI is metrics.k8s.io as metrics-server serves it. Who may read it the
-// API server has decided before it asks here.
+// metricsAPI is metrics.k8s.io as metrics-server serves it. The API server has
+// already authorized the requests.
 type metricsAPI struct {
-	client kubernetes.Interface
-	plays  func(node string) bool
-	now    func() time.Time
+	client    kubernetes.Interface
+	simulated func(node string) bool
+	now       func() time.Time
 }
 
 func (m metricsAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +69,7 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 
 const apiVersion = "metrics.k8s.io/v1beta1"
 
-// answer is the object that a request asks for.
+// answer returns the object that a request asks for.
 func (m metricsAPI) answer(r *http.Request) (any, error) {
 	path := strings.Trim(r.URL.Path, "/")
 	unknown := apierrors.NewGenericServerResponse(http.StatusNotFound, r.Method, schema.GroupResource{}, "", "metrics-server does not serve /"+path, 0, true)
@@ -142,12 +142,12 @@ func (m metricsAPI) podList(ctx context.Context, ns string, opts metav1.ListOpti
 	return metricsv1beta1.PodMetricsList{TypeMeta: metav1.TypeMeta{Kind: "PodMetricsList", APIVersion: apiVersion}, Items: m.podMetrics(list.Items)}, nil
 }
 
-// podMetrics are the metrics of those pods that run and whose kubelet plays.
+// podMetrics returns the metrics of the pods that run on simulated nodes.
 func (m metricsAPI) podMetrics(pods []corev1.Pod) []metricsv1beta1.PodMetrics {
 	out := []metricsv1beta1.PodMetrics{}
 	for i := range pods {
 		p := &pods[i]
-		if p.Status.Phase != corev1.PodRunning || !m.plays(p.Spec.NodeName) {
+		if p.Status.Phase != corev1.PodRunning || !m.simulated(p.Spec.NodeName) {
 			continue
 		}
 		pm := metricsv1beta1.PodMetrics{
@@ -165,8 +165,8 @@ func (m metricsAPI) podMetrics(pods []corev1.Pod) []metricsv1beta1.PodMetrics {
 	return out
 }
 
-// nodeMetrics are the metrics of those nodes whose kubelet plays: what their
-// pods use, of which the options must not leave one out.
+// nodeMetrics returns the metrics of the simulated nodes among nodes: the sum of
+// what their pods use. podsOf must select all pods of these nodes.
 func (m metricsAPI) nodeMetrics(ctx context.Context, nodes []corev1.Node, podsOf metav1.ListOptions) ([]metricsv1beta1.NodeMetrics, error) {
 	pods, err := m.client.CoreV1().Pods("").List(ctx, podsOf)
 	if err != nil {
@@ -183,7 +183,7 @@ func (m metricsAPI) nodeMetrics(ctx context.Context, nodes []corev1.Node, podsOf
 	}
 	out := []metricsv1beta1.NodeMetrics{}
 	for _, n := range nodes {
-		if !m.plays(n.Name) {
+		if !m.simulated(n.Name) {
 			continue
 		}
 		out = append(out, metricsv1beta1.NodeMetrics{
@@ -196,8 +196,8 @@ func (m metricsAPI) nodeMetrics(ctx context.Context, nodes []corev1.Node, podsOf
 	return out, nil
 }
 
-// usage is what a pod uses, in thousandths of a CPU and bytes. An annotation that
-// is no quantity, or a negative one, counts as none.
+// usage returns what a pod uses, in thousandths of a CPU and bytes. An annotation
+// that is not a quantity, or is negative, counts as zero.
 func usage(p *corev1.Pod) (cpuMilli, memoryBytes int64) {
 	if q, err := resource.ParseQuantity(p.Annotations[UsageCPUAnnotation]); err == nil {
 		cpuMilli = max(0, q.MilliValue())
@@ -215,8 +215,8 @@ func resources(cpuMilli, memoryBytes int64) corev1.ResourceList {
 	}
 }
 
-// table turns metrics into the rows that clients such as kubectl get and k9s
-// ask for; what is not metrics stays as it is.
+// table converts metrics to the Table that clients such as kubectl get and k9s ask
+// for, and returns anything else unchanged.
 func table(v any) any {
 	t := metav1.Table{TypeMeta: metav1.TypeMeta{Kind: "Table", APIVersion: "meta.k8s.io/v1"}, ColumnDefinitions: []metav1.TableColumnDefinition{
 		{Name: "Name", Type: "string", Format: "name"}, {Name: "cpu", Type: "string"}, {Name: "memory", Type: "string"}, {Name: "Window", Type: "string", Format: "duration"},

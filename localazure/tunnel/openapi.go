@@ -1,7 +1,7 @@
 package tunnel
 
-// openAPI describes metrics.k8s.io, as OpenAPI 2: the API server makes version 3
-// of it, and asks again every minute where it finds none.
+// openAPI returns the OpenAPI 2 description of metrics.k8s.io. The API server
+// converts it to version 3; without one it would ask again every minute.
 func openAPI() map[string]any {
 	const defs = "io.k8s.metrics.pkg.apis.metrics.v1beta1."
 	type m = map[string]any
@@ -13,7 +13,7 @@ func openAPI() map[string]any {
 	object := func(kind, description string, properties m) m {
 		all := m{
 			"apiVersion": text("The version of this object's schema."),
-			"kind":       text("The sort of object."),
+			"kind":       text("The kind of object."),
 			"metadata":   m{"type": "object", "description": "Name, namespace and labels of what was measured."},
 		}
 		for k, v := range properties {

@@ -1,9 +1,8 @@
-// Package tunnel is the way from a cluster's API server into its simulated
-// nodes. The API server dials whatever is in the cluster (kubelets, aggregated
-// APIs, pods) through an HTTP CONNECT proxy, as AKS's does through konnectivity.
-// Here the proxy ends the connections itself: it answers as the kubelet of a
-// node, and as metrics-server; what would need a process in a pod it refuses
-// and says why.
+// Package tunnel connects a cluster's API server with its simulated nodes. The API
+// server dials everything in the cluster (kubelets, aggregated APIs, pods) through
+// an HTTP CONNECT proxy, as AKS's does through konnectivity. Here the proxy is
+// itself the endpoint: it serves as the kubelet of each node and as metrics-server,
+// and refuses what would need a process in a pod with a message that says why.
 package tunnel
 
 import (
@@ -32,21 +31,21 @@ const (
 	KubeletPort = 10250
 	// metricsHost is the name that the Service of metrics-server resolves to.
 	metricsHost = "metrics-server.nap.internal"
-	// maxSocket is the longest path Linux lets a socket have, in bytes.
+	// maxSocket is the maximum length of a socket's path on Linux, in bytes.
 	maxSocket = 107
 )
 
-// Cluster is what the tunnel has to know of its cluster.
+// Cluster is what the tunnel needs to know of its cluster.
 type Cluster struct {
 	// Client waits for the cluster's API and returns a client with all rights.
 	Client func(ctx context.Context) (kubernetes.Interface, error)
-	// Plays tells whether the fleet plays the kubelet of a node at the moment.
-	Plays func(node string) bool
-	// Logger receives what goes wrong; never nil.
+	// Simulated reports whether the kubelet of a node is currently simulated.
+	Simulated func(node string) bool
+	// Logger must not be nil.
 	Logger *slog.Logger
 }
 
-// CheckSocket returns an error if a socket cannot have that path.
+// CheckSocket returns an error if path is too long for a socket.
 func CheckSocket(path string) error {
 	if len(path) > maxSocket {
 		return fmt.Errorf("%s is longer than the %d bytes that a socket's path may have: kubectl logs, exec and top do not work; choose a shorter --home", path, maxSocket)
@@ -54,8 +53,8 @@ func CheckSocket(path string) error {
 	return nil
 }
 
-// Serve answers on a Unix socket, readable by its owner only, until ctx ends. A
-// socket that an earlier run left is replaced.
+// Serve serves the tunnel on a Unix socket, readable by its owner only, until ctx
+// ends. It replaces a socket that an earlier run left behind.
 func Serve(ctx context.Context, socket string, c Cluster) error {
 	if err := CheckSocket(socket); err != nil {
 		return err
@@ -121,10 +120,10 @@ type tunnelled struct {
 	host string
 }
 
-// connect decides whether somebody answers at the address of a CONNECT request.
+// connect accepts or refuses a CONNECT request.
 func (s *server) connect(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodConnect {
-		http.Error(w, "this is a tunnel: only CONNECT is understood", http.StatusMethodNotAllowed)
+		http.Error(w, "this is a tunnel: only CONNECT is supported", http.StatusMethodNotAllowed)
 		return
 	}
 	refusal := s.refusal(r.Host)
@@ -134,7 +133,7 @@ func (s *server) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if refusal != "" {
-		// The API server shows the status line to whoever asked, nothing else.
+		// The API server passes only the status line on to its client.
 		_, _ = fmt.Fprintf(conn, "HTTP/1.1 502 %s\r\nContent-Length: 0\r\n\r\n", refusal)
 		_ = conn.Close()
 		return
@@ -145,10 +144,10 @@ func (s *server) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	host, _, _ := net.SplitHostPort(r.Host)
-	s.inner.give(tls.Server(&tunnelled{Conn: conn, host: host}, s.tls))
+	s.inner.deliver(tls.Server(&tunnelled{Conn: conn, host: host}, s.tls))
 }
 
-// refusal says why nobody answers at an address; it is empty if somebody does.
+// refusal returns why nothing answers at an address, or "" if something does.
 func (s *server) refusal(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	switch {
@@ -156,16 +155,16 @@ func (s *server) refusal(address string) string {
 		return "the address is not host:port"
 	case host == metricsHost:
 		return ""
-	case port == fmt.Sprint(KubeletPort) && s.Plays(host):
+	case port == fmt.Sprint(KubeletPort) && s.Simulated(host):
 		return ""
 	case port == fmt.Sprint(KubeletPort) && net.ParseIP(host) == nil:
-		return "the kubelet of node " + host + " does not answer: its machine is off, or a fault keeps it silent"
+		return "the kubelet of node " + host + " does not answer: its machine is off, or a fault has silenced it"
 	default:
 		return "nothing listens at " + address + ": pods of the local Azure are simulated, no process runs in them"
 	}
 }
 
-// answer is the kubelet of a node, or metrics-server.
+// answer serves a request to the kubelet of a node, or to metrics-server.
 func (s *server) answer(w http.ResponseWriter, r *http.Request) {
 	host, _ := r.Context().Value(targetKey{}).(string)
 	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
@@ -176,20 +175,21 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if host == metricsHost {
-		metricsAPI{client: client, plays: s.Plays, now: time.Now}.ServeHTTP(w, r)
+		metricsAPI{client: client, simulated: s.Simulated, now: time.Now}.ServeHTTP(w, r)
 		return
 	}
 	kubelet{node: host, client: client}.ServeHTTP(w, r)
 }
 
-// handoff is a listener whose connections come from elsewhere.
+// handoff is a listener whose connections are handed over by deliver.
 type handoff struct {
 	addr  net.Addr
 	conns chan net.Conn
 	done  <-chan struct{}
 }
 
-func (h *handoff) give(c net.Conn) {
+// deliver passes a connection to Accept.
+func (h *handoff) deliver(c net.Conn) {
 	select {
 	case h.conns <- c:
 	case <-h.done:
@@ -209,8 +209,8 @@ func (h *handoff) Accept() (net.Conn, error) {
 func (h *handoff) Close() error   { return nil }
 func (h *handoff) Addr() net.Addr { return h.addr }
 
-// selfSigned is a kubelet's serving certificate: the API server does not verify
-// those, AKS's neither, and the socket is nobody else's.
+// selfSigned returns the kubelets' serving certificate. Nobody verifies it, neither
+// here nor in AKS, and only the owner can open the socket.
 func selfSigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

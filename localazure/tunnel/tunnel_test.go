@@ -41,8 +41,8 @@ var (
 	ended = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{StartedAt: metav1.NewTime(begin), FinishedAt: metav1.NewTime(begin.Add(time.Minute)), Reason: "Completed"}}
 )
 
-// serve starts a tunnel to a cluster of two nodes, one of them silent, and
-// returns a client that goes through it.
+// serve starts a tunnel to a cluster of two nodes, of which only n1 is simulated,
+// and returns a client that uses it.
 func serve(t *testing.T, client kubernetes.Interface) (*http.Client, string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tunnel")
@@ -51,16 +51,16 @@ func serve(t *testing.T, client kubernetes.Interface) (*http.Client, string) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
-	if err := os.WriteFile(socket, nil, 0o644); err != nil { // what a killed run leaves
+	if err := os.WriteFile(socket, nil, 0o644); err != nil { // a killed run leaves its socket
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		done <- Serve(ctx, socket, Cluster{
-			Client: func(context.Context) (kubernetes.Interface, error) { return client, nil },
-			Plays:  func(node string) bool { return node == "n1" },
-			Logger: slog.New(slog.DiscardHandler),
+			Client:    func(context.Context) (kubernetes.Interface, error) { return client, nil },
+			Simulated: func(node string) bool { return node == "n1" },
+			Logger:    slog.New(slog.DiscardHandler),
 		})
 	}()
 	t.Cleanup(func() {
@@ -120,7 +120,7 @@ func get(t *testing.T, c *http.Client, url string, header ...string) (int, strin
 	return resp.StatusCode, string(b)
 }
 
-func TestKubeletsAnswer(t *testing.T) {
+func TestKubeletAPI(t *testing.T) {
 	c, socket := serve(t, fake.NewClientset(
 		pod("a", "p", "n1", nil, runs), pod("a", "done", "n1", nil, ended), pod("a", "early", "n1", nil, corev1.ContainerState{}), pod("a", "else", "n9", nil, runs)))
 	const n1 = "https://n1:10250"
@@ -165,7 +165,7 @@ func TestKubeletsAnswer(t *testing.T) {
 		t.Errorf("the socket: %v %v, want mode 0600", info.Mode(), err)
 	}
 	if err := CheckSocket("/" + strings.Repeat("x", 107)); err == nil {
-		t.Error("a path of 108 bytes is taken for one that a socket may have")
+		t.Error("a path of 108 bytes was accepted for a socket")
 	}
 }
 
@@ -197,7 +197,7 @@ func TestFollowedLogEndsWithItsContainer(t *testing.T) {
 	}
 }
 
-func TestMetrics(t *testing.T) {
+func TestMetricsAPI(t *testing.T) {
 	uses := func(cpu, memory string) map[string]string {
 		return map[string]string{UsageCPUAnnotation: cpu, UsageMemoryAnnotation: memory}
 	}
@@ -220,7 +220,7 @@ func TestMetrics(t *testing.T) {
 	var pods metricsv1beta1.PodMetricsList
 	read("/pods", &pods)
 	if len(pods.Items) != 2 {
-		t.Fatalf("%d pods are measured, want the two that run where a kubelet plays", len(pods.Items))
+		t.Fatalf("%d pods have metrics, want the two that run on the simulated node", len(pods.Items))
 	}
 	read("/namespaces/a/pods", &pods)
 	if len(pods.Items) != 1 || len(pods.Items[0].Containers) != 2 || pods.Items[0].Containers[1].Usage.Cpu().MilliValue() != 150 || pods.Items[0].Containers[0].Usage.Memory().Value() != 512<<20 {
@@ -229,7 +229,7 @@ func TestMetrics(t *testing.T) {
 	var one metricsv1beta1.PodMetrics
 	read("/namespaces/b/pods/q", &one)
 	if !one.Containers[0].Usage.Cpu().IsZero() || !one.Containers[0].Usage.Memory().IsZero() {
-		t.Errorf("a pod whose annotations are no quantities uses %+v", one.Containers)
+		t.Errorf("a pod whose annotations are not quantities uses %+v", one.Containers)
 	}
 	var nodes metricsv1beta1.NodeMetricsList
 	read("/nodes?labelSelector=x%3Dy", &nodes)

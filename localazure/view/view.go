@@ -1,6 +1,6 @@
-// Package view reads an instance for people: its clusters, their machines with
-// prices, and how their pods are. It only reads, and each read is bounded in
-// time, so that it answers while the instance is busy.
+// Package view reads the state of an instance for display: its clusters, their
+// machines with prices, and the number of their pods. It only reads, and with time
+// limits, so that it answers while the instance is busy.
 package view
 
 import (
@@ -54,14 +54,14 @@ type Machine struct {
 	Phase      string  `json:"phase"`
 	Message    string  `json:"message,omitempty"`
 	USDPerHour float64 `json:"usdPerHour"`
-	// Pods is how many pods run on it, -1 when not known.
+	// Pods is how many pods run on it, -1 if unknown.
 	Pods int `json:"pods"`
 }
 
-// Provisioned tells whether node auto-provisioning made the machine.
+// Provisioned reports whether node auto-provisioning created the machine.
 func (m Machine) Provisioned() bool { return m.Pool == intent.MachinesPool }
 
-// Capacity is "spot" or "on-demand".
+// Capacity returns "spot" or "on-demand".
 func (m Machine) Capacity() string {
 	if m.Spot {
 		return "spot"
@@ -77,8 +77,8 @@ type Pods struct {
 	Ended int `json:"ended"`
 }
 
-// Read reads all clusters. With pods it asks each API server too, for at most
-// the time that ctx leaves; a cluster that does not answer has no Pods.
+// Read returns all clusters. With pods it also queries each API server, until ctx
+// ends; a cluster that does not answer has no Pods.
 func Read(ctx context.Context, c *clientv3.Client, pods bool) ([]Cluster, error) {
 	intents, _, err := intent.List[intent.ClusterIntent](ctx, c, intent.ClusterIntentPrefix)
 	if err != nil {
@@ -171,7 +171,7 @@ func (cl *Cluster) countPods(ctx context.Context) {
 	}
 }
 
-// CountPods counts pods by what they do.
+// CountPods counts pods by phase.
 func CountPods(pods []corev1.Pod) *Pods {
 	n := &Pods{}
 	for i := range pods {
@@ -187,7 +187,7 @@ func CountPods(pods []corev1.Pod) *Pods {
 	return n
 }
 
-// Config is a client configuration from a kubeconfig, binary on the wire.
+// Config returns the client configuration of a kubeconfig.
 func Config(kubeconfig []byte) (*rest.Config, error) {
 	cfg, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
 	if err != nil {
@@ -198,7 +198,7 @@ func Config(kubeconfig []byte) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// Client is a Kubernetes client from a kubeconfig.
+// Client returns a Kubernetes client for a kubeconfig, which uses protobuf.
 func Client(kubeconfig []byte) (kubernetes.Interface, error) {
 	cfg, err := Config(kubeconfig)
 	if err != nil {
