@@ -30,7 +30,9 @@ func TestNodePoolIsRestored(t *testing.T) {
 		`{"metadata":{"name":"a"},"spec":{"template":{"spec":{}}}}`,
 		`{"metadata":{"annotations":{"x":"y"},"name":"b"},"spec":{"disruption":{"budgets":[{"nodes":"10%"}]},"limits":{"cpu":"100","memory":"1Ti"},"template":{"spec":{"taints":[{"effect":"NoSchedule","key":"k"}]}}}}`,
 	} {
-		for name, x := range map[string]struct{ do, undo func(map[string]any) (bool, error) }{
+		for name, x := range map[string]struct {
+			do, undo func(map[string]any) (bool, error)
+		}{
 			"close": {closePool, reopenPool}, "freeze": {freezePool(false), resumePool}, "freeze all": {freezePool(true), resumePool},
 		} {
 			pool := nodePool(t, before)
