@@ -22,7 +22,7 @@ import (
 
 const (
 	commandTimeout = 5 * time.Minute
-	maxCommandLog  = 512 << 10 // bytes of output that are kept
+	maxCommandLog  = 512 << 10 // bytes of output
 	maxContextFile = 8 << 20   // bytes of unpacked files
 )
 
@@ -31,7 +31,7 @@ func (p *Provider) addCommands() {
 	p.env.Engine.Register("RunCommand", rp.Kind{Step: p.stepCommand})
 }
 
-// words splits a command line as a shell does, without expanding anything.
+// words splits a command line like a shell, without expansions.
 func words(s string) ([]string, error) {
 	var out []string
 	var cur strings.Builder
@@ -51,14 +51,14 @@ func words(s string) ([]string, error) {
 				in = false
 			}
 		case strings.ContainsRune("|;&<>`$()", r):
-			return nil, fmt.Errorf("%q has a meaning to a shell, and there is none here: give one kubectl command", r)
+			return nil, fmt.Errorf("%q is shell syntax, which is not supported: give one kubectl command", r)
 		default:
 			cur.WriteRune(r)
 			in = true
 		}
 	}
 	if quote != 0 {
-		return nil, fmt.Errorf("a quotation mark %q is not closed", quote)
+		return nil, fmt.Errorf("unclosed quotation mark %q", quote)
 	}
 	if in {
 		out = append(out, cur.String())
@@ -87,7 +87,7 @@ func (p *Provider) runCommand(ctx context.Context, q *rp.Request) (*rp.Response,
 		return nil, rp.BadRequest("InvalidParameter", "Required parameter command is missing (null).").At("command")
 	}
 	if len(p.Kubectl) == 0 {
-		return nil, rp.Errorf(http.StatusNotImplemented, "CommandNotSupported", "This Resource Manager was started without a kubectl to run commands with.")
+		return nil, rp.Errorf(http.StatusNotImplemented, "CommandNotSupported", "This Resource Manager was started without kubectl, which runs the commands.")
 	}
 	c := &rp.Change{Env: p.env, Caller: q.Caller, ID: r.ParsedID(), Type: q.Type, Doc: r.Doc, Op: &rp.Operation{Kind: "RunCommand", Verb: "Running", Data: rp.Doc{"command": command, "context": q.Body.Str("context")}}}
 	if err := p.env.StartOperation(ctx, c); err != nil {
@@ -126,8 +126,8 @@ func (p *Provider) commandResult(ctx context.Context, q *rp.Request) (*rp.Respon
 	return &rp.Response{Body: rp.Doc{"id": commandID(op.ID), "properties": props}}, nil
 }
 
-// stepCommand runs the command, once: what was running when the process died
-// has failed, for nobody knows how far it came.
+// stepCommand runs the command once. If the process died meanwhile, the command
+// has failed, since its outcome is not known.
 func (p *Provider) stepCommand(ctx context.Context, op *rp.Operation) (rp.Step, error) {
 	if op.Data.Bool("started") {
 		return rp.Step{}, rp.Conflict("CommandInterrupted", "The Resource Manager was restarted while the command ran; its outcome is not known.")
@@ -141,10 +141,10 @@ func (p *Provider) stepCommand(ctx context.Context, op *rp.Operation) (rp.Step, 
 		return rp.Step{}, err
 	}
 	if st.AdminKubeconfig == "" {
-		return rp.Step{}, rp.Conflict("OperationNotAllowed", "The control plane of the cluster has not come up yet.")
+		return rp.Step{}, rp.Conflict("OperationNotAllowed", "The control plane of the cluster is not up yet.")
 	}
 	if _, err := p.env.Store.KV.Txn(ctx).Then(rp.JSONOp(rp.OperationPrefix+op.ID, started(op))).Commit(); err != nil {
-		return rp.Step{}, fmt.Errorf("noting that the command runs: %w", err)
+		return rp.Step{}, fmt.Errorf("saving operation %s: %w", op.ID, err)
 	}
 	code, out := p.kubectl(ctx, st.AdminKubeconfig, op.Data.Str("command"), op.Data.Str("context"))
 	return rp.Step{Done: true, Forced: true, Result: rp.Doc{"exitCode": float64(code), "logs": out}, Ops: []clientv3.Op{}}, nil
@@ -157,7 +157,7 @@ func started(op *rp.Operation) *rp.Operation {
 	return &c
 }
 
-// kubectl runs a command line and gives its exit code and output.
+// kubectl runs a command line and returns its exit code and output.
 func (p *Provider) kubectl(ctx context.Context, kubeconfig, line, contextZip string) (int, string) {
 	argv, err := words(line)
 	if err != nil {
@@ -194,29 +194,29 @@ func (p *Provider) kubectl(ctx context.Context, kubeconfig, line, contextZip str
 	return 0, out.String()
 }
 
-// limited keeps the beginning of what is written.
+// limited keeps the first maxCommandLog bytes written.
 type limited struct{ b *bytes.Buffer }
 
 // Write implements io.Writer.
 func (l *limited) Write(p []byte) (int, error) {
-	if room := maxCommandLog - l.b.Len(); room > 0 {
-		l.b.Write(p[:min(len(p), room)])
+	if left := maxCommandLog - l.b.Len(); left > 0 {
+		l.b.Write(p[:min(len(p), left)])
 	}
 	return len(p), nil
 }
 
-// unzip unpacks the files that came with a command, a ZIP in base 64, into dir.
+// unzip unpacks the files of a command, a base64 ZIP, into dir.
 func unzip(encoded, dir string) error {
 	if encoded == "" {
 		return nil
 	}
 	b, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return fmt.Errorf("the command's files are not base 64: %w", err)
+		return fmt.Errorf("decoding the command's files from base64: %w", err)
 	}
 	z, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
-		return fmt.Errorf("the command's files are not a ZIP: %w", err)
+		return fmt.Errorf("reading the command's files as a ZIP: %w", err)
 	}
 	left := int64(maxContextFile)
 	for _, f := range z.File {
@@ -224,7 +224,7 @@ func unzip(encoded, dir string) error {
 			continue
 		}
 		if !filepath.IsLocal(f.Name) {
-			return fmt.Errorf("the file name %q leads out of the folder", f.Name)
+			return fmt.Errorf("file name %q is outside of the working directory", f.Name)
 		}
 		target := filepath.Join(dir, f.Name)
 		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
@@ -232,15 +232,15 @@ func unzip(encoded, dir string) error {
 		}
 		r, err := f.Open()
 		if err != nil {
-			return fmt.Errorf("the file %q: %w", f.Name, err)
+			return fmt.Errorf("unpacking file %q: %w", f.Name, err)
 		}
 		data, err := io.ReadAll(io.LimitReader(r, left+1))
 		_ = r.Close()
 		if err != nil {
-			return fmt.Errorf("the file %q: %w", f.Name, err)
+			return fmt.Errorf("unpacking file %q: %w", f.Name, err)
 		}
 		if left -= int64(len(data)); left < 0 {
-			return fmt.Errorf("the command's files have more than %d bytes", maxContextFile)
+			return fmt.Errorf("the command's files exceed %d bytes", maxContextFile)
 		}
 		if err := os.WriteFile(target, data, 0o600); err != nil {
 			return err

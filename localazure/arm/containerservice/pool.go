@@ -132,7 +132,7 @@ func (p *Provider) preparePool(ctx context.Context, c *rp.Change) error {
 		return rp.NotFound(clusterOf(c.ID))
 	}
 	if c.ID.Name() == intent.MachinesPool {
-		return rp.BadRequest("OperationNotAllowed", "The agent pool '%s' belongs to node auto-provisioning; it comes and goes with the mode of the cluster's nodeProvisioningProfile.", intent.MachinesPool)
+		return rp.BadRequest("OperationNotAllowed", "The agent pool '%s' belongs to node auto-provisioning; it is created and deleted with the mode of the cluster's nodeProvisioningProfile.", intent.MachinesPool)
 	}
 	if cluster.State == "Deleting" {
 		return rp.Conflict("OperationNotAllowed", "The cluster '%s' is being deleted.", clusterOf(c.ID).Name())
@@ -205,7 +205,7 @@ func (p *Provider) commitPool(ctx context.Context, c *rp.Change) error {
 	}
 	c.Rec.State = verb
 	c.Op = &rp.Operation{Kind: "PutPool", Verb: verb, Location: p.env.DefaultLocation, Data: rp.Doc{}}
-	if verb != "Scaling" { // an upgrade, or what is left of one
+	if verb != "Scaling" { // an upgrade, or the rest of one
 		c.Op.Data[forcedKey] = forced(cluster.Doc, p.env.Now())
 	}
 	return nil

@@ -432,7 +432,7 @@ func (s *scaling) drainError(blocked []*node) error {
 		why = append(why, text)
 		details = append(details, rp.Error{Code: "PodDrainFailure", Message: text, Target: n.NodeName})
 	}
-	e := rp.Errorf(409, "PodDrainFailure", "%s Agent pool '%s': %d of %d nodes could not be drained, usually because of a restrictive PodDisruptionBudget. Give the pods room elsewhere or relax the budget and repeat the request. See https://aka.ms/aks/debugdrainfailures",
+	e := rp.Errorf(409, "PodDrainFailure", "%s Agent pool '%s': %d of %d nodes could not be drained, usually because of a restrictive PodDisruptionBudget. Add capacity for the pods or relax the budget and repeat the request. See https://aka.ms/aks/debugdrainfailures",
 		strings.Join(why, " "), s.name, len(blocked), len(s.nodes)).At(s.name)
 	e.Details = details
 	return e

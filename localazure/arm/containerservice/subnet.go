@@ -12,11 +12,10 @@ import (
 
 const joinAction = "Microsoft.Network/virtualNetworks/subnets/join/action"
 
-// checkSubnets checks the subnets that a cluster's pools are put into: they are
-// there, in one virtual network, and the caller may use them. The cluster's
-// identity has to have the role as well, if it is one that exists already; a
-// system-assigned one can be given it only after the PUT, so it is looked at
-// when a machine is created (machineSubnet).
+// checkSubnets checks the subnets of a cluster's pools: they exist, are in one
+// virtual network, and the caller may join them. So must a user-assigned identity;
+// a system-assigned one can get the role only after the PUT, so it is checked when
+// a machine is created (machineSubnet).
 func (p *Provider) checkSubnets(ctx context.Context, c *rp.Change, cluster rp.Doc, pools []rp.Doc) error {
 	vnet := ""
 	for _, pool := range pools {
@@ -43,11 +42,11 @@ func (p *Provider) checkSubnets(ctx context.Context, c *rp.Change, cluster rp.Do
 			} else if v != vnet {
 				return rp.BadRequest("AgentPoolSubnetsInDifferentVnets", "All agent pools of a cluster have to be in the same virtual network; '%s' is in another.", s).At("agentPoolProfile." + k)
 			}
-			if err := suits(cluster, subnet, k); err != nil {
+			if err := checkSubnet(cluster, subnet, k); err != nil {
 				return err
 			}
 			id := subnet.ID
-			c.Cmps = append(c.Cmps, subnet.Unchanged) // it must not go meanwhile
+			c.Cmps = append(c.Cmps, subnet.Unchanged) // it must not be deleted meanwhile
 			if err := p.env.Authorize(ctx, c.Caller, joinAction, id); err != nil {
 				if rp.AsError(err).Status != http.StatusForbidden {
 					return err
@@ -68,8 +67,8 @@ func (p *Provider) checkSubnets(ctx context.Context, c *rp.Change, cluster rp.Do
 	return nil
 }
 
-// suits refuses a subnet in which the cluster's nodes or pods cannot be.
-func suits(cluster rp.Doc, subnet *network.Subnet, k string) error {
+// checkSubnet refuses a subnet that the cluster's nodes or pods cannot use.
+func checkSubnet(cluster rp.Doc, subnet *network.Subnet, k string) error {
 	refuse := func(code, format string, args ...any) error {
 		return rp.BadRequest(code, "The subnet '%s' cannot be used: %s", subnet.ID, fmt.Sprintf(format, args...)).At("agentPoolProfile." + k)
 	}
@@ -91,15 +90,15 @@ func suits(cluster rp.Doc, subnet *network.Subnet, k string) error {
 	return nil
 }
 
-// missingRole is ARM's refusal when a linked resource may not be used.
+// missingRole returns ARM's refusal to use a linked resource.
 func missingRole(objectID string, cluster, subnet rp.ID) error {
 	return rp.Errorf(http.StatusForbidden, "LinkedAuthorizationFailed",
 		"The client with object id '%s' has permission to perform action 'Microsoft.ContainerService/managedClusters/write' on scope '%s'; however, it does not have permission to perform action(s) '%s' on the linked scope(s) '%s' (respectively) or the linked scope(s) are invalid. Give it the role Network Contributor on the subnet: az role assignment create --assignee-object-id %s --role \"Network Contributor\" --scope %s",
 		objectID, cluster, joinAction, subnet, objectID, subnet)
 }
 
-// machineSubnet refuses a machine in a subnet of the user's on which the
-// cluster's identity does not have the role.
+// machineSubnet refuses a machine in a user's subnet that the cluster's identity may
+// not join.
 func (p *Provider) machineSubnet(ctx context.Context, cluster, machine *rp.Record) error {
 	s := machine.Doc.Str("properties", "network", "vnetSubnetID")
 	if s == "" {
@@ -110,7 +109,7 @@ func (p *Provider) machineSubnet(ctx context.Context, cluster, machine *rp.Recor
 	}
 	subnet, err := network.FindSubnet(ctx, p.env.Store, s)
 	if err != nil {
-		return fmt.Errorf("the subnet of machine '%s': %w", machine.ParsedID().Name(), err)
+		return fmt.Errorf("finding the subnet of machine '%s': %w", machine.ParsedID().Name(), err)
 	}
 	if subnet == nil {
 		return rp.BadRequest("InvalidParameter", "The subnet '%s' of machine '%s' could not be found.", s, machine.ParsedID().Name())

@@ -1,16 +1,17 @@
-// Package migration says what agent pools under the cluster autoscaler mean as
-// NodePools and AKSNodeClasses of node auto-provisioning, and what of them has
-// no counterpart.
+// Package migration translates agent pools under the cluster autoscaler to
+// NodePools and AKSNodeClasses of node auto-provisioning, and notes the settings
+// without a counterpart.
 //
-// In: the documents of the pools and of the autoscaler's profile, as ARM keeps
-// them. Out: a Proposal, which a person can read, edit and hand back. It is a
-// function of its input: nothing is asked of a cluster or a cloud.
+// In: the documents of the pools and of the autoscaler's profile, as ARM stores
+// them. Out: a Proposal, which a user can read, edit and send back. The translation
+// is a function of its input: it calls neither a cluster nor a cloud.
 package migration
 
 import (
 	"encoding/json"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,28 +23,28 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-// Effect is what becomes of a setting.
+// Effect is what happens to a setting.
 type Effect string
 
 // The effects, the worst first.
 const (
-	// Blocks: node auto-provisioning cannot be on as long as this is so.
+	// Blocks: node auto-provisioning cannot be enabled with this setting.
 	Blocks Effect = "Blocks"
-	// Lost: there is no counterpart, nothing takes its place.
+	// Lost: there is no counterpart.
 	Lost Effect = "Lost"
-	// Changed: something similar takes its place, or the default does.
+	// Changed: something similar, or the default, replaces it.
 	Changed Effect = "Changed"
 )
 
-// Note is a setting that is not carried over as it is.
+// Note is a setting that is not carried over unchanged.
 type Note struct {
 	// Pool is empty for a setting of the autoscaler's profile.
 	Pool string `json:"pool,omitempty"`
-	// Setting is the property's name in ARM, Value what it is set to.
+	// Setting is the property's name in ARM, Value its value.
 	Setting string `json:"setting"`
 	Value   string `json:"value,omitempty"`
 	Effect  Effect `json:"effect"`
-	// Text says what becomes of it and what can be done.
+	// Text says what happens to it and what the user can do.
 	Text string `json:"text"`
 }
 
@@ -53,48 +54,46 @@ type Pool struct {
 	Properties rp.Doc
 }
 
-// Cluster is what is migrated.
+// Cluster is the cluster to migrate.
 type Cluster struct {
-	// Location is the region's programmatic name.
+	// Location is the region's name, such as eastus.
 	Location string
 	// AutoScalerProfile is the cluster's autoScalerProfile; nil if it has none.
 	AutoScalerProfile rp.Doc
 	Pools             []Pool
 }
 
-// Options choose how.
+// Options are the options of a translation.
 type Options struct {
-	// Pools are the pools to replace; none means the user pools whose
-	// autoscaler is on.
+	// Pools are the pools to replace; empty: the user pools with the autoscaler.
 	Pools []string
-	// Priorities are those of the autoscaler's priority expander, as the data
-	// "priorities" of its ConfigMap; empty if there are none or they are unknown.
+	// Priorities are the data "priorities" of the ConfigMap of the autoscaler's
+	// priority expander; empty if there are none or they are unknown.
 	Priorities string
-	// ScaleSet gives a pool's scale set, whose name the priorities' patterns are
-	// matched with; nil: the pool's own name.
+	// ScaleSet returns the name of a pool's scale set, which the patterns of the
+	// priorities match; nil: the pool's name.
 	ScaleSet func(pool string) string
-	// KeepSizes lets each NodePool buy the pool's own size only, rather than
-	// any of its family.
+	// KeepSizes restricts each NodePool to the pool's size, rather than its family.
 	KeepSizes bool
 }
 
-// Replacement is what takes the place of one pool.
+// Replacement is what replaces one pool.
 type Replacement struct {
-	// Pool is the pool's name, and that of the NodePool and the AKSNodeClass.
+	// Pool is the name of the pool, the NodePool and the AKSNodeClass.
 	Pool string
-	// Summary says in a few words what the pool is.
+	// Summary describes the pool in a few words.
 	Summary   string
 	NodePool  map[string]any
 	NodeClass map[string]any
 }
 
-// Proposal is what agent pools mean for node auto-provisioning.
+// Proposal is the result of a translation.
 type Proposal struct {
 	Replacements []Replacement
 	Notes        []Note
 }
 
-// Pools are the names of the pools that are replaced.
+// Pools returns the names of the pools that are replaced.
 func (p *Proposal) Pools() []string {
 	out := make([]string, 0, len(p.Replacements))
 	for _, r := range p.Replacements {
@@ -103,7 +102,7 @@ func (p *Proposal) Pools() []string {
 	return out
 }
 
-// Blocked are the notes of effect Blocks.
+// Blocked returns the notes of effect Blocks.
 func (p *Proposal) Blocked() []Note {
 	var out []Note
 	for _, n := range p.Notes {
@@ -114,8 +113,8 @@ func (p *Proposal) Blocked() []Note {
 	return out
 }
 
-// Objects are the AKSNodeClasses and NodePools in the order in which they are
-// to be created.
+// Objects returns the AKSNodeClasses and NodePools in the order of their
+// creation.
 func (p *Proposal) Objects() []map[string]any {
 	var out []map[string]any
 	for _, r := range p.Replacements {
@@ -124,15 +123,15 @@ func (p *Proposal) Objects() []map[string]any {
 	return out
 }
 
-// YAML is the proposal as a file: each pool's NodePool and AKSNodeClass below a
-// comment that says what they replace and what is not carried over.
+// YAML returns the proposal as a file: each pool's NodePool and AKSNodeClass below a
+// comment with the pool and its notes.
 func (p *Proposal) YAML() (string, error) {
 	var b strings.Builder
 	first := true
 	part := func(o map[string]any) error {
 		y, err := yaml.Marshal(o)
 		if err != nil {
-			return fmt.Errorf("writing %v %v: %w", o["kind"], o["metadata"], err)
+			return fmt.Errorf("encoding %v %v: %w", o["kind"], o["metadata"], err)
 		}
 		b.Write(y)
 		return nil
@@ -176,13 +175,13 @@ func comment(n Note) string {
 	return "# - " + n.String() + "\n"
 }
 
-// String is the note as a line of text.
+// String returns the note as a line of text.
 func (n Note) String() string {
 	head := n.Setting
 	if n.Value != "" {
 		head += " (" + n.Value + ")"
 	}
-	return head + " " + map[Effect]string{Blocks: "stands in the way", Lost: "is lost", Changed: "changes"}[n.Effect] + ": " + n.Text
+	return head + " " + map[Effect]string{Blocks: "blocks the migration", Lost: "is lost", Changed: "changes"}[n.Effect] + ": " + n.Text
 }
 
 // translator builds a proposal.
@@ -191,7 +190,7 @@ type translator struct {
 	o    Options
 	out  *Proposal
 	pool string
-	// weights are the NodePools' by pool, for the priority expander.
+	// weights are the NodePools' weights by pool, for the priority expander.
 	weights map[string]int
 }
 
@@ -203,7 +202,8 @@ func (t *translator) note(effect Effect, setting string, value any, format strin
 	t.out.Notes = append(t.out.Notes, Note{Pool: t.pool, Setting: setting, Value: v, Effect: effect, Text: fmt.Sprintf(format, args...)})
 }
 
-// brief is a value in a few characters: of a resource ID its name.
+// brief returns a value as a short text: the name of a resource ID, at most 60
+// characters of JSON.
 func brief(v any) string {
 	if s, ok := v.(string); ok {
 		if strings.HasPrefix(s, "/subscriptions/") {
@@ -221,8 +221,8 @@ func brief(v any) string {
 	return string(b)
 }
 
-// Translate makes a proposal. It fails if a pool that is asked for is not there
-// or cannot be replaced, or if its size is not in the catalogue.
+// Translate returns a proposal. It fails if a requested pool does not exist or
+// cannot be replaced, or if its size is not in the catalog.
 func Translate(c Cluster, o Options) (*Proposal, error) {
 	t := &translator{c: c, o: o, out: &Proposal{}}
 	names, asked := map[string]bool{}, map[string]bool{}
@@ -236,7 +236,7 @@ func Translate(c Cluster, o Options) (*Proposal, error) {
 		asked[n] = true
 	}
 	pools := append([]Pool(nil), c.Pools...)
-	sort.SliceStable(pools, func(i, j int) bool { return pools[i].Name < pools[j].Name })
+	slices.SortStableFunc(pools, func(a, b Pool) int { return strings.Compare(a.Name, b.Name) })
 	disruption := t.profile()
 	for _, p := range pools {
 		t.pool = p.Name
@@ -244,7 +244,7 @@ func Translate(c Cluster, o Options) (*Proposal, error) {
 		mode, autoscaled := d.Str("mode"), d.Bool("enableAutoScaling")
 		switch {
 		case strings.EqualFold(d.Str("osType"), "Windows"):
-			t.note(Blocks, "osType", d.Str("osType"), "node auto-provisioning makes Linux nodes only and cannot be on in a cluster with a Windows pool. Move its pods to another cluster and delete the pool.")
+			t.note(Blocks, "osType", d.Str("osType"), "node auto-provisioning creates Linux nodes only and cannot be enabled in a cluster with a Windows pool. Move its pods to another cluster and delete the pool.")
 			continue
 		case !strings.EqualFold(mode, "User"):
 			if asked[p.Name] {
@@ -252,12 +252,12 @@ func Translate(c Cluster, o Options) (*Proposal, error) {
 			}
 			if autoscaled {
 				n, _ := d.Int("count")
-				t.note(Changed, "enableAutoScaling", true, "the pool stays, with the %d nodes that it has; the critical addons run on it. Pods that find no room there and do not ask for it get nodes of node auto-provisioning.", n)
+				t.note(Changed, "enableAutoScaling", true, "the pool stays, with its %d nodes; the critical addons run on it. Pods that do not fit there and do not select it get nodes of node auto-provisioning.", n)
 			}
 			continue
 		case len(asked) > 0 && !asked[p.Name] || len(asked) == 0 && !autoscaled:
 			if autoscaled {
-				t.note(Changed, "enableAutoScaling", true, "the pool was not chosen: it stays, with the nodes that it has, and does not grow or shrink any more.")
+				t.note(Changed, "enableAutoScaling", true, "the pool was not chosen: it stays, with its nodes, and is no longer scaled.")
 			}
 			continue
 		}
@@ -270,7 +270,7 @@ func Translate(c Cluster, o Options) (*Proposal, error) {
 	return t.out, nil
 }
 
-// in is a requirement of one of some values.
+// in returns a requirement with operator In.
 func in(key string, values ...string) map[string]any {
 	vs := make([]any, len(values))
 	for i, v := range values {
@@ -296,7 +296,7 @@ func (t *translator) replace(p Pool, disruption map[string]any) (Replacement, er
 		requirements = append(requirements, in(v1beta1.LabelSKUName, size.Name))
 	case size.GPUs > 0:
 		requirements = append(requirements, in(v1beta1.LabelSKUName, size.Name))
-		t.note(Changed, "vmSize", size.Name, "the size is kept, as pods that use GPUs depend on the model. Add others to the requirement %s if they will do.", v1beta1.LabelSKUName)
+		t.note(Changed, "vmSize", size.Name, "the size is kept, as pods that use GPUs depend on the model. Add others to the requirement %s if they are suitable.", v1beta1.LabelSKUName)
 	default:
 		requirements = append(requirements, in(v1beta1.LabelSKUFamily, size.Family[:1]))
 		if size.PremiumIO {
@@ -316,8 +316,7 @@ func (t *translator) replace(p Pool, disruption map[string]any) (Replacement, er
 	}
 	taints := t.taints(d.Strings("nodeTaints"))
 	if spot {
-		// AKS puts this one on spot pools, so that only pods that tolerate it
-		// come there; node auto-provisioning does not.
+		// AKS adds this taint to spot pools; node auto-provisioning does not.
 		taints = append(taints, map[string]any{"key": v1beta1.AKSLabelScaleSetPriority, "value": "spot", "effect": "NoSchedule"})
 	}
 	if len(taints) > 0 {
@@ -337,11 +336,11 @@ func (t *translator) replace(p Pool, disruption map[string]any) (Replacement, er
 	if d.Bool("enableAutoScaling") {
 		scale = fmt.Sprintf("%d to %d nodes (now %d)", lo, hi, count)
 		if lo > 0 {
-			t.note(Changed, "minCount", lo, "nodes are there only while pods need them. To keep room for new pods ready, run placeholder pods of low priority, or keep a small pool.")
+			t.note(Changed, "minCount", lo, "nodes exist only while pods need them. To keep spare capacity, run placeholder pods of low priority, or keep a small pool.")
 		}
 	} else {
 		hi = count
-		t.note(Changed, "count", count, "the NodePool may have as much as the pool has now; raise spec.limits if it shall grow.")
+		t.note(Changed, "count", count, "the NodePool is limited to what the pool has now; raise spec.limits to let it grow.")
 	}
 	cpu, memory := hi*size.VCPUsAvailable, int(float64(hi)*size.MemoryGiB)
 	np := map[string]any{"template": template, "disruption": disruption, "limits": map[string]any{"cpu": strconv.Itoa(cpu), "memory": strconv.Itoa(memory) + "Gi"}}
@@ -361,7 +360,7 @@ func (t *translator) replace(p Pool, disruption map[string]any) (Replacement, er
 	}
 	t.rest(d)
 	meta := func() map[string]any {
-		return map[string]any{"name": p.Name, "annotations": map[string]any{"kubernetes.io/description": "Takes the place of agent pool " + p.Name}}
+		return map[string]any{"name": p.Name, "annotations": map[string]any{"kubernetes.io/description": "Replaces agent pool " + p.Name}}
 	}
 	return Replacement{Pool: p.Name, Summary: summary,
 		NodePool:  map[string]any{"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": meta(), "spec": np},
@@ -369,7 +368,7 @@ func (t *translator) replace(p Pool, disruption map[string]any) (Replacement, er
 	}, nil
 }
 
-// taints reads taints of the form key=value:effect, which ARM has checked.
+// taints parses taints of the form key=value:effect, which ARM has validated.
 func (t *translator) taints(texts []string) []any {
 	var out []any
 	for _, s := range texts {
@@ -387,14 +386,13 @@ func (t *translator) taints(texts []string) []any {
 	return out
 }
 
-// ownLabels are those keys of kubernetes.azure.com that a NodePool may give.
+// ownLabels are the keys of kubernetes.azure.com that a NodePool may set.
 var ownLabels = map[string]bool{
 	v1beta1.AKSLabelMode: true, v1beta1.AKSLabelScaleSetPriority: true, v1beta1.AKSLabelPriority: true, v1beta1.AKSLabelFIPSEnabled: true,
 	v1beta1.AKSLabelOSSKU: true, v1beta1.AKSLabelCluster: true, v1beta1.AKSLabelSKUCPU: true, v1beta1.AKSLabelSKUMemory: true,
 }
 
-// labelRefused says why a NodePool cannot give its nodes a label; empty if it
-// can.
+// labelRefused returns why a NodePool cannot set a label; empty if it can.
 func labelRefused(key string) string {
 	domain, _, has := strings.Cut(key, "/")
 	if !has {
@@ -410,16 +408,16 @@ func labelRefused(key string) string {
 	case domain == v1beta1.AKSLabelDomain || strings.HasSuffix(domain, "."+v1beta1.AKSLabelDomain), domain == v1beta1.Group, domain == "karpenter.sh":
 		return "labels of the domain " + domain + " are AKS's and Karpenter's own"
 	case key == "kubernetes.io/hostname", key == "node.kubernetes.io/instance-type", strings.HasPrefix(key, "topology.kubernetes.io/"), strings.HasPrefix(key, "failure-domain.beta.kubernetes.io/"):
-		return "each node has its own value"
+		return "its value differs per node"
 	}
 	return ""
 }
 
 func (t *translator) labels(labels rp.Doc) map[string]any {
 	out := map[string]any{}
-	for _, k := range sortedKeys(labels) {
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		if why := labelRefused(k); why != "" {
-			t.note(Lost, "nodeLabels", k, "%s, so the NodePool cannot give it. Pods that select nodes by it fit nowhere any more: give the NodePool a label of your own and select by that.", why)
+			t.note(Lost, "nodeLabels", k, "%s, so the NodePool cannot set it. Pods that select nodes by it no longer fit any: add a label of your own to the NodePool and select by that.", why)
 			continue
 		}
 		out[k] = labels[k]
@@ -427,16 +425,7 @@ func (t *translator) labels(labels rp.Doc) map[string]any {
 	return out
 }
 
-func sortedKeys[M ~map[string]V, V any](m M) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	sort.Strings(out)
-	return out
-}
-
-// class is the spec of the AKSNodeClass: what is set otherwise than by default.
+// class returns the spec of the AKSNodeClass: the settings that are not defaults.
 func (t *translator) class(p Pool) (map[string]any, error) {
 	d := p.Properties
 	var s v1beta1.AKSNodeClassSpec
@@ -450,9 +439,9 @@ func (t *translator) class(p Pool) (map[string]any, error) {
 		family = sku
 	case "AzureLinux3", "Mariner", "CBLMariner":
 		family = "AzureLinux"
-		t.note(Changed, "osSKU", sku, "the NodePool's image is AzureLinux.")
+		t.note(Changed, "osSKU", sku, "the NodePool uses AzureLinux.")
 	default:
-		t.note(Lost, "osSKU", sku, "node auto-provisioning has images of Ubuntu and Azure Linux; the NodePool's is Ubuntu.")
+		t.note(Lost, "osSKU", sku, "node auto-provisioning supports Ubuntu and Azure Linux; the NodePool uses Ubuntu.")
 	}
 	s.ImageFamily = &family
 	if n, ok := d.Int("maxPods"); ok && n > 0 {
@@ -505,7 +494,7 @@ func (t *translator) class(p Pool) (map[string]any, error) {
 		}
 		if sys := l.Map("sysctls"); len(sys) > 0 {
 			lc.Sysctls = &v1beta1.SysctlConfiguration{}
-			// ARM's and the class's names differ in their casing only.
+			// The names in ARM and in the class differ only in their casing.
 			if err := sys.Into(lc.Sysctls); err != nil {
 				return nil, fmt.Errorf("agent pool %s: linuxOSConfig.sysctls: %w", p.Name, err)
 			}
@@ -526,7 +515,7 @@ func (t *translator) kubelet(k rp.Doc) (*v1beta1.KubeletConfiguration, error) {
 	if err := k.Into(out); err != nil { // cpuManagerPolicy, topologyManagerPolicy, cpuCfsQuota, failSwapOn, allowedUnsafeSysctls, containerLogMaxFiles
 		return nil, err
 	}
-	// Those whose names or units differ.
+	// These have other names or units.
 	if v := k.Str("cpuCfsQuotaPeriod"); v != "" {
 		var d metav1.Duration
 		if err := d.UnmarshalJSON([]byte(strconv.Quote(v))); err != nil {
@@ -555,7 +544,7 @@ func (t *translator) kubelet(k rp.Doc) (*v1beta1.KubeletConfiguration, error) {
 func localDNS(l rp.Doc) *v1beta1.LocalDNS {
 	zones := func(m rp.Doc) []v1beta1.LocalDNSZoneOverride {
 		out := []v1beta1.LocalDNSZoneOverride{}
-		for _, z := range sortedKeys(m) {
+		for _, z := range slices.Sorted(maps.Keys(m)) {
 			o := m.Map(z)
 			seconds := func(k string) string { n, _ := o.Int(k); return strconv.Itoa(n) + "s" }
 			max, _ := o.Int("maxConcurrent")

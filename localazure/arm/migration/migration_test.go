@@ -17,9 +17,9 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 )
 
-var update = flag.Bool("update", false, "write the files that the scenarios are compared with")
+var update = flag.Bool("update", false, "write the .want files")
 
-// scenario reads a file of testdata: a cluster's pools as `az aks show` prints
+// scenario reads a file of testdata: a cluster's pools, as `az aks show` prints
 // them, by name.
 func scenario(t *testing.T, file string) (migration.Cluster, migration.Options) {
 	t.Helper()
@@ -43,9 +43,8 @@ func scenario(t *testing.T, file string) (migration.Cluster, migration.Options) 
 	return c, migration.Options{Priorities: in.Priorities, ScaleSet: func(pool string) string { return "aks-" + pool + "-1234-vmss" }}
 }
 
-// Each scenario means what stands in the .want file beside it: the proposal,
-// and below it the notes on pools that stay.
-func TestScenarios(t *testing.T) {
+// The .want file of a scenario has the proposal and all notes.
+func TestTranslateScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) < 3 {
 		t.Fatalf("%d scenarios (%v)", len(files), err)
@@ -76,14 +75,14 @@ func TestScenarios(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got != string(b) {
-				t.Errorf("%s means, other than %s says (go test ./arm/migration -update writes it):\n%s", f, want, got)
+				t.Errorf("translation of %s differs from %s (go test ./localazure/arm/migration -update rewrites it):\n%s", f, want, got)
 			}
 		})
 	}
 }
 
-// valid reads the proposal as the API server will: no field unknown, and the
-// values valid to Karpenter.
+// valid checks that the proposal has no unknown fields and that Karpenter accepts
+// its values.
 func valid(t *testing.T, text string) {
 	t.Helper()
 	names := map[string]string{}
@@ -159,7 +158,7 @@ func TestChoiceOfPoolsAndSizes(t *testing.T) {
 }
 
 // The labels that are left out are those that admission refuses.
-func TestLabelsAgreeWithAdmission(t *testing.T) {
+func TestLostLabelsAgreeWithAdmission(t *testing.T) {
 	message := ""
 	for _, crd := range apis.CRDs() {
 		if crd.Spec.Names.Kind != "NodePool" {
@@ -188,17 +187,16 @@ func TestLabelsAgreeWithAdmission(t *testing.T) {
 		}
 		quoted := strings.Contains(message, `"`+key+`"`)
 		own := strings.HasPrefix(key, "kubernetes.azure.com/") || !strings.Contains(key, "/") && key != "tier"
-		// Of AKS's domain admission lists what it lets through, of the bare keys what it refuses.
+		// For AKS's domain, admission lists the allowed keys; for bare keys, the refused ones.
 		if own && strings.Contains(key, "/") && quoted == refused || own && !strings.Contains(key, "/") && quoted != refused {
 			t.Errorf("label %s: left out %v, but admission says otherwise", key, refused)
 		}
 	}
 }
 
-// A profile of AKS's defaults, as it is answered for every autoscaled cluster,
-// has nothing to note but what the autoscaler does by default and nodes of
-// node auto-provisioning do not.
-func TestDefaultProfile(t *testing.T) {
+// AKS's default profile has one note: by default the autoscaler does not drain
+// nodes with system pods.
+func TestDefaultProfileNotesSystemPods(t *testing.T) {
 	p, err := migration.Translate(migration.Cluster{Location: "eastus", AutoScalerProfile: rp.Doc{
 		"balance-similar-node-groups": "false", "daemonset-eviction-for-empty-nodes": false, "daemonset-eviction-for-occupied-nodes": true, "expander": "random", "ignore-daemonsets-utilization": false,
 		"max-empty-bulk-delete": "10", "max-graceful-termination-sec": "600", "max-node-provision-time": "15m", "max-total-unready-percentage": "45", "new-pod-scale-up-delay": "0s", "ok-total-unready-count": "3",

@@ -43,12 +43,6 @@ func AsError(err error) *Error {
 	return Errorf(http.StatusInternalServerError, "InternalServerError", "%v", err)
 }
 
-// IsNotFound reports whether err is a 404.
-func IsNotFound(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusNotFound
-}
-
 // WriteError writes an ARM error response.
 func WriteError(w http.ResponseWriter, err error) {
 	e := AsError(err)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -559,9 +558,4 @@ func (e *Env) ResultResponse(ctx context.Context, q *Request, op *Operation) (*R
 // date alone counts, also of previews.
 func VersionAtLeast(v, least string) bool {
 	return len(v) >= 10 && len(least) >= 10 && v[:10] >= least[:10]
-}
-
-// SortDocs sorts rendered resources by ID.
-func SortDocs(ds []Doc) {
-	sort.Slice(ds, func(i, j int) bool { return ds[i].Str("id") < ds[j].Str("id") })
 }

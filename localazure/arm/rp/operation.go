@@ -134,8 +134,8 @@ func (e *Engine) Get(ctx context.Context, id string) (*Operation, error) {
 // operationAge is how long the record of a finished operation is kept.
 const operationAge = 24 * time.Hour
 
-// Run drives the operations that are in etcd and those that are started, until
-// ctx ends. It returns at once.
+// Run runs the operations in etcd, and those that Start gets, until ctx is done. It
+// returns at once.
 func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.ctx = ctx
@@ -154,7 +154,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.Start(op.ID)
 		} else if e.now().Sub(op.End) > operationAge {
 			if _, err := e.kv.Delete(ctx, string(kv.Key)); err != nil {
-				return fmt.Errorf("removing the record of operation %s: %w", op.ID, err)
+				return fmt.Errorf("deleting the record of operation %s: %w", op.ID, err)
 			}
 		}
 	}

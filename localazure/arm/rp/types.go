@@ -91,9 +91,6 @@ type Type struct {
 	Actions map[string]Action
 	// AsyncURL, if set, returns the path of an operation's status.
 	AsyncURL func(op *Operation) string
-	// NoDeleteLocation leaves out the Location header of the answer to an
-	// asynchronous DELETE.
-	NoDeleteLocation bool
 }
 
 // Action is a POST action.

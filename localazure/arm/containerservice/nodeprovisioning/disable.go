@@ -349,7 +349,7 @@ func (o *Operations) Reopen(ctx context.Context, r *rp.Record) error {
 // provisioned node or a NodePool that can still create one.
 func (o *Operations) CheckManual(ctx context.Context, r *rp.Record) error {
 	unreachable := func(err error) error {
-		return rp.Conflict("OperationNotAllowed", "%s cannot be Manual as long as it is not known what runs in the cluster, and its API server does not answer: %v. Try again once the cluster is healthy.", ModePath, err).At(modeTarget)
+		return rp.Conflict("OperationNotAllowed", "%s cannot be Manual until the cluster has been checked for provisioned nodes, and its API server does not answer: %v. Try again once the cluster is healthy.", ModePath, err).At(modeTarget)
 	}
 	st, err := o.host.Status(ctx, r.UID)
 	if err != nil {
@@ -382,9 +382,9 @@ func (o *Operations) CheckManual(ctx context.Context, r *rp.Record) error {
 	e := rp.BadRequest("OperationNotAllowed", "")
 	var why []string
 	if len(nodes) > 0 {
-		why = append(why, fmt.Sprintf("Nodes that node auto-provisioning made: %s.", strings.Join(nodes, ", ")))
+		why = append(why, fmt.Sprintf("Nodes that node auto-provisioning created: %s.", strings.Join(nodes, ", ")))
 		for _, n := range nodes {
-			e.Details = append(e.Details, rp.Error{Code: "NodeExists", Message: "Node '" + n + "' was made by node auto-provisioning and still exists.", Target: n})
+			e.Details = append(e.Details, rp.Error{Code: "NodeExists", Message: "Node '" + n + "' was created by node auto-provisioning and still exists.", Target: n})
 		}
 	}
 	if len(pools) > 0 {
@@ -393,7 +393,7 @@ func (o *Operations) CheckManual(ctx context.Context, r *rp.Record) error {
 			open = append(open, n+" (cpu limit "+pools[n]+")")
 			e.Details = append(e.Details, rp.Error{Code: "NodePoolOpen", Message: "NodePool " + open[len(open)-1] + " is not limited to 0.", Target: n})
 		}
-		why = append(why, fmt.Sprintf("NodePools that can still make nodes: %s.", strings.Join(open, ", ")))
+		why = append(why, fmt.Sprintf("NodePools that can still create nodes: %s.", strings.Join(open, ", ")))
 	}
 	e.Message = ModePath + " cannot be Manual unless all NodePools have property .spec.limits.cpu set to one of [0] and no Node has the label karpenter.sh/nodepool. " + strings.Join(why, " ") +
 		" Set the CPU limit of every NodePool to 0, taint the NodePools with karpenter.azure.com/disable:NoSchedule, give the pods other nodes (a fixed node pool), wait until the nodes are drained and gone, and repeat the request."
