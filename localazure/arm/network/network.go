@@ -144,7 +144,7 @@ func (p *Provider) checkReference(ctx context.Context, c *rp.Change, d rp.Doc, t
 	target := strings.Join(path, ".") + ".id"
 	id, err := rp.ParseID(ref)
 	if err != nil || !strings.EqualFold(id.Type(), typ) || id.IsCollection() {
-		return rp.BadRequest("InvalidRequestFormat", "'%s' is not the ID of a resource of type %s, which %s of '%s' has to be.", ref, typ, target, c.ID).At(target)
+		return rp.BadRequest("InvalidRequestFormat", "'%s' is not the ID of a resource of type %s, which %s of '%s' must be.", ref, typ, target, c.ID).At(target)
 	}
 	if c.Preflight {
 		return nil
