@@ -208,7 +208,7 @@ func (p *Provider) commitPeering(_ context.Context, c *rp.Change) error {
 	}
 	if len(c.Prepared) > 0 {
 		back := c.Prepared[0].(*rp.Record)
-		if c.Rec.Internal.Str("peer") == "" && back.Internal.Str("peer") == "" { // both sides exist now
+		if c.Rec.Internal.Str("peer") == "" && back.Internal.Str("peer") == "" { // now there are both
 			c.Rec.Internal.Set(back.UID, "peer")
 			next := back.Clone()
 			next.Internal.Set(c.Rec.UID, "peer")
