@@ -143,7 +143,7 @@ type Server struct {
 	auth    *authorization.Provider
 	compute *compute.Provider
 	graph   *graph.Handler
-	// logs, query and collector are nil without Options.LogsDB.
+	// logs and what works on it are nil without Options.LogsDB.
 	logs      *kql.Store
 	query     http.Handler
 	collector *monitor.Collector
