@@ -80,9 +80,8 @@ type Options struct {
 	// DefaultLocation is the region where none is given; optional, by default
 	// eastus.
 	DefaultLocation string
-	// KubernetesVersions are the versions that clusters can have; optional, by
-	// default containerservice.DefaultVersions. New clusters get the newest
-	// patch of the minor version before the newest one.
+	// KubernetesVersions are those that clusters can have; optional:
+	// containerservice.DefaultVersions. The newest is the default one.
 	KubernetesVersions []string
 	// Log is the server's log; optional. Secrets and tokens are never logged.
 	Log *slog.Logger
@@ -97,7 +96,7 @@ type Options struct {
 	// Kubectl is the program, with its first arguments, that runs the commands
 	// of `az aks command invoke`; optional, without it these are refused.
 	Kubectl []string
-	// Dial overrides the connection to a cluster's API in tests; optional.
+	// Dial overrides how a cluster's API is reached (tests); optional.
 	Dial kubeapi.Dial
 }
 
@@ -145,7 +144,7 @@ type Server struct {
 	auth    *authorization.Provider
 	compute *compute.Provider
 	graph   *graph.Handler
-	// logs, query and collector are nil without Options.LogsDB.
+	// logs and what works on it are nil without Options.LogsDB.
 	logs      *logstore.Store
 	query     http.Handler
 	collector *monitor.Collector

@@ -29,11 +29,11 @@ const (
 // builtIn are the built-in roles: those that the documentation of AKS and node
 // auto-provisioning mentions.
 var builtIn = []Role{
-	{GUID: Owner, Name: "Owner", Description: "All actions, including giving roles to others.", Actions: []string{"*"}},
-	{GUID: Contributor, Name: "Contributor", Description: "All actions but giving roles to others.", Actions: []string{"*"},
+	{GUID: Owner, Name: "Owner", Description: "All actions, including assigning roles.", Actions: []string{"*"}},
+	{GUID: Contributor, Name: "Contributor", Description: "All actions except assigning roles.", Actions: []string{"*"},
 		NotActions: []string{"Microsoft.Authorization/*/Delete", "Microsoft.Authorization/*/Write", "Microsoft.Authorization/elevateAccess/Action"}},
 	{GUID: Reader, Name: "Reader", Description: "All reading, no changes.", Actions: []string{"*/read"}},
-	{GUID: "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9", Name: "User Access Administrator", Description: "Giving roles to others.",
+	{GUID: "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9", Name: "User Access Administrator", Description: "Assigning roles to others.",
 		Actions: []string{"*/read", "Microsoft.Authorization/*", "Microsoft.Support/*"}},
 	{GUID: NetworkContributor, Name: "Network Contributor", Description: "All actions on networks.",
 		Actions: []string{"Microsoft.Authorization/*/read", "Microsoft.Insights/alertRules/*", "Microsoft.Network/*", "Microsoft.ResourceHealth/availabilityStatuses/read", "Microsoft.Resources/deployments/*", "Microsoft.Resources/subscriptions/resourceGroups/read", "Microsoft.Support/*"}},
@@ -48,11 +48,11 @@ var builtIn = []Role{
 	{GUID: "7f951dda-4ed3-4680-a7ca-43fe172d538d", Name: "AcrPull", Description: "Pulling images from a registry.", Actions: []string{"Microsoft.ContainerRegistry/registries/pull/read"}},
 	{GUID: "73c42c96-874c-492b-b04d-ab87d138a893", Name: "Log Analytics Reader", Description: "Reading and querying logs.",
 		Actions: []string{"*/read", "Microsoft.OperationalInsights/workspaces/analytics/query/action", "Microsoft.OperationalInsights/workspaces/search/action"}},
-	{GUID: "9980e02c-c2be-4d73-94e8-173b1dc7cf3c", Name: "Virtual Machine Contributor", Description: "All actions on virtual machines, none on who may use them.",
+	{GUID: "9980e02c-c2be-4d73-94e8-173b1dc7cf3c", Name: "Virtual Machine Contributor", Description: "All actions on virtual machines, except access to them.",
 		Actions: []string{"Microsoft.Authorization/*/read", "Microsoft.Compute/*", "Microsoft.Network/networkInterfaces/*", "Microsoft.Network/virtualNetworks/read", "Microsoft.Network/virtualNetworks/subnets/join/action", "Microsoft.Resources/deployments/*", "Microsoft.Resources/subscriptions/resourceGroups/read"}},
 }
 
-// Allows tells whether the role has an action: one of Actions matches and none
+// Allows reports whether the role has an action: one of Actions matches and none
 // of NotActions.
 func (r *Role) Allows(action string) bool {
 	return anyMatch(r.Actions, action) && !anyMatch(r.NotActions, action)
@@ -67,8 +67,8 @@ func anyMatch(patterns []string, s string) bool {
 	return false
 }
 
-// wildcard matches a pattern whose stars stand for any run of characters, in
-// time linear in the text for each star.
+// wildcard matches a pattern whose asterisks stand for any characters, in
+// time linear in the text for each asterisk.
 func wildcard(p, s string) bool {
 	parts := strings.Split(p, "*")
 	if len(parts) == 1 {

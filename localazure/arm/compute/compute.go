@@ -178,7 +178,7 @@ func (p *Provider) ServePrices(w http.ResponseWriter, r *http.Request) {
 		currency = c
 	}
 	if currency != "" && !strings.EqualFold(currency, "USD") {
-		rp.WriteError(w, rp.BadRequest("BadRequest", "The currency '%s' is not known here; prices are in USD.", currency))
+		rp.WriteError(w, rp.BadRequest("BadRequest", "The currency '%s' is not supported; prices are in USD.", currency))
 		return
 	}
 	items := []map[string]any{}

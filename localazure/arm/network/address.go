@@ -29,7 +29,7 @@ func parsePrefix(s, what, target string) (netip.Prefix, error) {
 	}
 	for _, u := range unusable {
 		if u.Overlaps(p) {
-			return p, rp.BadRequest("AddressPrefixReserved", "The address prefix %s of %s overlaps with %s, which no virtual network can have.", s, what, u).At(target)
+			return p, rp.BadRequest("AddressPrefixReserved", "The address prefix %s of %s overlaps with %s, which is reserved.", s, what, u).At(target)
 		}
 	}
 	return p, nil

@@ -144,7 +144,7 @@ func (p *Provider) checkReference(ctx context.Context, c *rp.Change, d rp.Doc, t
 	target := strings.Join(path, ".") + ".id"
 	id, err := rp.ParseID(ref)
 	if err != nil || !strings.EqualFold(id.Type(), typ) || id.IsCollection() {
-		return rp.BadRequest("InvalidRequestFormat", "'%s' is not the ID of a resource of type %s, which %s of '%s' has to be.", ref, typ, target, c.ID).At(target)
+		return rp.BadRequest("InvalidRequestFormat", "'%s' is not the ID of a resource of type %s, which %s of '%s' must be.", ref, typ, target, c.ID).At(target)
 	}
 	if c.Preflight {
 		return nil
@@ -177,7 +177,7 @@ func (p *Provider) referrers(ctx context.Context, id rp.ID, types ...string) ([]
 			return nil, fmt.Errorf("listing the %s that may use %s: %w", t, id, err)
 		}
 		for _, r := range rs {
-			if contains(map[string]any(r.Doc), key) {
+			if mentions(map[string]any(r.Doc), key) {
 				out = append(out, r.ID)
 			}
 		}
@@ -185,20 +185,20 @@ func (p *Provider) referrers(ctx context.Context, id rp.ID, types ...string) ([]
 	return out, nil
 }
 
-// contains reports whether a string in the JSON value v equals key.
-func contains(v any, key string) bool {
+// mentions reports whether a string in the JSON value v equals key.
+func mentions(v any, key string) bool {
 	switch t := v.(type) {
 	case string:
 		return strings.EqualFold(t, key)
 	case map[string]any:
 		for _, x := range t {
-			if contains(x, key) {
+			if mentions(x, key) {
 				return true
 			}
 		}
 	case []any:
 		for _, x := range t {
-			if contains(x, key) {
+			if mentions(x, key) {
 				return true
 			}
 		}

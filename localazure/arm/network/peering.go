@@ -90,11 +90,11 @@ func (p *Provider) preparePeering(ctx context.Context, c *rp.Change) error {
 	}
 	remote := remoteOf(d)
 	if remote == "" {
-		return rp.BadRequest("InvalidRequestFormat", "The peering %s names no network in remoteVirtualNetwork.id.", c.ID).At("properties.remoteVirtualNetwork.id")
+		return rp.BadRequest("InvalidRequestFormat", "The peering %s has no remoteVirtualNetwork.id.", c.ID).At("properties.remoteVirtualNetwork.id")
 	}
 	rid, err := rp.ParseID(remote)
 	if err != nil || !strings.EqualFold(rid.Type(), VNetType) || rid.IsCollection() {
-		return rp.BadRequest("InvalidRequestFormat", "'%s' is not the ID of a virtual network, which remoteVirtualNetwork.id of '%s' has to be.", remote, c.ID).At("properties.remoteVirtualNetwork.id")
+		return rp.BadRequest("InvalidRequestFormat", "'%s' is not the ID of a virtual network, which remoteVirtualNetwork.id of '%s' must be.", remote, c.ID).At("properties.remoteVirtualNetwork.id")
 	}
 	if strings.EqualFold(rid.Key(), c.ID.Parent().Key()) {
 		return rp.BadRequest("InvalidPeering", "The virtual network %s cannot be peered with itself.", c.ID.Parent()).At("properties.remoteVirtualNetwork.id")
@@ -102,17 +102,17 @@ func (p *Provider) preparePeering(ctx context.Context, c *rp.Change) error {
 	for name, def := range map[string]bool{"allowVirtualNetworkAccess": true, "allowForwardedTraffic": false, "allowGatewayTransit": false, "useRemoteGateways": false, "doNotVerifyRemoteGateways": false, "peerCompleteVnets": true} {
 		d.Default(def, "properties", name)
 		if v, _ := d.Lookup("properties", name); v != true && v != false {
-			return rp.BadRequest("InvalidRequestFormat", "%s of '%s' is neither true nor false.", name, c.ID).At("properties." + name)
+			return rp.BadRequest("InvalidRequestFormat", "%s of '%s' must be true or false.", name, c.ID).At("properties." + name)
 		}
 	}
 	if d.Bool("properties", "useRemoteGateways") {
 		if d.Bool("properties", "allowGatewayTransit") {
 			return rp.BadRequest("AllowGatewayTransitAndUseRemoteGatewaysCannotBothBeSet", "allowGatewayTransit and useRemoteGateways of '%s' cannot both be true.", c.ID).At("properties.useRemoteGateways")
 		}
-		return rp.BadRequest("RemotePeeringHasNoGateways", "'%s' has useRemoteGateways, and the remote virtual network has no gateway: this Resource Manager has none.", c.ID).At("properties.useRemoteGateways")
+		return rp.BadRequest("RemotePeeringHasNoGateways", "'%s' has useRemoteGateways, but the remote virtual network has no gateway: the local Azure has no virtual network gateways.", c.ID).At("properties.useRemoteGateways")
 	}
 	if c.Old != nil && !strings.EqualFold(remoteOf(c.Old.Doc), remote) {
-		return rp.BadRequest("ChangingRemoteVirtualNetworkNotAllowed", "The remote virtual network of peering '%s' cannot be changed; delete the peering and make another.", c.ID).At("properties.remoteVirtualNetwork.id")
+		return rp.BadRequest("ChangingRemoteVirtualNetworkNotAllowed", "The remote virtual network of peering '%s' cannot be changed; delete the peering and create another.", c.ID).At("properties.remoteVirtualNetwork.id")
 	}
 	return p.checkPair(ctx, c, rid)
 }
@@ -144,7 +144,7 @@ func (p *Provider) checkPair(ctx context.Context, c *rp.Change, rid rp.ID) error
 	}
 	for _, r := range others {
 		if strings.EqualFold(remoteOf(r.Doc), remoteOf(c.Doc)) && r.ParsedID().Key() != c.ID.Key() {
-			return rp.BadRequest("AnotherPeeringAlreadyReferencesRemoteVnet", "The peering %s already references the remote virtual network %s; one network has one peering with another.", r.ID, rid).At("properties.remoteVirtualNetwork.id")
+			return rp.BadRequest("AnotherPeeringAlreadyReferencesRemoteVnet", "The peering %s already references the remote virtual network %s; a network can have only one peering with another.", r.ID, rid).At("properties.remoteVirtualNetwork.id")
 		}
 	}
 	back, err := p.counterpart(ctx, c.ID, c.Doc)
@@ -154,7 +154,7 @@ func (p *Provider) checkPair(ctx context.Context, c *rp.Change, rid rp.ID) error
 	if state, err := p.stateOf(ctx, back); err != nil {
 		return err
 	} else if state == peeringDisconnected && c.Old == nil {
-		return rp.BadRequest("RemotePeeringIsDisconnected", "Cannot create or update peering %s because remote peering %s referencing parent virtual network is in Disconnected state. Delete the remote peering first, then make both.", c.ID, back.ID).At("properties.remoteVirtualNetwork.id")
+		return rp.BadRequest("RemotePeeringIsDisconnected", "Cannot create or update peering %s because remote peering %s referencing parent virtual network is in Disconnected state. Delete the remote peering first, then create both.", c.ID, back.ID).At("properties.remoteVirtualNetwork.id")
 	}
 	c.Companions = []rp.Companion{{Record: back}}
 	return nil

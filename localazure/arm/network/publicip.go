@@ -103,7 +103,7 @@ func (p *Provider) preparePrefix(ctx context.Context, c *rp.Change) error {
 	c.Doc.Drop("properties", "ipPrefix")
 	if c.Old != nil {
 		if was, _ := c.Old.Doc.Int("properties", "prefixLength"); was != bits {
-			return rp.BadRequest("PublicIpPrefixLengthCannotBeChanged", "prefixLength of %s cannot be changed from %d to %d; make another prefix.", c.ID, was, bits).At("properties.prefixLength")
+			return rp.BadRequest("PublicIpPrefixLengthCannotBeChanged", "prefixLength of %s cannot be changed from %d to %d; create another prefix.", c.ID, was, bits).At("properties.prefixLength")
 		}
 		c.Doc.Set(c.Old.Doc.Str("properties", "ipPrefix"), "properties", "ipPrefix")
 		return nil

@@ -35,7 +35,7 @@ func prepareSecurityGroup(ctx context.Context, c *rp.Change) error {
 
 func checkRule(name string, d rp.Doc) error {
 	if n, ok := d.Int("properties", "priority"); !ok || n < 100 || n > 4096 {
-		return rp.BadRequest("SecurityRuleInvalidPriority", "Security rule %s has invalid priority. It has to be a number between 100 and 4096.", name).At("properties.priority")
+		return rp.BadRequest("SecurityRuleInvalidPriority", "Security rule %s has invalid priority. It must be a number between 100 and 4096.", name).At("properties.priority")
 	}
 	for prop, allowed := range map[string][]string{"access": {"Allow", "Deny"}, "direction": {"Inbound", "Outbound"}, "protocol": {"*", "Tcp", "Udp", "Icmp", "Esp", "Ah"}} {
 		if d.Str("properties", prop) == "" {

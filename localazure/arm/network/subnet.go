@@ -46,7 +46,7 @@ func ranges(name string, d rp.Doc) ([]netip.Prefix, error) {
 		case x.Addr().Is4() && (x.Bits() < largestIPv4Subnet || x.Bits() > smallestIPv4Subnet):
 			return nil, rp.BadRequest("NetcfgInvalidSubnet", "Subnet '%s' is not valid because its range %s is not between /%d and /%d.", name, x, largestIPv4Subnet, smallestIPv4Subnet).At(target)
 		case x.Addr().Is6() && x.Bits() != ipv6Subnet:
-			return nil, rp.BadRequest("NetcfgInvalidSubnet", "Subnet '%s' is not valid because an IPv6 range has to be a /%d; it has %s.", name, ipv6Subnet, x).At(target)
+			return nil, rp.BadRequest("NetcfgInvalidSubnet", "Subnet '%s' is not valid because an IPv6 range must be a /%d; it has %s.", name, ipv6Subnet, x).At(target)
 		}
 		if other, ok := firstOverlap(x, out); ok {
 			return nil, rp.BadRequest("NetcfgSubnetRangesOverlap", "Subnet '%s' is not valid because its ranges %s and %s overlap.", name, other, x).At(target)
@@ -80,7 +80,7 @@ func (p *Provider) prepareSubnetDoc(ctx context.Context, c *rp.Change, name stri
 		m, _ := x.(map[string]any)
 		g := rp.Doc(m)
 		if g.Str("properties", "serviceName") == "" {
-			return rp.BadRequest("InvalidServiceNameOnDelegation", "The delegation %d of subnet %s names no service in properties.serviceName.", i, name).At("properties.delegations")
+			return rp.BadRequest("InvalidServiceNameOnDelegation", "The delegation %d of subnet %s has no properties.serviceName.", i, name).At("properties.delegations")
 		}
 		g.Default(fmt.Sprint(i), "name")
 		for _, ro := range []string{"id", "etag", "type"} {

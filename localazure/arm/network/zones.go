@@ -112,7 +112,7 @@ func (p *Provider) addZones() {
 			Render:   renderRecords}
 		t.Delete = func(_ context.Context, c *rp.Change) error {
 			if k.name == "SOA" {
-				return rp.BadRequest("BadRequest", "The SOA record set of a zone cannot be deleted; it goes with the zone.")
+				return rp.BadRequest("BadRequest", "The SOA record set of a zone cannot be deleted; it is deleted with the zone.")
 			}
 			return nil
 		}
@@ -210,14 +210,14 @@ func (p *Provider) prepareZoneLink(ctx context.Context, c *rp.Change) error {
 	d.Drop("properties", "virtualNetworkLinkState")
 	vnet := d.Str("properties", "virtualNetwork", "id")
 	if vnet == "" {
-		return rp.BadRequest("BadRequest", "The virtual network link %s names no network in virtualNetwork.id.", c.ID).At("properties.virtualNetwork.id")
+		return rp.BadRequest("BadRequest", "The virtual network link %s has no virtualNetwork.id.", c.ID).At("properties.virtualNetwork.id")
 	}
 	d.Default(false, "properties", "registrationEnabled")
 	if err := oneOf(d, "Default", []string{"Default", "NxDomainRedirect"}, "properties", "resolutionPolicy"); err != nil {
 		return err
 	}
 	if c.Old != nil && !strings.EqualFold(c.Old.Doc.Str("properties", "virtualNetwork", "id"), vnet) {
-		return rp.BadRequest("BadRequest", "The virtual network of link '%s' cannot be changed; delete the link and make another.", c.ID).At("properties.virtualNetwork.id")
+		return rp.BadRequest("BadRequest", "The virtual network of link '%s' cannot be changed; delete the link and create another.", c.ID).At("properties.virtualNetwork.id")
 	}
 	// A link is global, its network is regional.
 	if err := p.checkReference(ctx, &rp.Change{Env: c.Env, ID: c.ID, Doc: rp.Doc{}, Preflight: c.Preflight}, d, VNetType, "properties", "virtualNetwork"); err != nil {

@@ -94,7 +94,7 @@ func TestInvalidPrivateZones(t *testing.T) {
 		"no records":              {zoneID + "/A/x", records("aRecords", []any{}), 400, "has no aRecords"},
 		"an IPv6 address":         {zoneID + "/A/x", records("aRecords", []any{map[string]any{"ipv4Address": "fd00::1"}}), 400, "not such an address"},
 		"records of another type": {zoneID + "/A/x", map[string]any{"properties": map[string]any{"ttl": 1, "aRecords": address, "mxRecords": []any{}}}, 400, "belongs to the type MX"},
-		"beside a CNAME":          {zoneID + "/A/www", records("aRecords", address), 409, "a name with a CNAME has no other"},
+		"a name with a CNAME":     {zoneID + "/A/www", records("aRecords", address), 409, "a name with a CNAME has no other"},
 		"a CNAME at the apex":     {zoneID + "/CNAME/@", records("cnameRecord", map[string]any{"cname": "a.b"}), 400, "cannot have that name"},
 		"a bad preference":        {zoneID + "/MX/@", records("mxRecords", []any{map[string]any{"preference": 70000, "exchange": "m.x"}}), 400, "preference"},
 		"an empty text":           {zoneID + "/TXT/t", records("txtRecords", []any{map[string]any{"value": []any{}}}), 400, "1 to 1024"},
