@@ -120,7 +120,7 @@ func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 	return best, nil
 }
 
-// Limits on how many groups of nodes are told apart.
+// Limits on how many groups of nodes are distinguished.
 const (
 	boundRooms = 40
 	boundPairs = 600 // rooms × items

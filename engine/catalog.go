@@ -282,5 +282,5 @@ func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmp
 	}
 }
 
-// overrides reports whether an offering has amounts of its own.
+// overrides reports whether an offering overrides the amounts of its type.
 func overrides(o *Offering) bool { return o.Allocatable != nil || o.Capacity != nil }

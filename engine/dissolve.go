@@ -145,7 +145,7 @@ func (ps *pass) rehouse(from *plannedMachine, run placed, budget float64, saved 
 		looked++
 		price := m.price()
 		used = m.used(used)
-		order := ps.cat.dearer(m.pool, price)
+		order := ps.cat.above(m.pool, price)
 		for j := 0; j < len(order) && j < dissolveColumns; j++ {
 			col := order[j]
 			cc := &ps.cat.cols[col]

@@ -44,8 +44,8 @@
 // machine is filled with hundreds of pods in one step.
 //
 // Where a label can have several values (a NodePool requirement with several
-// values, an instance type in several variants), each becomes a column of its own,
-// but only for labels that a pending class looks at. Within a column every label
+// values, an instance type in several variants), each becomes a separate
+// column, but only for labels that a pending class looks at. Within a column every label
 // has one value, so two pods cannot disagree about a machine.
 //
 // Topology is arithmetic on counters: a spread or affinity term is a counter with

@@ -19,8 +19,8 @@ func (cat *catalog) byPrice(pool int32) []int32 {
 	return cat.priceOrder[pool]
 }
 
-// dearer returns the columns of a pool that cost more than a price, by price.
-func (cat *catalog) dearer(pool int32, price float64) []int32 {
+// above returns the columns of a pool that cost more than a price, by price.
+func (cat *catalog) above(pool int32, price float64) []int32 {
 	ord := cat.byPrice(pool)
 	return ord[sort.Search(len(ord), func(i int) bool { return cat.cols[ord[i]].price > price }):]
 }

@@ -114,8 +114,8 @@ type PodClass struct {
 	PodAntiAffinity []AffinityTerm `json:"podAntiAffinity,omitempty"`
 	// HostPorts that each pod occupies on its node.
 	HostPorts []HostPort `json:"hostPorts,omitempty"`
-	// Volumes is the number of volumes of its own that each pod has, per CSI driver
-	// (the claims of a StatefulSet).
+	// Volumes is how many volumes per CSI driver each pod has for itself alone (the
+	// claims of a StatefulSet).
 	Volumes map[string]int `json:"volumes,omitempty"`
 	// SharedVolumes are mounted by every pod of the class and by any other
 	// class that names them; a node attaches each one once.

@@ -47,7 +47,7 @@ type knap struct {
 	best    []int32
 	bestV   float64
 	ops     int64 // elementary steps done so far
-	stop    int64 // ops at which a search by layers gives up
+	stop    int64 // ops at which a search by layers stops
 	scratch []int32
 	perm    []int32
 	tv      []float64

@@ -24,7 +24,7 @@ type cover struct {
 	nz    []int32
 	sin   []bool // the surplus of row i is in the basis
 	ops   int64
-	stop  int64 // ops at which primal gives up
+	stop  int64 // ops at which primal stops
 }
 
 // newCover returns an LP with one column per row, which covers amount[i] of row i
