@@ -1,30 +1,29 @@
-// Command bench measures nap's engine beside Karpenter's scheduler, both in this
+// Command bench measures nap's engine and Karpenter's scheduler, both in this
 // process and on the same objects, and prints one table:
 //
-//	go run ./bench                 the shapes that take minutes in all
+//	go run ./bench                 all shapes that take minutes
 //	go run ./bench -full           also Karpenter on the large ones (an hour)
 //	go run ./bench -trace DIR      with the openb trace (openb_pod_list_default.csv)
 //	go run ./bench -shapes mixed   shapes whose name matches
 //
 // It writes bench/RESULTS.md, with the machine, and bench/results.txt, which
-// benchstat reads. What is measured:
+// benchstat reads. It measures:
 //
-//   - plan: for nap engine.Place, compiling the snapshot from scratch included;
-//     for Karpenter Scheduler.Solve alone.
-//   - read: what each pass does before. For nap, bringing an unchanged cluster's
-//     snapshot up to date with one pod event; for Karpenter, copying the nodes,
-//     listing pods, counting topology and building the scheduler.
-//   - fill: bringing up the mirror of the cluster from nothing, once, as
-//     informers do.
-//   - pass: what a pass costs a running controller, with one pod more and one
-//     less since the last: for nap reading and the quick path from the compiled
-//     cluster, for Karpenter read and plan.
-//   - quick path: nap without the improving path and the bound, from a snapshot
-//     that is compiled from scratch.
+//   - plan: for nap engine.Place, including the compilation of the snapshot; for
+//     Karpenter Scheduler.Solve alone.
+//   - read: what each pass does before that. For nap, updating the snapshot after
+//     one pod event; for Karpenter, copying the nodes, listing pods, counting
+//     topology and building the scheduler.
+//   - fill: filling the cluster cache once, as informers do.
+//   - pass: a pass of a running controller after one pod was added and one was
+//     removed: for nap read and the quick path from the compiled cluster, for
+//     Karpenter read and plan.
+//   - quick path: nap without the improving path and the bound, including the
+//     compilation of the snapshot.
 //   - cost: list prices of the planned machines. Karpenter leaves the choice of
-//     offering to the provider: its machines count with the cheapest one that
-//     their requirements allow.
-//   - left out: pods that got no place.
+//     the offering to the provider, so its machines count with the cheapest one
+//     that their requirements allow.
+//   - left out: pods without a place.
 //   - Both engines run up to five times within two seconds; the best run counts.
 //   - allocations and peak: of the planning alone.
 package main
@@ -67,7 +66,7 @@ type row struct {
 	peerSkip  string // why Karpenter was not
 }
 
-// figures are what one engine did with a shape.
+// figures are the results of one engine for a shape.
 type figures struct {
 	fill, read, plan  time.Duration
 	warm              time.Duration
@@ -82,14 +81,14 @@ type figures struct {
 }
 
 func run() error {
-	full := flag.Bool("full", false, "run Karpenter on the large shapes, too")
+	full := flag.Bool("full", false, "also run Karpenter on the large shapes")
 	trace := flag.String("trace", "", "directory with the openb trace (openb_pod_list_default.csv)")
 	pattern := flag.String("shapes", ".", "regular expression over shape names")
 	out := flag.String("out", "bench", "directory for RESULTS.md and results.txt; empty writes nothing")
-	peerTimeout := flag.Duration("peer-timeout", 2*time.Minute, "time after which Karpenter's scheduler is stopped")
-	note := flag.String("note", "", "a remark for RESULTS.md")
+	peerTimeout := flag.Duration("peer-timeout", 2*time.Minute, "stop Karpenter's scheduler after this time")
+	note := flag.String("note", "", "a note for RESULTS.md")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
-	noPeer := flag.Bool("no-peer", false, "leave Karpenter out")
+	noPeer := flag.Bool("no-peer", false, "do not run Karpenter")
 	flag.Parse()
 	want, err := regexp.Compile(*pattern)
 	if err != nil {
@@ -220,10 +219,9 @@ func nap(o *snapshot.Objects) (*figures, int, error) {
 	return f, pods, nil
 }
 
-// warm measures what a pass costs a controller that follows the cluster: a pod
-// has come and another has gone, the snapshot is brought up to date (first
-// figure), and the quick path plans from the compiled cluster (both together).
-// The figures are medians.
+// warm measures a pass of a controller that follows the cluster: one pod was added
+// and one removed, the snapshot is updated (read), and the quick path plans from
+// the compiled cluster (all is both together). The figures are medians.
 func warm(cache *snapshot.Cache, o *snapshot.Objects, opt engine.Options) (read, all time.Duration, err error) {
 	var pending *corev1.Pod
 	for _, p := range o.Pods {
@@ -241,10 +239,10 @@ func warm(cache *snapshot.Cache, o *snapshot.Objects, opt engine.Options) (read,
 		gone.Name = fmt.Sprintf("one-more-%d", (i+1)%2)
 		start := time.Now()
 		if err := cache.Upsert(more); err != nil {
-			return 0, 0, err
+			return 0, 0, fmt.Errorf("adding pod %s: %w", more.Name, err)
 		}
 		if err := cache.Delete(gone); err != nil {
-			return 0, 0, err
+			return 0, 0, fmt.Errorf("removing pod %s: %w", gone.Name, err)
 		}
 		in, err := cache.Snapshot(o.Now)
 		if err != nil {
@@ -259,7 +257,7 @@ func warm(cache *snapshot.Cache, o *snapshot.Objects, opt engine.Options) (read,
 			break
 		}
 	}
-	// The first two compile and settle.
+	// The first two compile and warm up.
 	reads, alls = reads[2:], alls[2:]
 	slices.Sort(reads)
 	slices.Sort(alls)
@@ -270,11 +268,11 @@ func karpenter(o *snapshot.Objects, timeout time.Duration) (*figures, error) {
 	f := &figures{}
 	var res *peer.Result
 	var err error
-	_ = best(func() (time.Duration, error) { // the error is err
+	_ = best(func() (time.Duration, error) { // it returns err
 		var got *peer.Result
 		took, allocs, peak, _ := cost(func() error {
-			// As many candidates side by side as there are processors, as Karpenter
-			// does by its CPU request.
+			// As many candidates in parallel as there are processors: Karpenter derives
+			// the number from its CPU request.
 			got, err = peer.Schedule(context.Background(), o, peer.Options{Timeout: timeout, Threads: runtime.NumCPU()})
 			return nil
 		})
@@ -303,8 +301,8 @@ func karpenter(o *snapshot.Objects, timeout time.Duration) (*figures, error) {
 	return f, nil
 }
 
-// best runs f, which keeps its best figures, up to five times within two seconds:
-// what is short is easily disturbed by what else the machine does.
+// best runs f, which keeps its best figures, up to five times within two seconds,
+// as other processes disturb short runs most.
 func best(f func() (time.Duration, error)) error {
 	var sum time.Duration
 	for i := 0; i < 5 && sum < 2*time.Second; i++ {
@@ -317,8 +315,8 @@ func best(f func() (time.Duration, error)) error {
 	return nil
 }
 
-// cost runs f and returns the time it took, what it allocated (count), and the
-// most memory in use above what was there before.
+// cost runs f and returns the time it took, the number of its allocations and its
+// peak memory beyond what was in use before.
 func cost(f func() error) (time.Duration, uint64, uint64, error) {
 	runtime.GC()
 	var before, after, now runtime.MemStats

@@ -45,7 +45,7 @@ func cells(r *row) [][]string {
 	return out
 }
 
-// atLeast marks ratios to a run that was stopped before its end.
+// atLeast marks ratios to a run that was stopped early.
 func atLeast(k *figures) string {
 	if k.note != "" {
 		return ">"
@@ -95,7 +95,7 @@ func writeTable(w io.Writer, rows []row) {
 	tw.Flush()
 }
 
-// writeFiles writes RESULTS.md and the figures in the form benchstat reads.
+// writeFiles writes RESULTS.md, and results.txt in the format of benchstat.
 func writeFiles(dir string, rows []row, full bool, trace, note string) error {
 	var b bytes.Buffer
 	b.WriteString("# Benchmark results\n\n")

@@ -30,7 +30,7 @@ import (
 type shape struct {
 	name   string
 	what   string
-	large  bool   // Karpenter takes minutes on it
+	large  bool   // Karpenter takes minutes
 	absent string // why it cannot be measured
 	make   func() (*snapshot.Objects, error)
 }
@@ -102,7 +102,7 @@ func (m *maker) nextUID() types.UID {
 	return types.UID(fmt.Sprintf("00000000-0000-0000-0000-%012d", m.uid))
 }
 
-// pod makes a pending pod.
+// pod adds a pending pod.
 func (m *maker) pod(name string, labels map[string]string, milliCPU, mib int64) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: m.nextUID(), Labels: labels, CreationTimestamp: metav1.NewTime(now.Add(-time.Minute))},
@@ -118,8 +118,8 @@ func (m *maker) pod(name string, labels map[string]string, milliCPU, mib int64) 
 
 func pick[T any](m *maker, list ...T) T { return list[m.IntN(len(list))] }
 
-// mixed is Karpenter's benchmark of diverse pods: the same kinds in the same
-// proportions, with sizes and labels drawn from the same lists.
+// mixed is Karpenter's benchmark of diverse pods: the same kinds of pods in the same
+// proportions, with sizes and labels from the same lists.
 func mixed(n int) *snapshot.Objects {
 	m := newMaker(42)
 	np := clustergen.NodePool("default")
@@ -146,7 +146,7 @@ func mixed(n int) *snapshot.Objects {
 	return m.o
 }
 
-// azure builds the instance types of a region as the provider does.
+// azure returns the instance types of a region as the provider builds them.
 func azure(region string) ([]*cloudprovider.InstanceType, error) {
 	table, err := instancetype.NewTable(region, catalog.SKUs(region))
 	if err != nil {
@@ -168,8 +168,8 @@ func azure(region string) ([]*cloudprovider.InstanceType, error) {
 	return table.Build(settings, prices, nil), nil
 }
 
-// azurePool makes a NodePool on Azure's sizes, in zones, of the given families
-// (none: all), amd64.
+// azurePool adds a NodePool with zonal amd64 sizes of the given families (none:
+// all).
 func (m *maker) azurePool(name string, types []*cloudprovider.InstanceType, families []string, capacity ...string) *karpv1.NodePool {
 	np := clustergen.NodePool(name)
 	require(np, corev1.LabelArchStable, corev1.NodeSelectorOpIn, karpv1.ArchitectureAmd64)
@@ -211,7 +211,7 @@ func deployments() (*snapshot.Objects, error) {
 	return m.o, nil
 }
 
-// node makes an initialized node of a pool, with its claim.
+// node adds an initialized node of a pool, with its NodeClaim.
 func (m *maker) node(name string, np *karpv1.NodePool, it *cloudprovider.InstanceType, zone, capacityType string) *corev1.Node {
 	labels := map[string]string{}
 	for key, r := range it.Requirements {
@@ -276,12 +276,12 @@ func starvation() (*snapshot.Objects, error) {
 		}
 	}
 	gpu := resource.MustParse("1")
-	for i := range 1900 { // asks for GPUs that no pool has
+	for i := range 1900 { // request GPUs that no pool has
 		p := m.pod(fmt.Sprintf("gpu-%04d", i), map[string]string{"app": fmt.Sprint("train-", i%25)}, 4000, 16384)
 		p.Spec.Containers[0].Resources.Requests["nvidia.com/gpu"] = gpu
 		p.Spec.NodeSelector = map[string]string{"team": fmt.Sprint(i % 20)}
 	}
-	for i := range 270 { // light pods that can be placed
+	for i := range 270 { // small pods that can be placed
 		p := m.pod(fmt.Sprintf("light-%03d", i), map[string]string{"app": fmt.Sprint("web-", i%15)}, 300, 512)
 		p.Spec.NodeSelector = map[string]string{"team": fmt.Sprint(i % 20)}
 		p.Spec.Tolerations = []corev1.Toleration{{Key: "team", Operator: corev1.TolerationOpExists}}
@@ -320,8 +320,8 @@ func tenPods() (*snapshot.Objects, error) {
 
 const traceFile = "openb_pod_list_default.csv"
 
-// openb reads the tasks of the trace, all of them pending at once: those without
-// GPUs, or all with whole GPUs.
+// openb returns the tasks of the trace as pending pods: those without GPUs, or all,
+// with whole GPUs.
 func openb(dir string, families []string, gpus bool) (*snapshot.Objects, error) {
 	m := newMaker(17)
 	its, err := azure("eastus")

@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// apartPods are n pods of each of two sizes that share a machine with no other
-// of them, and m that may go anywhere.
+// apartPods returns n pods of each of two sizes that may not share a machine with
+// each other, and m pods that may go anywhere.
 func apartPods(n, m int) *Snapshot {
 	s := &Snapshot{Version: SnapshotVersion, Catalogues: []Catalogue{linearTypes(30)}, Pools: []NodePool{{Name: "default"}}}
 	add := func(p PodClass, n int) {
@@ -30,9 +30,9 @@ func apartPods(n, m int) *Snapshot {
 	return s
 }
 
-// Pods that share no machine are as many machines, whatever they take: the bound
-// knows that, and the purchase reaches it.
-func TestPodsApartBoundTheNumberOfMachines(t *testing.T) {
+// Pods that may not share a machine need one each, whatever their size. The bound
+// proves that, and the plan reaches it.
+func TestBoundCountsAMachinePerExclusivePod(t *testing.T) {
 	s := apartPods(20, 40)
 	p, err := Place(s, Options{})
 	if err != nil {
@@ -47,9 +47,9 @@ func TestPodsApartBoundTheNumberOfMachines(t *testing.T) {
 	}
 }
 
-// Rules within machines are resources to the second purchase, so it also serves
-// Karpenter's mixed pods, where it saves a tenth and more.
-func TestMixedPodsAreBoughtAgain(t *testing.T) {
+// Rules within machines are resources to the improving path, so it also works for
+// Karpenter's mixed pods, where it saves at least 5%.
+func TestImprovingPathSavesOnMixedPods(t *testing.T) {
 	s := mixedPods(1000)
 	p, err := Place(s, Options{})
 	if err != nil {
@@ -63,10 +63,9 @@ func TestMixedPodsAreBoughtAgain(t *testing.T) {
 	}
 }
 
-// Pods with rules of every strictness on the same machines, in numbers that make
-// them meet: whatever the second purchase makes of them, no rule is broken, no pod
-// lost, and nothing gets dearer.
-func TestStrictPodsAreKeptApartWhenBoughtAgain(t *testing.T) {
+// Pods with and without rules about other pods share machines, in numbers that make
+// them meet: the improving path breaks no rule, loses no pod and costs no more.
+func TestImprovingPathKeepsRulesWithinMachines(t *testing.T) {
 	bought, total := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		num := func(label string, lo, hi int) int { return rapid.IntRange(lo, hi).Draw(t, label) }

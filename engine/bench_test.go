@@ -8,8 +8,8 @@ import (
 	. "github.com/nap-aks/nap/engine"
 )
 
-// linearTypes are n sizes of 1, 2, 3 … cores with 2 GiB per core, in three
-// zones, priced by what they hold.
+// linearTypes returns n sizes of 1, 2, 3 … cores with 2 GiB per core, in three
+// zones, with prices proportional to their resources.
 func linearTypes(n int) Catalogue {
 	var c Catalogue
 	for i := 1; i <= n; i++ {
@@ -63,7 +63,7 @@ func appSelector(key, v string) *Selector {
 	return &Selector{Requirements: []Requirement{{Key: key, Operator: In, Values: []string{v}}}}
 }
 
-// mixedPods are n pods of five kinds in equal parts: plain, spread over zones,
+// mixedPods returns n pods of five kinds in equal parts: plain, spread over zones,
 // spread over hosts, together in a zone, apart from each other on hosts, all
 // of random sizes and labels.
 func mixedPods(n int) *Snapshot {
@@ -126,7 +126,7 @@ func deployments(n, replicas int) *Snapshot {
 	return s
 }
 
-// fullCluster is a cluster of nodes whose pods leave little room.
+// fullCluster returns a cluster of nodes whose pods leave little room.
 func fullCluster(nodes, podsPerNode int) *Snapshot {
 	s := deployments(500, 0)
 	s.Pending = nil
@@ -146,8 +146,8 @@ func fullCluster(nodes, podsPerNode int) *Snapshot {
 	return s
 }
 
-// starved is the shape of a report: many pending pods, most of which nothing
-// can ever satisfy, on a large cluster with many NodePools.
+// starved returns the cluster of a bug report: many pending pods, most of which
+// nothing can satisfy, on a large cluster with many NodePools.
 func starved() *Snapshot {
 	s := fullCluster(1060, 15)
 	base := s.Pools[0]
@@ -203,14 +203,15 @@ func benchmark(b *testing.B, s *Snapshot, o Options) {
 	report(b, s, p)
 }
 
-// From a cold snapshot: compile and place.
+// These compile the snapshot and place.
 func BenchmarkMixed1000(b *testing.B)         { benchmark(b, mixedPods(1000), Options{}) }
 func BenchmarkMixed5000(b *testing.B)         { benchmark(b, mixedPods(5000), Options{}) }
 func BenchmarkMixed10000(b *testing.B)        { benchmark(b, mixedPods(10000), Options{}) }
 func BenchmarkDeployments100000(b *testing.B) { benchmark(b, deployments(500, 200), Options{}) }
 func BenchmarkStarved(b *testing.B)           { benchmark(b, starved(), Options{}) }
 
-// Ten pods on 5,000 nodes with 100,000 pods, from a warm cluster.
+// BenchmarkWarmTen places ten pods on 5,000 nodes with 100,000 pods, without
+// compiling.
 func BenchmarkWarmTen(b *testing.B) {
 	s := fullCluster(5000, 20)
 	c, err := Compile(s)

@@ -2,8 +2,8 @@ package engine
 
 import "math/bits"
 
-// bitset is a set of small integers, one bit each. All sets over the same
-// universe have the same number of words.
+// bitset is a set of small integers, one bit each. Sets over the same universe
+// have the same number of words.
 type bitset []uint64
 
 func newBitset(n int) bitset { return make(bitset, (n+63)/64) }
@@ -55,7 +55,7 @@ func (b bitset) andNot(o bitset) {
 	}
 }
 
-// meets reports whether two sets have a member in common.
+// meets reports whether two sets have a common member.
 func (b bitset) meets(o bitset) bool {
 	for i, w := range b {
 		if w&o[i] != 0 {
@@ -103,7 +103,7 @@ func (b bitset) next(i, hi int32) int32 {
 	return hi
 }
 
-// grow returns the set with room for n members.
+// grow returns the set with space for the members below n.
 func (b bitset) grow(n int) bitset {
 	for len(b) < (n+63)/64 {
 		b = append(b, 0)

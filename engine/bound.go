@@ -7,21 +7,21 @@ import (
 	"github.com/nap-aks/nap/engine/stock"
 )
 
-// Bound proves how little the machines for the pending pods of a snapshot can
-// cost, without placing them. No plan in which all of these pods have a place
-// costs less, whoever makes it: pods go onto existing nodes as far as any of them
-// have room, anywhere, in any order, and may give up all their preferences. Zones,
-// limits and quotas are not looked at, so the bound may be low, never high. It is
-// about the rules as this package reads them (see the package comment: the least
-// count of a spread over hostnames is 0).
+// Bound returns a proven lower bound on the cost of machines for the pending pods
+// of a snapshot, without placing them. No plan that places all of these pods, by
+// whatever method, costs less. The bound assumes that pods fill all room on
+// existing nodes, in any order, and that all preferences are relaxed. It ignores
+// zones, limits and quotas, so it may be low, never high. It is about the rules as
+// this package reads them (see the package comment: the least count of a spread
+// over hostnames is 0).
 //
 // Pods that no available offering holds are left out: on a node they cost nothing.
-// A plan that refuses some of the others may cost less. CostBound.Pods says how
-// many pods it is about, its Gap is 0.
+// A plan that refuses some of the others may cost less. CostBound.Pods is the
+// number of pods that the bound is about; its Gap is 0.
 //
-// Of Options, Work is the budget: WorkDefault spends up to about a second, and
-// WorkQuick looks at resources alone. The error says what is inconsistent in the
-// snapshot.
+// Options.Work is the budget: WorkDefault spends up to about a second, WorkQuick
+// looks at resources alone. Bound returns an error if the snapshot is
+// inconsistent.
 func Bound(s *Snapshot, o Options) (*CostBound, error) {
 	c, err := Compile(s)
 	if err != nil {
@@ -30,8 +30,8 @@ func Bound(s *Snapshot, o Options) (*CostBound, error) {
 	return c.Bound(s.Pending, o)
 }
 
-// Bound proves how little machines for pending pods can cost; see the function of
-// that name. The Cluster is left as it was.
+// Bound returns a lower bound on the cost of machines for pending pods; see the
+// function Bound. It leaves the Cluster as it was.
 func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 	ps, err := c.newPass(pending, o)
 	if err != nil {
@@ -73,8 +73,8 @@ func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 	best := &CostBound{Kind: "resource", Pods: pods}
 	full := make([]stock.Item, len(prob.Items))
 	copy(full, prob.Items)
-	// Values that suit what is left when the nodes are full can prove more than
-	// those for all pods, so the second round asks for these.
+	// Values for the pods that are left when the nodes are full can prove more than
+	// values for all pods, so there is a second round.
 	for range 2 {
 		sol := stock.Solve(prob, stock.Options{Work: work, Aim: stock.AimBound})
 		total := 0.0
@@ -97,8 +97,8 @@ func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 		}
 		left := 0
 		for i := range prob.Items {
-			// All pods of an item or none: values of fewer pods than there are
-			// would not hold on a machine with more of them.
+			// All pods of an item or none: values for fewer pods would not hold on a
+			// machine with more of them.
 			if full[i].Count > int(taken[i]) {
 				prob.Items[i].Count = full[i].Count
 				left += full[i].Count
@@ -120,16 +120,16 @@ func (c *Cluster) Bound(pending []PodGroup, o Options) (*CostBound, error) {
 	return best, nil
 }
 
-// Limits on how many different rooms are told apart.
+// Limits on how many groups of nodes are distinguished.
 const (
 	boundRooms = 40
 	boundPairs = 600 // rooms × items
 )
 
-// rooms are the existing nodes as room for items. Nodes on which the same items
-// can be are one room, which has what is free on all of them: at most as many
-// pods of an item fit as on each of them alone. A rule that keeps pods apart has
-// as many units as it leaves on each.
+// rooms returns the existing nodes as room for items. Nodes that can hold the same
+// items form one room with what is free on all of them: of an item at most as many
+// pods fit as on each node alone, together. Of a rule that keeps pods apart it has
+// the units that are left on each node.
 func (ps *pass) rooms(items []*item, rules []*apartRule) []stock.Room {
 	c := ps.c
 	nd := len(c.dims.names)
@@ -154,7 +154,7 @@ func (ps *pass) rooms(items []*item, rules []*apartRule) []stock.Room {
 			if fit == 0 {
 				continue
 			}
-			// Its classes each by their own rules.
+			// Each class by its own rules.
 			for q, run := range it.runs {
 				if can[i][q].has(slot) {
 					most[i] += ps.roomBeside(run.v, slot, int64(run.n))
@@ -196,8 +196,8 @@ func (ps *pass) rooms(items []*item, rules []*apartRule) []stock.Room {
 	return out
 }
 
-// roomBeside is how many of n pods the rules within a node leave room for beside
-// what is there now. Affinity does not count: whom the pods follow may still come.
+// roomBeside returns how many of n pods the rules within a node allow beside its
+// pods. Affinity is ignored: the pods to follow may still come.
 func (ps *pass) roomBeside(v *variant, slot int32, n int64) int64 {
 	if len(v.pc.cl.pc.HostPorts) > 0 {
 		if conflictAny(v.pc.cl.pc.HostPorts, ps.c.nodes[slot].ports) {
@@ -213,7 +213,7 @@ func (ps *pass) roomBeside(v *variant, slot int32, n int64) int64 {
 	return n
 }
 
-// leaves is how many pods of a rule may still come to a node.
+// leaves returns how many pods of a rule a node can still take.
 func (r *apartRule) leaves(ps *pass, slot int32) int64 {
 	if r.key.ctr < 0 {
 		if conflictAny([]HostPort{r.key.port}, ps.c.nodes[slot].ports) {
@@ -224,16 +224,16 @@ func (r *apartRule) leaves(ps *pass, slot int32) int64 {
 	return max(0, r.cap-int64(ps.domains.counters[r.key.ctr].nodes[slot]))
 }
 
-// boundGroups is how many groups of items the resource bound tells apart.
+// boundGroups is how many groups of items the resource bound distinguishes.
 const boundGroups = 12
 
-// resourceBound values what the items take at prices at which no machine they
-// may be on holds more than it costs. Items that may use the same offerings
-// have prices of their own: a pod that must be on-demand is worth more than one
-// that may be on spot. A machine that several groups may use is held to the
-// highest of their prices in each dimension, and all prices are scaled down
-// until none holds more than it costs, so the sum is a bound whatever the
-// groups are.
+// resourceBound values what the items take at prices at which no machine that they
+// may be on holds more than it costs. Items that may use the same offerings form a
+// group with its own prices: a pod that must be on-demand is worth more than one
+// that may be on spot. A machine that several groups may use is valued at the
+// highest of their prices in each dimension, and all prices are scaled down until
+// no machine holds more than it costs, so the sum is a bound whatever the groups
+// are.
 func (ps *pass) resourceBound(items []*item) *CostBound {
 	nd := len(ps.c.dims.names)
 	type group struct {
@@ -248,7 +248,7 @@ func (ps *pass) resourceBound(items []*item) *CostBound {
 		pods += it.n
 	}
 	if pods < improveMinPods {
-		most = 1 // the prices the pass has already are good enough
+		most = 1 // the prices of the pass are good enough
 	}
 	for _, it := range items {
 		cl := it.runs[0].v.pc.cl
@@ -307,7 +307,7 @@ func (ps *pass) resourceBound(items []*item) *CostBound {
 			own += w * g.demand[d]
 		}
 		sum += own
-		one = math.Max(one, own) // any group alone is a bound, too
+		one = math.Max(one, own) // any group alone proves a bound, too
 	}
 	sum = math.Max(sum/worst, one) * (1 - 1e-9) // rounding
 	return &CostBound{USDPerHour: sum, Resource: sum, Kind: "resource"}

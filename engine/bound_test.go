@@ -10,7 +10,7 @@ import (
 )
 
 // genApart draws a few pods with rules within a machine, a few sizes, and nodes
-// with some room: small enough to try every way to place them.
+// with some room: small enough to try every placement.
 func genApart(t *rapid.T) *Snapshot {
 	num := func(label string, lo, hi int) int { return rapid.IntRange(lo, hi).Draw(t, label) }
 	s := &Snapshot{Version: SnapshotVersion, Pools: []NodePool{{Name: "p"}}}
@@ -203,8 +203,7 @@ func leastCost(s *Snapshot) float64 {
 	return x.best
 }
 
-// No way to place pods costs less than the bound, and the bound of a plan is at
-// most what the plan costs.
+// No placement costs less than the bound, and a plan costs at least its bound.
 func TestBoundIsBelowEveryPlacement(t *testing.T) {
 	near, total := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -245,8 +244,7 @@ func TestBoundIsBelowEveryPlacement(t *testing.T) {
 	}
 }
 
-// Whatever constraints there are, a plan that places all pods costs no less than
-// the bound.
+// With any constraints a plan that places all pods costs at least the bound.
 func TestBoundIsBelowPlans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSnapshot(t)
@@ -277,7 +275,7 @@ func TestBoundIsBelowPlans(t *testing.T) {
 	})
 }
 
-// Room on nodes counts: what they take need not be bought.
+// Pods that fit on nodes need no machines.
 func TestBoundCountsRoomOnNodes(t *testing.T) {
 	s := apartPods(20, 40)
 	for i := range 10 {
@@ -288,15 +286,15 @@ func TestBoundCountsRoomOnNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Of 40 pods that keep to themselves each node takes one.
+	// Each node takes one of the 40 exclusive pods.
 	cheapest := s.Catalogues[0].InstanceTypes[0].Offerings[0].PriceUSDPerHour
 	if want := 30 * cheapest; b.USDPerHour < want*(1-1e-6) || b.USDPerHour > want*(1+1e-6) || b.Pods != 80 {
 		t.Errorf("bound %v for %d pods, want 30 machines: %v", b.USDPerHour, b.Pods, want)
 	}
 }
 
-// Asking for the bound leaves a cluster as it was.
-func TestBoundLeavesNoTrace(t *testing.T) {
+// Bound leaves the cluster as it was.
+func TestBoundLeavesTheClusterUnchanged(t *testing.T) {
 	s := deployments(20, 10)
 	c, err := Compile(s)
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// canon appends an unambiguous text form of the parts of a class that
-// scheduling can see; equal texts are the same class.
+// canon appends an unambiguous text form of what scheduling can see of a class.
+// Classes with equal texts are the same.
 func (p *PodClass) canon(b []byte) []byte {
 	num := func(n int) { b = append(strconv.AppendInt(b, int64(n), 10), ',') }
 	str := func(s string) {

@@ -8,23 +8,22 @@ import (
 	"strings"
 )
 
-// catalog is the compiled form of pools and catalogues: columns, each one way
-// to get a machine with every label decided, grouped into kinds that have the
-// same room.
+// catalog is the compiled form of pools and catalogues: columns, each an offering
+// with all labels decided, grouped into kinds with the same amounts.
 type catalog struct {
 	pools []cpool
 	kinds []kind
 	cols  []column
-	// vals[key][column] is the value of a label, for keys in play.
+	// vals[key][column] is the value of a label, for the keys in Cluster.inPlay.
 	vals         map[int32][]int32
-	openEnded    map[int32]bool // keys for which named values make columns
-	multi        map[int32]bool // keys that came with several values somewhere
-	all          bitset         // columns of pools that are not blocked
+	openEnded    map[int32]bool // keys with a column per value that classes name
+	multi        map[int32]bool // keys with several values for some offering
+	all          bitset         // all columns
 	avail        bitset         // available columns
 	reqRows      map[string]bitset
-	baseRows     map[baseKey]bitset // labels, taints, volumes, availability
-	fitRows      map[fitKey]bitset  // room for one pod
-	rowSets      map[rowKey]*rowSet // all of it together
+	baseRows     map[baseKey]bitset // by labels, taints, volumes and availability
+	fitRows      map[fitKey]bitset  // by room for one pod
+	rowSets      map[rowKey]*rowSet // by all of that
 	rowIDs       map[uint64][]*rowSet
 	rowCount     int32
 	offers       int32
@@ -44,12 +43,12 @@ type cpool struct {
 	p              *NodePool
 	lo, hi         int32
 	kindLo, kindHi int32
-	reqs           []creq
 	minValues      []minValue
-	limits         []string // names of what is limited, sorted
-	most           []int64  // of each limit, what a machine can take
+	limits         []string // limited resources, sorted
+	most           []int64  // what a machine can take of each limit at most
 }
 
+// minValue is a requirement with minValues.
 type minValue struct {
 	key int32
 	min int
@@ -61,20 +60,20 @@ type tier struct {
 	poolLo, poolHi int
 }
 
-// kind is machines of one pool and instance type with the same room for pods.
+// kind is the columns of one pool and instance type that have the same amounts.
 type kind struct {
 	pool     int32
-	typ      *InstanceType
 	alloc    []int64 // after daemons
 	capacity Resources
-	takes    []int64 // of each limit of its pool, by name
-	daemon   []int64 // what the daemons take
+	takes    []int64 // of each limit of the pool
+	daemon   []int64 // what the daemons take of the allocatable amounts
 	ports    []HostPort
 	shared   []SharedVolume
 	lo, hi   int32 // columns, cheapest first
 	price    float64
 }
 
+// column is an offering of a pool with all labels decided.
 type column struct {
 	kind    int32
 	pool    int32
@@ -82,7 +81,7 @@ type column struct {
 	off     *Offering
 	price   float64
 	reserve int32 // index of the reservation, or -1
-	offer   int32 // number of the offering: several columns may differ in other labels
+	offer   int32 // number of the offering, which several columns can share
 }
 
 // catalog returns the compiled catalogue, compiling it if something it depends on
@@ -177,7 +176,7 @@ func (c *Cluster) relevantLabels(keys []int32) map[string]bool {
 func (cat *catalog) addPool(c *Cluster, pi int, keys []int32, infos *typeInfos) {
 	p := &c.pools[pi]
 	reqs, _ := c.sym.compileReqs(p.Requirements) // checked by SetCatalogue
-	cp := cpool{p: p, lo: int32(len(cat.cols)), kindLo: int32(len(cat.kinds)), reqs: reqs, limits: slices.Sorted(maps.Keys(p.Limits))}
+	cp := cpool{p: p, lo: int32(len(cat.cols)), kindLo: int32(len(cat.kinds)), limits: slices.Sorted(maps.Keys(p.Limits))}
 	for i, r := range p.Requirements {
 		if r.MinValues > 0 {
 			cp.minValues = append(cp.minValues, minValue{reqs[i].key, r.MinValues})
@@ -231,7 +230,7 @@ func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmp
 		t := &tmp[i]
 		newKind := i == 0 || t.daemons != tmp[i-1].daemons || overrides(t.off) || overrides(tmp[i-1].off)
 		if newKind {
-			k := kind{pool: pool, typ: it, lo: int32(len(cat.cols)), price: t.off.PriceUSDPerHour}
+			k := kind{pool: pool, lo: int32(len(cat.cols)), price: t.off.PriceUSDPerHour}
 			alloc := it.Allocatable
 			if t.off.Allocatable != nil {
 				alloc = t.off.Allocatable
@@ -283,4 +282,5 @@ func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmp
 	}
 }
 
+// overrides reports whether an offering overrides the amounts of its type.
 func overrides(o *Offering) bool { return o.Allocatable != nil || o.Capacity != nil }

@@ -9,7 +9,7 @@ import (
 	. "github.com/nap-aks/nap/engine"
 )
 
-// host is a node or a planned machine, as the checker sees it.
+// host is a node or a planned machine.
 type host struct {
 	name    string
 	labels  map[string][]string // the values each label can have
@@ -69,7 +69,8 @@ func holdsValue(r Requirement, v string, present bool) bool {
 	return false
 }
 
-// holds: a requirement must hold for every value the label can have.
+// holds reports whether a requirement holds for every value that the label can
+// have.
 func (h *host) holds(r Requirement) bool {
 	vs := h.labels[r.Key]
 	if len(vs) == 0 {
@@ -92,7 +93,8 @@ func (h *host) holdsAll(rs []Requirement) bool {
 	return true
 }
 
-// holdsAny: for every way to settle the labels, one of the terms holds.
+// holdsAny reports whether one of the terms holds, whatever values the labels
+// take.
 func (h *host) holdsAny(terms [][]Requirement) bool {
 	for _, t := range terms {
 		for _, r := range t {
@@ -157,7 +159,7 @@ func (h *host) domain(key string) (string, bool) {
 	return "", false
 }
 
-// affinityHolds: node selector and required node affinity.
+// affinityHolds checks node selector and required node affinity.
 func affinityHolds(p *PodClass, h *host) bool {
 	return h.holdsAll(p.NodeSelector) && (len(p.NodeAffinity) == 0 || h.holdsAny(nonEmpty(p.NodeAffinity)))
 }
@@ -191,9 +193,9 @@ func (w *world) static(p *PodClass, h *host) error {
 	return nil
 }
 
-// room checks resources, ports and volumes of a whole host, as far as the pods
-// added by the plan and the extra ones use them: what was overcommitted before
-// is not the plan's fault.
+// room checks resources, ports and volumes of a host, as far as the pods that the
+// plan added and the extra ones use them: what was overcommitted before is not the
+// plan's fault.
 func (w *world) room(h *host, extra ...ClassID) error {
 	used := map[string]bool{ResourcePods: true}
 	drivers := map[string]bool{}
@@ -399,8 +401,8 @@ func (w *world) topology(p *PodClass, h *host) error {
 	return nil
 }
 
-// couldOpen says whether a machine for the pod could open a domain that counts
-// no pod yet. The engine spreads over such domains, too.
+// couldOpen reports whether a machine for the pod could open a domain without
+// counted pods. The engine spreads over such domains, too.
 func (w *world) couldOpen(p *PodClass, key string, c map[string]int) bool {
 	id := ClassID(slices.IndexFunc(w.s.Classes, func(o PodClass) bool { return o.Name == p.Name }))
 	for pi := range w.s.Pools {
@@ -432,7 +434,7 @@ func eligibleFor(p *PodClass, s SpreadConstraint) func(*host) bool {
 	}
 }
 
-// least is the smallest count over the domains that exist, and their number.
+// least returns the smallest count over the domains that exist, and their number.
 func (w *world) least(c map[string]int, s SpreadConstraint, eligible func(*host) bool, extra *host) (int, int) {
 	seen := map[string]bool{}
 	least := 1 << 30

@@ -8,8 +8,8 @@ import (
 )
 
 // This file checks plans by brute force. It shares no code with the engine: it
-// works pod by pod on label maps, the way the Kubernetes documentation
-// describes each rule, and it is slow and simple on purpose.
+// works pod by pod on label maps, as the Kubernetes documentation describes each
+// rule, and is slow and simple on purpose.
 
 // verify checks a plan against its snapshot. It returns the first violation.
 func verify(s *Snapshot, p *Plan, opt Options) error {
@@ -245,7 +245,7 @@ func (c *planCheck) everyPodIsPlaced() error {
 	return nil
 }
 
-// freshHost is a machine of an offering as its Node will look.
+// freshHost returns a machine of an offering as its Node will be.
 func (w *world) freshHost(name string, pool *NodePool, it *InstanceType, o *Offering, reqs []Requirement) *host {
 	h := &host{name: name, labels: map[string][]string{}, taints: pool.Taints, alloc: it.Allocatable, limits: it.VolumeLimits, fresh: true, added: map[ClassID]int{}}
 	if o.Allocatable != nil {
@@ -312,7 +312,7 @@ func (w *world) freshHost(name string, pool *NodePool, it *InstanceType, o *Offe
 	return h
 }
 
-// existing builds the world before the plan.
+// newWorld returns the world before the plan.
 func newWorld(s *Snapshot) *world {
 	w := &world{s: s}
 	for i := range s.Nodes {
@@ -366,7 +366,7 @@ func findOffering(s *Snapshot, pool *NodePool, r RankedOffering) (*InstanceType,
 	return nil, nil
 }
 
-// verifyState checks every host as it is after the plan.
+// verifyState checks the hosts after the plan.
 func (w *world) verifyState() error {
 	for _, h := range w.hosts {
 		if len(h.added) == 0 {
@@ -445,8 +445,8 @@ func (w *world) settled(p *PodClass, h *host, n int) error {
 	return nil
 }
 
-// ownersOnly says whether all pods that a constraint counts are of one class,
-// which owns it.
+// ownersOnly reports whether all pods that a constraint counts are of the class
+// that has it.
 func (w *world) ownersOnly(p *PodClass, s SpreadConstraint) bool {
 	if !matches(s.Selector, p.Labels) {
 		return false
@@ -460,9 +460,9 @@ func (w *world) ownersOnly(p *PodClass, s SpreadConstraint) bool {
 	return true
 }
 
-// newDomain says whether a host would be the first one in a domain that some
-// class's spread counts: with an empty domain, others may no longer be where
-// they are.
+// newDomain reports whether a host would be the first one in a domain that the
+// spread of some class counts. An empty domain could break the spread of other
+// pods.
 func (w *world) newDomain(h *host) bool {
 	for i := range w.s.Classes {
 		for _, s := range w.s.Classes[i].Spread {
@@ -522,7 +522,8 @@ func (w *planCheck) refusals() error {
 	return nil
 }
 
-// decided: all topology keys of the class have one value on the host.
+// decided reports whether all topology keys of the class have one value on the
+// host.
 func decided(c *PodClass, h *host) bool {
 	ok := func(k string) bool { _, has := h.domain(k); return has || len(h.labels[k]) == 0 }
 	for _, s := range c.Spread {

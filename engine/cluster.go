@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// Cluster is the compiled, warm form of a Snapshot: the mirror that its owner
-// keeps up to date, and on which Place answers without copying the cluster. It
-// is not safe for concurrent use.
+// Cluster is the compiled form of a Snapshot. Its owner keeps it up to date, and
+// Place works on it without copying. It is not safe for concurrent use.
 type Cluster struct {
 	sym  symbols
 	dims dimTable
@@ -18,8 +17,8 @@ type Cluster struct {
 	classes    []*class
 	classIndex map[string]ClassID // by canonical text, of the first indexed classes
 	indexed    int
-	sigs       map[string]int32 // numbers of signatures, see sig
-	text       []byte           // scratch for keys of maps
+	sigs       map[string]int32 // see sig
+	text       []byte           // scratch for map keys
 	vec        []int64          // scratch of addClass
 	vecs       [][]int64        // requests by their signature
 	slab       []class          // for classes to come
@@ -27,9 +26,9 @@ type Cluster struct {
 	nodes     []*node // by slot; nil where free
 	nodeIndex map[string]int32
 	freeSlots []int32
-	order     []int32   // live slots: initialized first, then by name
-	nodeVals  [][]int32 // [key][slot] value of the node's label
-	changed   []int32   // log of slots whose static shape changed
+	order     []int32   // slots in use: initialized nodes first, then by name
+	nodeVals  [][]int32 // [key][slot]: the value of the node's label
+	changed   []int32   // log of slots whose node changed
 	hostKey   int32
 
 	pools      []NodePool
@@ -38,11 +37,11 @@ type Cluster struct {
 	quotas     []Quota
 	daemons    []ClassID
 
-	inPlay    map[int32]bool // keys that columns must resolve
-	mentioned map[int32]map[int32]bool
-	cat       *catalog // nil when it must be compiled again
+	inPlay    map[int32]bool           // keys whose value columns decide
+	mentioned map[int32]map[int32]bool // values that classes name, by key
+	cat       *catalog                 // nil if it must be compiled again
 
-	scratchNodes []int32 // of candidates, kept between passes
+	scratchNodes []int32 // of existing.candidates
 
 	byLabel    map[[2]string][]ClassID // classes by label, up to labelsUpTo
 	labelsUpTo int
@@ -60,21 +59,21 @@ type class struct {
 	aff   [][]creq
 	vols  [][][]creq
 	pref  []prefTerm
-	keys  []int32 // keys its requirements and topologies look at
+	keys  []int32 // labels that its requirements and topology rules look at
 	on    map[int32]int32
 	total int
-	// pending is the class in the pass that is under way, if it is to be placed.
+	// pending is the class in the current pass, if it has pods to place.
 	pending *passClass
 
-	// Equal numbers stand for equal node selectors and required affinities,
-	// tolerations, volume topologies, and requests.
+	// Classes with equal numbers have equal node selectors and required node
+	// affinity, tolerations, volume topologies and requests.
 	affID, tolID, volID, vecID int32
-	// Matchers of the topology rules, once they have been needed.
+	// Matchers of the topology rules, made when first used.
 	spreadM, affM, antiM []*matcher
 	spreadBuf            [2]*matcher
 	followM              *matcher // all required affinity terms together
 
-	nodeRows [2]nodeRow // without and with PreferNoSchedule repelling
+	nodeRows [2]nodeRow // without and with PreferNoSchedule taints
 	anti     []*matcher // required anti-affinity terms, as selectors
 	antiKeys []int32
 }
@@ -84,9 +83,9 @@ type prefTerm struct {
 	reqs   []creq
 }
 
-// Compile builds the warm form of a snapshot. An empty snapshot is a start,
-// too. The error names the first inconsistency: a class, catalogue or quota
-// that is not there, a requirement that cannot be read, a name used twice.
+// Compile builds the Cluster of a snapshot, which may be empty. The error names
+// the first inconsistency: a class, catalogue or quota that does not exist, an
+// invalid requirement, a name that is used twice.
 func Compile(s *Snapshot) (*Cluster, error) {
 	if s.Version > SnapshotVersion {
 		return nil, fmt.Errorf("snapshot has version %d, this engine reads up to %d: use a newer nap", s.Version, SnapshotVersion)
@@ -109,7 +108,7 @@ func Compile(s *Snapshot) (*Cluster, error) {
 		c.inPlay[c.sym.key(k)] = true
 	}
 	for i := range s.Classes {
-		// Snapshot class numbers are kept: no interning of equal ones here.
+		// The snapshot refers to classes by number, so equal ones are not merged.
 		if _, err := c.addClass(s.Classes[i]); err != nil {
 			return nil, fmt.Errorf("class %d (%s): %w", i, s.Classes[i].Name, err)
 		}
@@ -129,8 +128,8 @@ func Compile(s *Snapshot) (*Cluster, error) {
 	return c, nil
 }
 
-// Class interns a pod class and returns its number: the same one for every
-// equal shape. The error says which requirement cannot be read.
+// Class interns a pod class and returns its number, the same one for equal
+// classes. It returns an error if a requirement is invalid.
 func (c *Cluster) Class(p PodClass) (ClassID, error) {
 	for ; c.indexed < len(c.classes); c.indexed++ {
 		c.text = c.classes[c.indexed].pc.canon(c.text[:0])
@@ -151,7 +150,7 @@ func (c *Cluster) Class(p PodClass) (ClassID, error) {
 	return id, err
 }
 
-// sig numbers texts: equal texts have equal numbers, the empty one has 0.
+// sig numbers texts: equal texts have equal numbers, the empty text has 0.
 func (c *Cluster) sig(text []byte) int32 {
 	if len(text) == 0 {
 		return 0
@@ -286,16 +285,16 @@ func (c *Cluster) checkClass(id ClassID) error {
 	return nil
 }
 
-// SetQuotas replaces what is left of the quotas that SetCatalogue gave, and the
-// texts about them. It is cheap. The error says which quotas do not match; give
-// them with SetCatalogue then.
+// SetQuotas updates what is left of the quotas that SetCatalogue set, and their
+// texts. It is cheap. It returns an error if the quotas are not the same ones; use
+// SetCatalogue then.
 func (c *Cluster) SetQuotas(quotas []Quota) error {
 	if len(quotas) != len(c.quotas) {
-		return fmt.Errorf("there are %d quotas, the catalogue charges %d: set the catalogue anew", len(quotas), len(c.quotas))
+		return fmt.Errorf("setting %d quotas: the catalogue charges %d, set the catalogue again", len(quotas), len(c.quotas))
 	}
 	for i := range quotas {
 		if quotas[i].Name != c.quotas[i].Name {
-			return fmt.Errorf("quota %d is %q, the catalogue charges %q there: set the catalogue anew", i, quotas[i].Name, c.quotas[i].Name)
+			return fmt.Errorf("setting quota %d to %q: the catalogue charges %q, set the catalogue again", i, quotas[i].Name, c.quotas[i].Name)
 		}
 	}
 	c.quotas = slices.Clone(quotas)
@@ -303,7 +302,7 @@ func (c *Cluster) SetQuotas(quotas []Quota) error {
 }
 
 // SetCatalogue replaces NodePools, catalogues, quotas and daemon classes. The
-// error names what refers to something that is not there.
+// error names what refers to something that does not exist.
 func (c *Cluster) SetCatalogue(pools []NodePool, catalogues []Catalogue, quotas []Quota, daemons []ClassID) error {
 	index := map[string]int{}
 	for i := range pools {
@@ -353,7 +352,7 @@ func (c *Cluster) SetCatalogue(pools []NodePool, catalogues []Catalogue, quotas 
 	return nil
 }
 
-// SetUsage sets what a NodePool's machines, in-flight ones included, take of
+// SetUsage sets what the machines of a NodePool, in-flight ones included, use of
 // its limits.
 func (c *Cluster) SetUsage(pool string, usage Resources) error {
 	i, ok := c.poolIndex[pool]
@@ -364,10 +363,9 @@ func (c *Cluster) SetUsage(pool string, usage Resources) error {
 	return nil
 }
 
-// Snapshot returns the value form of the cluster, as of the given time and
-// with these pending pods. It shares strings and maps with the Cluster; the
-// pod lists are the Cluster's own until the next change: write or copy it
-// before.
+// Snapshot returns the value form of the cluster at the given time with these
+// pending pods. It shares strings, maps and pod lists with the Cluster: write or
+// copy it before the next change.
 func (c *Cluster) Snapshot(at time.Time, pending []PodGroup) *Snapshot {
 	s := &Snapshot{
 		Version: SnapshotVersion, Time: at, Pending: pending, Daemons: c.daemons,

@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// tmpColumn is a column while the catalogue is being compiled.
+// tmpColumn is a column during compilation.
 type tmpColumn struct {
 	off     *Offering
-	vals    []int32 // aligned with the keys in play
+	vals    []int32 // aligned with poolBuilder.keys
 	daemons string
 	dset    []ClassID
 }
 
-// poolBuilder decides the labels of a pool's machines.
+// poolBuilder decides the labels of the machines of a pool.
 type poolBuilder struct {
 	c      *Cluster
 	cat    *catalog
 	p      *NodePool
-	keys   []int32       // in play
+	keys   []int32       // Cluster.inPlay, sorted
 	index  map[int32]int // of keys
 	byKey  map[int32][]creq
 	labels map[int32]int32
@@ -30,6 +30,7 @@ type poolBuilder struct {
 	pool   int32
 }
 
+// newPoolBuilder returns the builder of a pool with these compiled requirements.
 func newPoolBuilder(c *Cluster, cat *catalog, p *NodePool, reqs []creq, keys []int32) *poolBuilder {
 	b := &poolBuilder{c: c, cat: cat, p: p, keys: keys, byKey: map[int32][]creq{}, labels: map[int32]int32{}}
 	b.index = make(map[int32]int, len(keys))
@@ -55,7 +56,7 @@ func newPoolBuilder(c *Cluster, cat *catalog, p *NodePool, reqs []creq, keys []i
 	return b
 }
 
-// allowed filters values by the pool's requirements and label of the key.
+// allowed filters the values of a key by the pool's requirements and labels.
 func (b *poolBuilder) allowed(key int32, vs []int32) []int32 {
 	reqs, hasReq := b.byKey[key]
 	lv, hasLabel := b.labels[key]
@@ -88,7 +89,7 @@ func (b *poolBuilder) allowed(key int32, vs []int32) []int32 {
 	return out
 }
 
-// free returns the values of a key that only the pool defines.
+// free returns the values of a key that only the pool restricts.
 func (b *poolBuilder) free(key int32) []int32 {
 	if v, ok := b.labels[key]; ok {
 		return b.allowed(key, []int32{v})
@@ -102,7 +103,7 @@ func (b *poolBuilder) free(key int32) []int32 {
 	if len(reqs) == 0 || slices.ContainsFunc(reqs, func(r creq) bool { return r.op == DoesNotExist }) {
 		return b.allowed(key, []int32{valAbsent})
 	}
-	// Open: any value that a class names, or one that nobody names.
+	// Open: any value that a class names, or another one.
 	b.cat.openEnded[key] = true
 	var vs []int32
 	for v := range b.c.mentioned[key] {
@@ -122,8 +123,8 @@ func (b *poolBuilder) free(key int32) []int32 {
 	return vs
 }
 
-// typeInfo is an instance type with its labels interned: the same for every
-// pool that offers it.
+// typeInfo is an instance type with interned labels. All pools that offer it
+// share it.
 type typeInfo struct {
 	listed []typeLabel
 	offers []offerInfo
@@ -149,17 +150,20 @@ func (t *typeInfos) of(catalogue int) []*typeInfo {
 	return list
 }
 
+// typeLabel is a label of an instance type.
 type typeLabel struct {
 	key int32
 	op  Operator
 	vs  []int32
 }
 
+// offerInfo is an offering with interned labels.
 type offerInfo struct {
 	zone, ct int32
 	labels   [][2]int32 // key and value
 }
 
+// lists reports whether the type decides a label.
 func (l *typeInfo) lists(key int32) bool {
 	for i := range l.listed {
 		if l.listed[i].key == key {
@@ -169,6 +173,7 @@ func (l *typeInfo) lists(key int32) bool {
 	return false
 }
 
+// brings reports whether the offering decides a label itself.
 func (o *offerInfo) brings(key int32) bool {
 	for i := range o.labels {
 		if o.labels[i][0] == key {
@@ -178,13 +183,13 @@ func (o *offerInfo) brings(key int32) bool {
 	return false
 }
 
-// intern reads the labels of an instance type, of those that matter.
-func (c *Cluster) intern(it *InstanceType, matters map[string]bool) *typeInfo {
+// intern interns the relevant labels of an instance type.
+func (c *Cluster) intern(it *InstanceType, relevant map[string]bool) *typeInfo {
 	zone, ct, typ, res := c.sym.key(LabelZone), c.sym.key(LabelCapacityType), c.sym.key(LabelInstanceType), c.sym.key(LabelReservationID)
-	ti := &typeInfo{listed: make([]typeLabel, 0, min(len(it.Requirements), len(matters))+1), offers: make([]offerInfo, len(it.Offerings))}
+	ti := &typeInfo{listed: make([]typeLabel, 0, min(len(it.Requirements), len(relevant))+1), offers: make([]offerInfo, len(it.Offerings))}
 	for i := range it.Requirements {
 		r := &it.Requirements[i]
-		if !matters[r.Key] {
+		if !relevant[r.Key] {
 			continue
 		}
 		l := typeLabel{key: c.sym.key(r.Key), op: r.Operator}
@@ -196,7 +201,7 @@ func (c *Cluster) intern(it *InstanceType, matters map[string]bool) *typeInfo {
 		}
 		ti.listed = append(ti.listed, l)
 	}
-	if matters[LabelInstanceType] && !ti.lists(typ) {
+	if relevant[LabelInstanceType] && !ti.lists(typ) {
 		ti.listed = append(ti.listed, typeLabel{typ, In, []int32{c.sym.value(typ, it.Name)}})
 	}
 	value := func(key int32, v string) int32 {
@@ -212,7 +217,7 @@ func (c *Cluster) intern(it *InstanceType, matters map[string]bool) *typeInfo {
 		var room [8]string
 		own := room[:0]
 		for k := range o.Labels {
-			if matters[k] {
+			if relevant[k] {
 				own = append(own, k)
 			}
 		}
@@ -229,7 +234,7 @@ func (c *Cluster) intern(it *InstanceType, matters map[string]bool) *typeInfo {
 	return ti
 }
 
-// columns lists the ways to get an instance type from the pool.
+// columns returns the columns of an instance type in the pool.
 func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
 	c := b.c
 	type decided struct {
@@ -241,7 +246,7 @@ func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
 	for i := range ti.listed {
 		l := &ti.listed[i]
 		if l.key == b.zone || l.key == b.ct {
-			continue // the offering decides
+			continue // the offering decides it
 		}
 		var vs []int32
 		switch l.op {
@@ -319,8 +324,7 @@ func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
 			out = append(out, t)
 			continue
 		}
-		// By name: the numbers are given in the order of first sight, which must
-		// not matter.
+		// Sorted by name: numbers depend on the order in which values were seen.
 		slices.SortFunc(multi, func(x, y decided) int { return strings.Compare(c.sym.tab[x.key].name, c.sym.tab[y.key].name) })
 		expand := [][]int32{base}
 		for _, m := range multi {
@@ -346,7 +350,7 @@ func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
 	return out
 }
 
-// daemonsOf finds the daemon classes that will run on a column's machines.
+// daemonsOf finds the daemon classes that will run on machines of a column.
 func (b *poolBuilder) daemonsOf(t *tmpColumn, index map[int32]int) {
 	if len(b.c.daemons) == 0 {
 		return

@@ -45,7 +45,7 @@ func (v *variant) placeKey(t *tuple) (placeKey, bool) {
 }
 
 // sharesCursor reports whether machines without room for the class have none for
-// any class of its shape: no rule within a host tells the classes apart.
+// any class of its shape: no rule within a host distinguishes the classes.
 func (v *variant) sharesCursor() bool {
 	return len(v.host) == 0 && len(v.pc.cl.pc.HostPorts) == 0 && len(v.pc.cl.pc.SharedVolumes) == 0
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// dimTable interns resource dimensions. CSI attachments are dimensions too.
+// dimTable numbers resource dimensions. Attachments of a CSI driver are one, too.
 type dimTable struct {
 	ids   map[string]int
 	names []string
@@ -21,8 +21,8 @@ const (
 
 const attachPrefix = "attach:"
 
-// unlimited stands for a resource that has no end, such as attachments of a
-// CSI driver without a limit. Sums of it with real amounts do not overflow.
+// unlimited is the amount of a resource without a limit, such as the attachments
+// of some CSI drivers. Sums with real amounts do not overflow.
 const unlimited = math.MaxInt64 / 4
 
 func (d *dimTable) id(name string) int {
@@ -35,7 +35,7 @@ func (d *dimTable) id(name string) int {
 	return i
 }
 
-// missing is the amount of a dimension that a machine does not list.
+// missing returns the amount of a dimension that a machine does not list.
 func (d *dimTable) missing(i int) int64 {
 	if i == dimPods || strings.HasPrefix(d.names[i], attachPrefix) {
 		return unlimited
@@ -52,7 +52,7 @@ func (d *dimTable) vec(r Resources) []int64 {
 	return v
 }
 
-// know interns the resources that are new, by name.
+// know numbers the resources that are new, in the order of their names.
 func (d *dimTable) know(r Resources) {
 	for k := range r {
 		if _, ok := d.ids[k]; !ok {
@@ -64,7 +64,7 @@ func (d *dimTable) know(r Resources) {
 	}
 }
 
-// capacityVec is like vec for what a machine has.
+// capacityVec is like vec for the amounts of a machine.
 func (d *dimTable) capacityVec(r Resources, limits map[string]int) []int64 {
 	d.know(r)
 	if len(limits) > 0 {
@@ -98,7 +98,7 @@ func sub(a, b []int64) {
 	}
 }
 
-// fits says whether a vector fits into what is free. Missing trailing
+// fits reports whether a vector fits into what is free. Missing trailing
 // dimensions of either are zero.
 func fits(vec, free []int64) bool {
 	for d, r := range vec {
@@ -109,7 +109,7 @@ func fits(vec, free []int64) bool {
 	return true
 }
 
-// fitCount is how many times a vector fits, at most limit.
+// fitCount returns how many times a vector fits, at most limit.
 func fitCount(vec, free []int64, limit int64) int64 {
 	for d, r := range vec {
 		if r <= 0 {
@@ -125,7 +125,7 @@ func fitCount(vec, free []int64, limit int64) int64 {
 	return limit
 }
 
-// fitsTogether says whether two vectors fit into what is there.
+// fitsTogether reports whether the sum of two vectors fits into alloc.
 func fitsTogether(a, b, alloc []int64) bool {
 	for d, r := range a {
 		if d < len(b) {

@@ -7,19 +7,19 @@ import (
 	"sort"
 )
 
-// Limits of giving machines up.
+// Limits of dissolve.
 const (
-	dissolveMachines = 8    // machines tried, the worst filled first
+	dissolveMachines = 8    // machines tried
 	dissolvePods     = 12   // pods on a machine at most
-	dissolveGrow     = 256  // machines looked at for growing, for each pod
-	dissolveColumns  = 24   // larger offerings looked at for each of those
-	dissolveSlack    = 0.02 // what one machine less may cost, of its price
+	dissolveGrow     = 256  // machines to grow, for each pod
+	dissolveColumns  = 24   // larger offerings for each of these
+	dissolveSlack    = 0.02 // share of its price that one machine less may cost
 )
 
-// dissolve gives up machines whose pods find room on the others, or on others
-// made larger, for no more money: the worst filled first. What was bought in the
-// hope that more pods would come to it goes away with it. Pods stay in their
-// domains, so only the rules within a machine have to be heard again.
+// dissolve removes machines whose pods fit on the others, or on others made
+// larger, at about the same cost, the worst filled first. They were opened for
+// more pods than came. Pods stay in their domains, so only the rules within a
+// machine must be checked again.
 func (ps *pass) dissolve() {
 	if len(ps.machines) < 2 {
 		return
@@ -42,12 +42,12 @@ func (ps *pass) dissolve() {
 	}
 	slices.SortStableFunc(worst, func(a, b filled) int { return cmp.Compare(a.per, b.per) })
 	for i := 0; i < len(worst) && i < dissolveMachines; i++ {
-		ps.giveUp(worst[i].m, dissolveSlack)
+		ps.remove(worst[i].m, dissolveSlack)
 	}
 }
 
-// oneEach says whether a machine holds a pod of a kind that every machine has
-// as many of as are allowed: there is no other place for it.
+// oneEach reports whether a machine holds a pod that is limited to one per
+// machine while every other machine holds one, so that it has no other place.
 func (ps *pass) oneEach(m *plannedMachine) bool {
 	for i := range m.pods {
 		v := m.pods[i].v
@@ -62,9 +62,9 @@ func (ps *pass) oneEach(m *plannedMachine) bool {
 	return false
 }
 
-// giveUp moves the pods of a machine to others if that costs no more than the
-// machine and a part of it.
-func (ps *pass) giveUp(m *plannedMachine, slack float64) {
+// remove moves the pods of a machine to others and removes it, if that costs no
+// more than its price and the slack, a share of it.
+func (ps *pass) remove(m *plannedMachine, slack float64) {
 	at := slices.Index(ps.machines, m)
 	if at < 0 {
 		return
@@ -90,7 +90,7 @@ func (ps *pass) giveUp(m *plannedMachine, slack float64) {
 		return
 	}
 	for o := range saved {
-		// All of it: what the machine had counts again below.
+		// Their counts are restored below.
 		o.countAll(-1)
 		ps.ledger.refund(o.col)
 	}
@@ -105,10 +105,10 @@ func (ps *pass) giveUp(m *plannedMachine, slack float64) {
 }
 
 // rehouse puts pods of a run that was on a machine onto another one in the same
-// domains: where there is room, else where room costs least, within a budget.
-// Machines that the improving path leaves alone are left alone here, too.
-// It returns how many and what it costs. The machines that it changes are kept in
-// saved as they were, unless that is nil.
+// domains: one that has room, or else the one that is cheapest to enlarge, within
+// a budget. Frozen machines are left alone. It returns how many pods and at what
+// cost. It keeps copies of the machines that it changes in saved, unless that is
+// nil.
 func (ps *pass) rehouse(from *plannedMachine, run placed, budget float64, saved map[*plannedMachine]plannedMachine) (int64, float64) {
 	v := run.v
 	pins := ps.cat.pinsOf(v)
@@ -120,10 +120,7 @@ func (ps *pass) rehouse(from *plannedMachine, run placed, budget float64, saved 
 	}
 	save := func(m *plannedMachine) {
 		if _, ok := saved[m]; !ok && saved != nil {
-			c := *m
-			c.free, c.pods, c.host, c.pins = slices.Clone(m.free), slices.Clone(m.pods), slices.Clone(m.host), slices.Clone(m.pins)
-			c.ports, c.shared = slices.Clone(m.ports), slices.Clone(m.shared)
-			saved[m] = c
+			saved[m] = m.clone()
 		}
 	}
 	for _, m := range ps.machines {
@@ -142,13 +139,13 @@ func (ps *pass) rehouse(from *plannedMachine, run placed, budget float64, saved 
 	looked := 0
 	for i := len(ps.machines) - 1; i >= 0 && looked < dissolveGrow; i-- {
 		m := ps.machines[i]
-		if !takes(m) || len(v.host) > 0 && v.hostRoom(m.count) == 0 || conflictAny(v.pc.cl.pc.HostPorts, m.ports) {
+		if !takes(m) || v.fitBeside(1, m.ports, m.count) == 0 {
 			continue
 		}
 		looked++
 		price := m.price()
 		used = m.used(used)
-		order := ps.cat.dearer(m.pool, price)
+		order := ps.cat.above(m.pool, price)
 		for j := 0; j < len(order) && j < dissolveColumns; j++ {
 			col := order[j]
 			cc := &ps.cat.cols[col]

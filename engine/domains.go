@@ -68,7 +68,7 @@ func (d *domains) reset() {
 }
 
 // setup makes the counters that the rules of the classes and of the pods on
-// nodes need (soft: also those of preferences), and tells each class which
+// nodes need (soft: also those of preferences), and records per class which
 // counters count it and which labels they look at.
 func (d *domains) setup(classes []*passClass, soft bool) {
 	c := d.c

@@ -22,8 +22,8 @@ func FuzzPlans(f *testing.F) {
 	}))
 }
 
-// FuzzSnapshot reads any snapshot file: it is refused with an error or
-// answered, never worse.
+// FuzzSnapshot places the pods of any snapshot file: the result is a plan or an
+// error, never a panic.
 func FuzzSnapshot(f *testing.F) {
 	for _, s := range []*Snapshot{
 		{},

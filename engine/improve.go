@@ -6,26 +6,26 @@ import (
 	"github.com/nap-aks/nap/engine/stock"
 )
 
-// The improving path takes what the quick path put on new machines, forgets the
-// machines, and buys again: as cutting stock, by package stock. Domains stay as
-// the quick path chose them, so topology over zones and the like holds as it
-// did; rules within a machine are checked again as pods go onto each new one.
+// The improving path takes the pods that the quick path put on new machines and
+// chooses the machines again, all together, as a cutting stock problem (package
+// stock). Pods stay in their domains, so topology rules over zones and the like
+// still hold; rules within a machine are checked again for each new machine.
 
 // Limits of the improving path under WorkDefault.
 const (
 	improveMinPods   = 32   // fewer pods: the quick path is as good
-	improveFewPods   = 200  // fewer pods: some 20 milliseconds have to do
-	improveFewItems  = 120  // up to here the whole budget is worth its time
+	improveFewPods   = 200  // fewer pods: some 20 milliseconds
+	improveFewItems  = 120  // up to here the whole budget
 	improveMaxItems  = 2000 // above: only the quick path
-	improveTrim      = 8    // machines beyond those that are needed anyway, to be given up
+	improveTrim      = 8    // surplus machines that trim removes
 	improveWork      = 600_000
-	improveBoundWork = 160_000 // for the bound at least
-	improveManyWork  = 150_000 // for more than a few items, or rules that keep pods apart, and some for each pod …
+	improveBoundWork = 160_000 // at least, for the bound
+	improveManyWork  = 150_000 // for many items or rules that keep pods apart, plus some per pod …
 	improveMostWork  = 400_000 // … up to this
 )
 
-// improvePerPod is the work that some pods are worth: a pass that places few of
-// them is over in some 20 milliseconds.
+// improvePerPod returns the most work for a number of pods. A pass with few pods
+// takes some 20 milliseconds.
 func improvePerPod(pods int) int64 {
 	if pods < improveFewPods {
 		return 20 * int64(pods)
@@ -33,7 +33,7 @@ func improvePerPod(pods int) int64 {
 	return 200 * int64(pods-improveFewPods*9/10)
 }
 
-// improve buys again what the quick path bought, and proves a bound.
+// improve chooses the machines of the quick path again and proves a bound.
 func (ps *pass) improve() {
 	if ps.opt.Work == WorkQuick && ps.opt.SkipBound {
 		return
@@ -73,8 +73,8 @@ func (ps *pass) improve() {
 		}
 	}
 	same := len(keep) == 0 && len(ps.cat.tiers) == 1 && ps.ledger.unlimited() && !slices.ContainsFunc(all, func(it *item) bool { return len(it.pins) > 0 })
-	// The relaxed problem, in which pods may go to any domain, proves the bound;
-	// and its fillings, put into the domains, are what the purchase begins with.
+	// The relaxed problem, in which pods may go to any domain, proves the bound. Its
+	// fillings, put into the domains, are where the purchase starts.
 	var relaxed *relaxedPurchase
 	if work >= 0 && !same && (!ps.opt.SkipBound || len(apart) > 0) {
 		most := max(1, work/3)
@@ -142,13 +142,14 @@ func (ps *pass) improve() {
 	}
 }
 
-// relaxedPurchase is the purchase without domains, tiers and limits, and its answer.
+// relaxedPurchase is the purchase without domains, tiers and limits, solved.
 type relaxedPurchase struct {
 	items []*item
 	bins  []int32
 	sol   *stock.Solution
 }
 
+// relax solves the relaxed purchase of the pods on machines.
 func (ps *pass) relax(ms []*plannedMachine, work int64) *relaxedPurchase {
 	r := &relaxedPurchase{}
 	items, apart := ps.items(ms, true)
@@ -159,8 +160,8 @@ func (ps *pass) relax(ms []*plannedMachine, work int64) *relaxedPurchase {
 	return r
 }
 
-// seeds are the fillings of a relaxation in terms of a purchase: in each domain
-// with the items that are there.
+// seeds returns the fillings of the relaxed purchase in terms of the purchase, for
+// each domain with the items that are there.
 func (r *relaxedPurchase) seeds(ps *pass, prob *stock.Problem, items []*item, bins []int32) []stock.Pattern {
 	of := map[*variant]int{}
 	for f, it := range r.items {
@@ -199,6 +200,7 @@ func (r *relaxedPurchase) seeds(ps *pass, prob *stock.Problem, items []*item, bi
 	return out
 }
 
+// setBound takes the bound of a solution.
 func (ps *pass) setBound(sol *stock.Solution) {
 	ps.bound = &CostBound{USDPerHour: sol.Bound, Resource: sol.ResourceBound, Pattern: sol.PatternBound, Kind: "resource"}
 	if sol.PatternBound > sol.ResourceBound {
@@ -206,8 +208,8 @@ func (ps *pass) setBound(sol *stock.Solution) {
 	}
 }
 
-// adopt carries out a purchase in place of the old machines, if it turns out to
-// be cheaper once every rule within a machine has been heard.
+// adopt replaces the old machines by a purchase, if it is cheaper once the rules
+// within each machine are kept.
 func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, keep []*plannedMachine) {
 	before := ps.cost()
 	savedMachines := ps.machines
@@ -226,7 +228,7 @@ func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, kee
 	if ok {
 		return
 	}
-	// Back to what was.
+	// Restore the old machines.
 	for _, m := range ps.machines[len(keep):] {
 		m.countAll(-1)
 		ps.ledger.refund(m.col)
@@ -238,9 +240,8 @@ func (ps *pass) adopt(items []*item, sol *stock.Solution, bins []int32, old, kee
 	}
 }
 
-// trim gives up the machines that are more than pods which each want one of their
-// own ask for, if they are few: what they save is little, and fewer machines are
-// worth that.
+// trim removes machines beyond those that pods limited to one per machine need, if
+// they are few. They save little money, and fewer machines are worth that.
 func (ps *pass) trim() {
 	var most *counter
 	for _, m := range ps.machines {
@@ -257,7 +258,7 @@ func (ps *pass) trim() {
 	}
 	for _, m := range slices.Clone(ps.machines) {
 		if len(m.pods) > 0 && m.count(most) == 0 && !m.frozen() {
-			ps.giveUp(m, 1)
+			ps.remove(m, 1)
 		}
 	}
 }

@@ -13,16 +13,18 @@ import (
 // must stay in the same domains.
 type item struct {
 	row  bitset
-	vec  []int64 // with the rules of apart that have a dimension
+	vec  []int64 // requests, and one unit of each apartRule that has a dimension
 	cap  int64   // pods of the item that may share a machine
 	tier int
-	pins []pinned // values that must stay
-	runs []placed // whose pods
+	pins []pinned // label values that must stay
+	runs []placed // the pods
 	n    int
 }
 
+// pinned is a label value that must stay.
 type pinned struct{ key, val int32 }
 
+// tierOf returns the index of a pool's tier.
 func (cat *catalog) tierOf(pool int32) int {
 	for i := range cat.tiers {
 		if int(pool) < cat.tiers[i].poolHi {
@@ -32,36 +34,35 @@ func (cat *catalog) tierOf(pool int32) int {
 	return len(cat.tiers)
 }
 
-// apartRule lets at most cap of the pods that it binds share a machine: those
-// that own a term of anti-affinity over the hostname which selects themselves,
-// a spread over the hostname, or one host port.
+// apartRule lets at most cap of the pods that it binds share a machine. It binds
+// the pods that have an anti-affinity term over the hostname which selects
+// themselves, a spread over the hostname, or one host port.
 //
-// Whatever the order in which such pods come to a machine, the last of them
-// sees the others: anti-affinity wants none there, a spread at most maxSkew
-// with itself (the least count over hostnames is 0, as everywhere in this
-// package). So the number of them on a machine never exceeds cap, the largest
-// maxSkew of those who own the spread, and what the rule asks for is what a
-// resource asks for of which every machine has cap and each of the pods takes
-// one. Pods that a term selects without owning it are not bound: they may come
-// later.
+// In whatever order such pods come to a machine, the last one sees the others:
+// anti-affinity allows none there, a spread at most maxSkew with itself (the
+// least count over hostnames is 0, as everywhere in this package). So a machine
+// never has more than cap of them, the largest maxSkew among the owners of the
+// spread. The rule is therefore like a resource of which every machine has cap
+// units and each of the pods takes one. Pods that a term selects but that do not
+// own it are not bound: they may come later.
 type apartRule struct {
 	key   apartKey
 	cap   int64
-	pods  int64 // bound by the rule
+	pods  int64 // bound
 	sizes int   // different demands among them
-	last  int   // the demand that was counted last, +1
+	last  int   // number of the demand that was counted last, +1
 	dim   int   // its dimension, or -1
 	own   bool  // kept as a cap of each item
 }
 
-// apartKey tells rules apart.
+// apartKey identifies a rule.
 type apartKey struct {
 	ctr    int
 	spread bool
 	port   HostPort
 }
 
-// caps are what rules allow on a machine.
+// caps returns how many pods the rules allow on a machine.
 func caps(rules []*apartRule) []int64 {
 	out := make([]int64, len(rules))
 	for d, r := range rules {
@@ -70,7 +71,8 @@ func caps(rules []*apartRule) []int64 {
 	return out
 }
 
-// apartOf lists the rules that bind the pods of a variant, with what each allows.
+// apartOf calls each with the rules that bind the pods of a variant and how many
+// pods they allow.
 func (v *variant) apartOf(each func(apartKey, int64)) {
 	for i := range v.host {
 		switch k := &v.host[i]; {
@@ -91,25 +93,25 @@ func (v *variant) apartOf(each func(apartKey, int64)) {
 
 // Limits on rules that keep pods apart.
 const (
-	apartDims  = 6 // rules that get a dimension of their own
-	apartShare = 8 // with many items: rules that need less than this part of the machines are left to build
+	apartDims  = 6 // rules that get a dimension
+	apartShare = 8 // of many items, rules that need less than 1/apartShare of the machines are left to build
 )
 
 // cell is pods that are alike to every rule.
 type cell struct {
 	v    *variant
-	base int // number of what they ask for, the rules that keep pods apart aside
+	base int // number of what they need, apart rules aside
 	tier int
 	pins []pinned
 	runs []placed
 	n    int
 }
 
-// items gathers the demand of machines: in the domains and tiers they are in,
-// or, with free set, wherever they might be. The second result is how many pods
-// of each rule that got a dimension a machine may have.
+// items returns the demand of the pods on machines, in their domains and tiers or,
+// with free set, in any. The second result is how many pods a machine may have of
+// each rule that has a dimension.
 func (ps *pass) items(ms []*plannedMachine, free bool) ([]*item, []int64) {
-	// Where they must stay.
+	// Where the pods must stay.
 	type place struct {
 		tier       int
 		keys, vals [4]int32 // the first pins
@@ -170,12 +172,11 @@ func (ps *pass) items(ms []*plannedMachine, free bool) ([]*item, []int64) {
 	return list, caps(rules)
 }
 
-// merge makes items of cells: one of those that are alike to the packer once
-// rules that bind few of the machines (-1: as many as some rule needs) are left
-// out. The second result are the
-// rules that have a dimension.
+// merge merges the cells that are alike to the packer once the rules that bind few
+// of the machines are left out (machines -1: as many as some rule needs). The
+// second result is the rules that have a dimension.
 func (ps *pass) merge(cells []*cell, bases int, machines int64) ([]*item, []*apartRule) {
-	// The rules, and which of them matter.
+	// Find the rules.
 	var rules []*apartRule
 	index := map[apartKey]int{}
 	bound := make([][]int, len(cells))
@@ -219,7 +220,7 @@ func (ps *pass) merge(cells []*cell, bases int, machines int64) ([]*item, []*apa
 			rule.own = true
 		}
 	}
-	// Items: alike to the packer with the rules that are left.
+	// Merge what is alike under the rules that are left.
 	var list []*item
 	nd := len(ps.c.dims.names)
 	type itemKey struct {
@@ -262,9 +263,9 @@ func (ps *pass) merge(cells []*cell, bases int, machines int64) ([]*item, []*apa
 	return list, dims
 }
 
-// problem states the purchase of items for package stock. With free set, the
-// items may go to any domain and any pool they are compatible with: the answer
-// to that is a lower bound whatever domains are chosen.
+// problem states the purchase of items as a problem of package stock. With free
+// set, items may go to any domain and pool that they are compatible with: the
+// solution then is a lower bound whatever domains are chosen.
 func (ps *pass) problem(items []*item, apart []int64, free bool) (*stock.Problem, []int32) {
 	cat := ps.cat
 	var keys []int32
@@ -281,8 +282,8 @@ func (ps *pass) problem(items []*item, apart []int64, free bool) (*stock.Problem
 	for _, it := range items {
 		rows.or(it.row)
 	}
-	// Bins: per kind the cheapest column for each combination of pinned values
-	// and of items that may use it.
+	// Bins: per kind the cheapest column for each combination of pinned values and
+	// of items that may be on it.
 	var bins []int32
 	p := &stock.Problem{}
 	distinct := distinctRows(items)
@@ -334,14 +335,7 @@ func (ps *pass) problem(items []*item, apart []int64, free bool) (*stock.Problem
 				if ps.cat.tierOf(cat.cols[col].pool) != it.tier {
 					continue
 				}
-				ok := true
-				for _, pin := range it.pins {
-					if cat.vals[pin.key][col] != pin.val {
-						ok = false
-						break
-					}
-				}
-				if !ok {
+				if !it.keepsPins(cat, col) {
 					continue
 				}
 			}
@@ -352,6 +346,7 @@ func (ps *pass) problem(items []*item, apart []int64, free bool) (*stock.Problem
 	return p, bins
 }
 
+// distinctRows returns the different sets of columns of items.
 func distinctRows(items []*item) []bitset {
 	var out []bitset
 	for _, it := range items {

@@ -12,8 +12,8 @@ import (
 // changes to another column, because a counter or a rule relies on them. A
 // machine of a NodePool with minValues can still be of enough offerings.
 //
-// The ledger is not its concern: who opens a machine or changes its column books
-// that there.
+// It does not touch the ledger: the caller that opens a machine or changes its
+// column draws and refunds there.
 type plannedMachine struct {
 	cat    *catalog
 	col    int32
@@ -310,8 +310,8 @@ func (cat *catalog) pinsOf(v *variant) []int32 {
 	return v.pins
 }
 
-// agree reports whether two columns have the same values of some labels. Every
-// machine has a hostname of its own, so that label is left out.
+// agree reports whether two columns have the same values of some labels. The
+// hostname is left out, as every machine has a different one.
 func (cat *catalog) agree(keys []int32, a, b int32) bool {
 	for _, key := range keys {
 		vals := cat.vals[key]

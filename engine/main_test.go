@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestMain makes property tests look at more clusters than rapid does by itself:
-// some combinations of rules come up once in thousands.
+// TestMain makes property tests check more clusters than rapid does by default:
+// some combinations of rules occur once in thousands.
 func TestMain(m *testing.M) {
 	if f := flag.Lookup("rapid.checks"); f != nil {
 		_ = flag.Set("rapid.checks", "500")

@@ -36,7 +36,6 @@ type market struct {
 // shape is classes that are alike to the packer: same columns, same size, same
 // cap per machine.
 type shape struct {
-	id      int
 	size    int // equal for neighbours that ask for the same amounts
 	row     bitset
 	rowID   int32
@@ -189,11 +188,10 @@ func (mk *market) addShape(pc *passClass, row bitset) {
 	pc.shape = s
 }
 
-// sortShapes sorts the shapes by value and numbers them.
+// sortShapes sorts the shapes by value and numbers their sizes.
 func (mk *market) sortShapes() {
 	sort.SliceStable(mk.shapes, func(i, j int) bool { return mk.shapes[i].value > mk.shapes[j].value })
 	for i, s := range mk.shapes {
-		s.id = i
 		if i > 0 && !slices.Equal(s.vec, mk.shapes[i-1].vec) {
 			s.size = mk.shapes[i-1].size + 1
 		} else if i > 0 {

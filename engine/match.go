@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// selects says whether a selector selects a label set.
+// selects reports whether a selector selects a set of labels.
 func (sel *Selector) selects(labels map[string]string) bool {
 	if sel == nil {
 		return false
@@ -37,7 +37,7 @@ func (sel *Selector) selects(labels map[string]string) bool {
 	return true
 }
 
-// tolerates says whether one of the tolerations tolerates the taint.
+// tolerates reports whether one of the tolerations tolerates the taint.
 func tolerates(ts []Toleration, t Taint) bool {
 	for i := range ts {
 		o := &ts[i]
@@ -65,8 +65,8 @@ func tolerates(ts []Toleration, t Taint) bool {
 	return false
 }
 
-// firstUntolerated returns the first taint that repels, if any. With strict,
-// PreferNoSchedule repels too.
+// firstUntolerated returns the first taint that is not tolerated, if any. Taints
+// with the effect PreferNoSchedule count only if strict.
 func firstUntolerated(ts []Toleration, taints []Taint, strict bool) (Taint, bool) {
 	for _, t := range taints {
 		if t.Effect == PreferNoSchedule && !strict {

@@ -19,8 +19,8 @@ func (n *nsSelector) selects(p *PodClass) bool {
 	return n.sel.selects(p.Labels)
 }
 
-// matcher is an interned conjunction of selectors, with the classes that it
-// selects. Classes are only ever appended, so the answer is kept.
+// matcher is an interned conjunction of selectors with the classes that it
+// selects. Classes are only appended, so the result is kept.
 type matcher struct {
 	id      int
 	terms   []nsSelector
@@ -80,7 +80,7 @@ func (c *Cluster) matcher(terms []nsSelector) *matcher {
 	return m
 }
 
-// spreadMatcher is what the i-th spread constraint of a class selects.
+// spreadMatcher returns the matcher of the i-th spread constraint of a class.
 func (c *Cluster) spreadMatcher(cl *class, i int) *matcher {
 	if cl.spreadM == nil {
 		cl.spreadM = append(cl.spreadBuf[:0], make([]*matcher, len(cl.pc.Spread))...)
@@ -93,8 +93,8 @@ func (c *Cluster) spreadMatcher(cl *class, i int) *matcher {
 	return cl.spreadM[i]
 }
 
-// termMatcher is what the i-th of a class's affinity or anti-affinity terms
-// selects; kept is where its matchers are remembered.
+// termMatcher returns the matcher of the i-th of a class's affinity or
+// anti-affinity terms; kept caches them.
 func (c *Cluster) termMatcher(cl *class, terms []AffinityTerm, kept *[]*matcher, i int) *matcher {
 	if *kept == nil {
 		*kept = make([]*matcher, len(terms))
@@ -108,7 +108,7 @@ func (c *Cluster) termMatcher(cl *class, terms []AffinityTerm, kept *[]*matcher,
 // selectsClass reports whether the matcher selects a class.
 func (m *matcher) selectsClass(cl *class) bool { return m.has.has(int32(cl.id)) }
 
-// update looks at the classes that are new since the last time.
+// update adds the classes that are new since the last update.
 func (m *matcher) update(c *Cluster) {
 	if m.upTo == len(c.classes) {
 		return
@@ -138,8 +138,7 @@ func (m *matcher) update(c *Cluster) {
 	m.upTo = len(c.classes)
 }
 
-// oneLabel is a label that every class the matcher selects must have, if one of
-// its selectors asks for it.
+// oneLabel returns a label that every selected class must have, if there is one.
 func (m *matcher) oneLabel() (key, value string, ok bool) {
 	for i := range m.terms {
 		if m.terms[i].sel == nil {
@@ -154,7 +153,7 @@ func (m *matcher) oneLabel() (key, value string, ok bool) {
 	return "", "", false
 }
 
-// labelled lists the classes with a label, in order.
+// labelled returns the classes with a label, in order.
 func (c *Cluster) labelled(key, value string) []ClassID {
 	for ; c.labelsUpTo < len(c.classes); c.labelsUpTo++ {
 		for k, v := range c.classes[c.labelsUpTo].pc.Labels {

@@ -11,19 +11,20 @@ type node struct {
 	n      Node
 	slot   int32
 	free   []int64
-	podIdx map[ClassID]int // into n.Pods
-	shared map[string]int  // shared volume → pods using it
-	open   map[int32][]int32
-	taints []Taint // that count now
+	podIdx map[ClassID]int   // into n.Pods
+	shared map[string]int    // pods by shared volume
+	open   map[int32][]int32 // values that undecided labels can take
+	taints []Taint           // see effectiveTaints
 	ports  []HostPort
-	// daemonPorts are the host ports of daemon pods that will come.
+	// daemonPorts are the host ports of daemon pods that are still to come.
 	daemonPorts []HostPort
 }
 
-// SetNode adds a node or replaces the one of that name, pods included.
+// SetNode adds a node, or replaces the one with its name, pods included.
 func (c *Cluster) SetNode(n Node) error { return c.setNode(n, true) }
 
-func (c *Cluster) setNode(n Node, place bool) error {
+// setNode is SetNode; with order set it also keeps c.order sorted.
+func (c *Cluster) setNode(n Node, order bool) error {
 	for _, g := range n.Pods {
 		if err := c.checkClass(g.Class); err != nil {
 			return fmt.Errorf("node %q: %w", n.Name, err)
@@ -101,15 +102,15 @@ func (c *Cluster) setNode(n Node, place bool) error {
 			return err
 		}
 	}
-	if place {
+	if order {
 		at := sort.Search(len(c.order), func(i int) bool { return !c.nodeLess(c.order[i], slot) })
 		c.order = slices.Insert(c.order, at, slot)
 	}
 	return nil
 }
 
-// effectiveTaints are the taints that repel new pods for good: startup taints
-// and those of a node that is not ready yet go away by themselves.
+// effectiveTaints returns the taints that repel new pods for good. Startup taints
+// and those of a node that is not ready yet are not among them.
 func effectiveTaints(n *Node) []Taint {
 	if n.Initialized {
 		return n.Taints
@@ -146,7 +147,7 @@ func (c *Cluster) sortNodes() {
 	sort.Slice(c.order, func(i, j int) bool { return c.nodeLess(c.order[i], c.order[j]) })
 }
 
-// RemoveNode takes a node and its pods out. An unknown name is no error.
+// RemoveNode removes a node and its pods. It ignores an unknown name.
 func (c *Cluster) RemoveNode(name string) {
 	slot, ok := c.nodeIndex[name]
 	if !ok {
@@ -171,7 +172,7 @@ func (c *Cluster) RemoveNode(name string) {
 	c.changed = append(c.changed, slot)
 }
 
-// AddPods records pods of a class as being on a node. The error says that the
+// AddPods records that pods of a class are on a node. It returns an error if the
 // node or the class does not exist.
 func (c *Cluster) AddPods(nodeName string, id ClassID, pods ...string) error {
 	slot, ok := c.nodeIndex[nodeName]
@@ -191,7 +192,7 @@ func (c *Cluster) AddPods(nodeName string, id ClassID, pods ...string) error {
 		nd.podIdx[id] = i
 		nd.n.Pods = append(nd.n.Pods, PodGroup{Class: id})
 	}
-	// The slice may be the snapshot's: never grow it in place.
+	// The slice may belong to the snapshot: never grow it in place.
 	nd.n.Pods[i].Pods = append(slices.Clip(nd.n.Pods[i].Pods), pods...)
 	n := int32(len(pods))
 	if cl.on == nil {
@@ -203,8 +204,8 @@ func (c *Cluster) AddPods(nodeName string, id ClassID, pods ...string) error {
 	return nil
 }
 
-// RemovePods records that pods have left a node. The error says which pod was
-// not there; the others are removed all the same.
+// RemovePods records that pods have left a node. It returns an error if one of
+// them was not there; it removes the others nevertheless.
 func (c *Cluster) RemovePods(nodeName string, id ClassID, pods ...string) error {
 	slot, ok := c.nodeIndex[nodeName]
 	if !ok {
@@ -244,7 +245,8 @@ func (c *Cluster) RemovePods(nodeName string, id ClassID, pods ...string) error 
 	return err
 }
 
-// occupy takes the requests of n pods off a node (adds them for n < 0).
+// occupy subtracts the requests of n pods from what is free on a node, or adds
+// them if n is negative.
 func (c *Cluster) occupy(nd *node, cl *class, n int64) {
 	nd.free = c.dims.pad(nd.free)
 	for d, r := range cl.vec {
@@ -274,6 +276,7 @@ func (c *Cluster) occupy(nd *node, cl *class, n int64) {
 	}
 }
 
+// nodeVal returns the value of a label on a node.
 func (c *Cluster) nodeVal(key, slot int32) int32 {
 	if int(key) >= len(c.nodeVals) || int(slot) >= len(c.nodeVals[key]) {
 		return valAbsent
@@ -281,8 +284,8 @@ func (c *Cluster) nodeVal(key, slot int32) int32 {
 	return c.nodeVals[key][slot]
 }
 
-// nodeHolds says whether a compiled requirement holds on a node, for every
-// value that a label can still take.
+// nodeHolds reports whether a requirement holds on a node, whatever value an
+// undecided label takes.
 func (c *Cluster) nodeHolds(r *creq, nd *node) bool {
 	if vs, ok := nd.open[r.key]; ok {
 		for _, v := range vs {
@@ -295,6 +298,7 @@ func (c *Cluster) nodeHolds(r *creq, nd *node) bool {
 	return c.sym.holds(r, c.nodeVal(r.key, nd.slot))
 }
 
+// firstMissed returns the first requirement that does not hold on a node, or nil.
 func (c *Cluster) firstMissed(rs []creq, nd *node) *creq {
 	for i := range rs {
 		if !c.nodeHolds(&rs[i], nd) {
@@ -304,13 +308,13 @@ func (c *Cluster) firstMissed(rs []creq, nd *node) *creq {
 	return nil
 }
 
-// nodeMiss says why a class can never be on a node as it is.
+// nodeMiss is the reason why a class cannot be on a node as it is.
 type nodeMiss struct {
 	reason Reason
 	detail string
 }
 
-// labelsFit checks node selector and required node affinity.
+// labelsFit checks node selector and required node affinity. nil means they hold.
 func (c *Cluster) labelsFit(cl *class, nd *node) *nodeMiss {
 	if r := c.firstMissed(cl.sel, nd); r != nil {
 		return &nodeMiss{ReasonRequirement, "nodeSelector " + c.reqText(r)}
@@ -330,8 +334,8 @@ func (c *Cluster) labelsFit(cl *class, nd *node) *nodeMiss {
 	return nil
 }
 
-// staticFit checks everything about a node that does not change while pods are
-// placed: taints, labels, volume topology. nil means it fits.
+// staticFit checks what does not change while pods are placed: taints, labels and
+// volume topology. nil means that the class fits.
 func (c *Cluster) staticFit(cl *class, nd *node, strict bool) *nodeMiss {
 	if t, bad := firstUntolerated(cl.pc.Tolerations, nd.taints, strict); bad {
 		return &nodeMiss{ReasonTaints, "taint " + taintText(t)}
@@ -354,15 +358,15 @@ func (c *Cluster) staticFit(cl *class, nd *node, strict bool) *nodeMiss {
 	return nil
 }
 
-// nodeRow caches on which nodes a class can be by labels, taints and volume
-// topology. It is brought up to date from Cluster.changed.
+// nodeRow caches the nodes that a class can be on by labels, taints and volume
+// topology. Cluster.changed says what to update.
 type nodeRow struct {
 	row   bitset
 	valid bool
 	pos   int
 }
 
-// staticNodes returns the set of nodes on which the class can be, statically.
+// staticNodes returns the nodes that pass staticFit and take pods.
 func (c *Cluster) staticNodes(cl *class, strict bool) bitset {
 	i := 0
 	if strict {

@@ -363,14 +363,14 @@ func (ps *pass) grow(v *variant, t *tuple, n int64, score float64) int64 {
 		price := m.price()
 		used = m.used(used)
 		looked := 0
-		for _, col := range ps.cat.dearer(m.pool, price) {
+		for _, col := range ps.cat.above(m.pool, price) {
 			cc := &ps.cat.cols[col]
 			if looked++; looked > growColumns {
 				break
 			}
 			delta := math.Max(cc.price-price, 1e-9)
 			if float64(k)*v.pc.value <= bestRatio*delta {
-				break // dearer ones cannot be better
+				break // more expensive ones cannot be better
 			}
 			if !t.mask.has(col) || cc.reserve >= 0 || cc.kind == m.kind || !m.pinned(col) {
 				continue

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// plan writes the answer.
+// plan writes the Plan.
 func (ps *pass) plan() *Plan {
 	p := &Plan{Version: PlanVersion, CostUSDPerHour: ps.cost()}
 	p.QuickCostUSDPerHour = ps.quickCost
@@ -41,8 +41,8 @@ func (ps *pass) plan() *Plan {
 	return p
 }
 
-// layOut makes room for the verdicts, class by class: one for each run of pods
-// that went to the same place, and one for those without a place.
+// layOut allocates the verdicts, class by class: one for each run of pods in the
+// same place, and one for those without a place.
 func (ps *pass) layOut(p *Plan) {
 	for _, pc := range ps.classes {
 		pc.verdict = 0
@@ -67,12 +67,14 @@ func (ps *pass) layOut(p *Plan) {
 	p.Verdicts = make([]Verdict, n)
 }
 
+// verdict records the verdict of a run.
 func (p *Plan) verdict(pl *placed, v Verdict) {
 	v.Class, v.Pods, v.Relaxed = pl.v.pc.cl.id, pl.pods(), pl.v.relaxed
 	p.Verdicts[pl.v.pc.verdict] = v
 	pl.v.pc.verdict++
 }
 
+// planMachines writes the machines.
 func (ps *pass) planMachines(p *Plan) {
 	var row bitset
 	var used []int64
@@ -116,7 +118,7 @@ func (ps *pass) planMachines(p *Plan) {
 	}
 }
 
-// appendPods adds a run to the groups from the one numbered at on.
+// appendPods adds a run to the groups from index at on.
 func appendPods(gs []PodGroup, at int, pl *placed) []PodGroup {
 	for i := at; i < len(gs); i++ {
 		if gs[i].Class == pl.v.pc.cl.id {
@@ -127,6 +129,7 @@ func appendPods(gs []PodGroup, at int, pl *placed) []PodGroup {
 	return append(gs, PodGroup{Class: pl.v.pc.cl.id, Pods: pl.pods()})
 }
 
+// planNodes writes the placements on nodes.
 func (ps *pass) planNodes(p *Plan) {
 	index := map[int32]int{}
 	for i := range ps.existing.placed {
@@ -142,6 +145,7 @@ func (ps *pass) planNodes(p *Plan) {
 	}
 }
 
+// requests returns what pods and daemons request, CSI attachments aside.
 func (ps *pass) requests(used, daemon []int64) Resources {
 	r := Resources{}
 	for d, u := range used {
@@ -156,7 +160,7 @@ func (ps *pass) requests(used, daemon []int64) Resources {
 	return r
 }
 
-// labelKeys are the labels that the pods of a machine look at or rely on.
+// labelKeys returns the labels that the pods of a machine look at or rely on.
 func (ps *pass) labelKeys(m *plannedMachine) []int32 {
 	keys := append(ps.ranking.keys[:0], m.pins...)
 	for i := range m.pods {
@@ -172,11 +176,11 @@ func (ps *pass) labelKeys(m *plannedMachine) []int32 {
 }
 
 // requirementsKey appends a key that is equal for machines with the same
-// requirements. Labels that are settled tell it all; if there are others, what
-// is on the machine (pattern) decides, too.
-func (ps *pass) requirementsKey(b []byte, m *plannedMachine, pattern []byte) []byte {
+// requirements. If all labels are pinned, their values suffice; if not, the
+// content of the machine matters, too.
+func (ps *pass) requirementsKey(b []byte, m *plannedMachine, content []byte) []byte {
 	b = binary.AppendVarint(b, int64(m.pool))
-	settled := true
+	pinned := true
 	for _, key := range ps.labelKeys(m) {
 		if key == ps.c.hostKey {
 			continue
@@ -185,17 +189,17 @@ func (ps *pass) requirementsKey(b []byte, m *plannedMachine, pattern []byte) []b
 		if slices.Contains(m.pins, key) {
 			b = binary.AppendVarint(b, int64(ps.cat.vals[key][m.col]))
 		} else {
-			settled = false
+			pinned = false
 		}
 	}
-	if !settled {
-		b = append(b, pattern...)
+	if !pinned {
+		b = append(b, content...)
 	}
 	return b
 }
 
-// requirements are what the NodeClaim must carry: the pool's own, narrowed for
-// the labels that the pods look at to the values the offerings have.
+// requirements returns those that the NodeClaim must have: the pool's own,
+// narrowed to the values of the offerings for the labels that the pods look at.
 func (ps *pass) requirements(m *plannedMachine, used []int64) []Requirement {
 	pool := &ps.cat.pools[m.pool]
 	var row bitset
@@ -220,7 +224,7 @@ func (ps *pass) requirements(m *plannedMachine, used []int64) []Requirement {
 		}
 		name := ps.c.sym.tab[key].name
 		if seen[valOther] && len(seen) == 1 {
-			// Some value, but none that anybody names.
+			// Any value that no class names.
 			r := Requirement{Key: name, Operator: NotIn}
 			for v := range ps.c.mentioned[key] {
 				r.Values = append(r.Values, ps.c.sym.valueName(key, v))

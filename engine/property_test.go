@@ -16,9 +16,9 @@ func mustJSON(v any) string {
 	return string(b)
 }
 
-// Every plan obeys every constraint, names every pod once, keeps limits, costs
-// at least its bound, and leaves out nobody who obviously fits.
-func TestPlansHold(t *testing.T) {
+// Every plan satisfies all constraints and limits, has one verdict per pod, costs
+// at least its bound, and refuses no pod that obviously fits.
+func TestPlansAreValid(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSnapshot(t)
 		o := Options{Trace: TraceAll}

@@ -5,7 +5,7 @@ import (
 	"sort"
 )
 
-// maxOfferings is how many ranked offerings a machine carries by default.
+// maxOfferings is how many ranked offerings a machine has by default.
 const maxOfferings = 60
 
 // ranking ranks the offerings of machines.
@@ -22,8 +22,8 @@ type rankList struct {
 	list []RankedOffering
 }
 
-// rank lists the offerings that hold a machine's pods, its own first, then by
-// price. Machines with the same offerings get the same list.
+// rank returns the offerings that hold the pods of a machine, its own first, then
+// by price. Machines with the same offerings share a list.
 func (ps *pass) rank(m *plannedMachine, row bitset, used []int64) []RankedOffering {
 	limit := ps.opt.MaxOfferings
 	if limit == 0 {
@@ -52,7 +52,7 @@ func (ps *pass) rank(m *plannedMachine, row bitset, used []int64) []RankedOfferi
 	add := func(col int32) {
 		offer := cat.cols[col].offer
 		if r.seen[offer] {
-			return // another label variant of the same offering
+			return // a column of the same offering with other labels
 		}
 		r.seen[offer] = true
 		for _, mv := range pool.minValues {
@@ -64,7 +64,7 @@ func (ps *pass) rank(m *plannedMachine, row bitset, used []int64) []RankedOfferi
 	order := ps.cat.byPrice(m.pool)
 	plain := ps.ledger.unconstrained(m.pool)
 	if plain {
-		// Right-sizing has found that nothing cheaper holds them.
+		// Right-sizing has shown that nothing cheaper holds them.
 		price := cat.cols[m.col].price
 		order = order[sort.Search(len(order), func(i int) bool { return cat.cols[order[i]].price >= price }):]
 	}
@@ -89,7 +89,7 @@ func (ps *pass) rank(m *plannedMachine, row bitset, used []int64) []RankedOfferi
 	}
 	scan(true)
 	if !plain && !satisfied() {
-		// minValues asks for choice, even such as has no quota now.
+		// minValues counts offerings that limits rule out now, too.
 		scan(false)
 	}
 	r.cols = out

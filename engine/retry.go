@@ -7,7 +7,7 @@ import (
 )
 
 // Where space on nodes, in domains or under limits is scarce, the order of the
-// classes decides who gets it, and the quick path's order is made for cost. When
+// classes decides which pods get it, and the quick path's order minimizes cost. When
 // it leaves pods that might have had a place, the pass is repeated with other
 // strategies, and the one that places most is kept.
 

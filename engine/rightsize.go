@@ -2,7 +2,7 @@ package engine
 
 import "sort"
 
-// byPrice lists the columns of a pool by price.
+// byPrice returns the columns of a pool by price.
 func (cat *catalog) byPrice(pool int32) []int32 {
 	if cat.priceOrder == nil {
 		cat.priceOrder = make([][]int32, len(cat.pools))
@@ -19,8 +19,8 @@ func (cat *catalog) byPrice(pool int32) []int32 {
 	return cat.priceOrder[pool]
 }
 
-// dearer lists the columns of a pool that cost more than a price, by price.
-func (cat *catalog) dearer(pool int32, price float64) []int32 {
+// above returns the columns of a pool that cost more than a price, by price.
+func (cat *catalog) above(pool int32, price float64) []int32 {
 	ord := cat.byPrice(pool)
 	return ord[sort.Search(len(ord), func(i int) bool { return cat.cols[ord[i]].price > price }):]
 }
@@ -53,8 +53,8 @@ func (ps *pass) rightSize() {
 	}
 }
 
-// cheapest is the cheapest column for what is on a machine; its own when there
-// is none better.
+// cheapest returns the cheapest column that holds the pods of a machine, which is
+// its own if there is no cheaper one.
 func (ps *pass) cheapest(m *plannedMachine, row bitset, used []int64) int32 {
 	for _, col := range ps.cat.byPrice(m.pool) {
 		if ps.cat.cols[col].price >= m.price() {

@@ -6,38 +6,37 @@ import (
 	"strings"
 )
 
-// baseKey is the parts of a class that labels, taints and volumes decide on, by
-// their signatures.
+// baseKey identifies what decides by labels, taints and volumes which columns can
+// hold a class: signatures of the class.
 type baseKey struct {
 	aff, tol, vol int32
 	strict        bool
 }
 
-// fitKey is the parts that room decides on: a vector or, for what vectors
-// cannot say, the class itself.
+// fitKey identifies what decides by size which columns can hold a class: its
+// requests or, if it has host ports or shared volumes, the class.
 type fitKey struct {
 	vec   int32
 	class ClassID // or -1
 }
 
-// rowKey is all that decides which columns can hold a pod: with strict also
-// PreferNoSchedule repels, and a preferred term of the class counts when
-// pref ≥ 0.
+// rowKey identifies all that decides which columns can hold a class. The preferred
+// term with index pref counts if pref ≥ 0.
 type rowKey struct {
 	base baseKey
 	fit  fitKey
 	pref int
-	term ClassID // whose preferred term, or -1
+	term ClassID // the class of the preferred term, or -1
 }
 
-// rowSet is an interned set of columns: equal sets have equal numbers. It is
-// not changed.
+// rowSet is an interned set of columns. Equal sets have equal numbers. It must not
+// be changed.
 type rowSet struct {
 	bits bitset
 	id   int32
 }
 
-// rowSet interns a set of columns, which belongs to the catalogue from then on.
+// rowSet interns a set of columns. The catalogue takes ownership of it.
 func (cat *catalog) rowSet(row bitset) *rowSet {
 	h := uint64(14695981039346656037)
 	for _, w := range row {
@@ -54,8 +53,9 @@ func (cat *catalog) rowSet(row bitset) *rowSet {
 	return s
 }
 
-// columnsOf is the set of columns that can hold one pod of a class: with strict
-// also PreferNoSchedule repels, and a preferred term counts when pref ≥ 0.
+// columnsOf returns the available columns that can hold one pod of a class. With
+// strict PreferNoSchedule taints repel, and the preferred term with index pref
+// counts if pref ≥ 0.
 func (c *Cluster) columnsOf(cat *catalog, cl *class, strict bool, pref int) *rowSet {
 	base := baseKey{cl.affID, cl.tolID, cl.volID, strict}
 	key := rowKey{base, cl.fitKey(), pref, -1}
@@ -92,8 +92,8 @@ func (cl *class) fitKey() fitKey {
 	return fitKey{cl.vecID, cl.id}
 }
 
-// fitOf is the set of columns with room for one pod of the class; classes of
-// the same size share it.
+// fitOf returns the columns with room for one pod of the class. Classes of the
+// same size share the set.
 func (c *Cluster) fitOf(cat *catalog, cl *class) bitset {
 	key := cl.fitKey()
 	plain := key.class < 0
@@ -111,8 +111,8 @@ func (c *Cluster) fitOf(cat *catalog, cl *class) bitset {
 	return row
 }
 
-// newShared returns how many shared volumes of the class are not in have, or
-// -1 when the room left does not suffice for them.
+// newShared returns how many shared volumes of the class are not in have, or -1 if
+// free does not suffice to attach them.
 func (c *Cluster) newShared(cl *class, have []SharedVolume, free []int64) int {
 	n := 0
 	for i, v := range cl.pc.SharedVolumes {
@@ -132,13 +132,13 @@ func (c *Cluster) newShared(cl *class, have []SharedVolume, free []int64) int {
 	return n
 }
 
-// valueMask is the columns on which a label has a value.
+// valueMask is the columns with one value of a label.
 type valueMask struct {
 	val  int32
 	mask bitset
 }
 
-// valueMasks lists the values of a key over all columns, by value.
+// valueMasks returns the columns per value of a key, sorted by value.
 func (cat *catalog) valueMasks(key int32) []valueMask {
 	if ms, ok := cat.masks[key]; ok {
 		return ms
@@ -162,7 +162,7 @@ func (cat *catalog) valueMasks(key int32) []valueMask {
 	return ms
 }
 
-// reqRow is the set of columns on which a requirement holds.
+// reqRow returns the columns on which a requirement holds.
 func (c *Cluster) reqRow(cat *catalog, r *creq) bitset {
 	c.text = r.cacheKey(c.text[:0])
 	if row, ok := cat.reqRows[string(c.text)]; ok {
@@ -186,7 +186,7 @@ func (c *Cluster) reqRow(cat *catalog, r *creq) bitset {
 	return row
 }
 
-// termsRow ANDs into row the columns on which one of the terms holds.
+// termsRow removes the columns on which none of the terms holds.
 func (c *Cluster) termsRow(cat *catalog, row bitset, terms [][]creq, emptyHolds bool) {
 	any := newBitset(len(cat.cols))
 	for _, t := range terms {
@@ -202,7 +202,8 @@ func (c *Cluster) termsRow(cat *catalog, row bitset, terms [][]creq, emptyHolds 
 	row.and(any)
 }
 
-// labelRow is the set of columns that satisfy node selector and affinity.
+// labelRow returns the columns that satisfy node selector and required node
+// affinity.
 func (c *Cluster) labelRow(cat *catalog, cl *class) bitset {
 	row := cat.all.clone()
 	for i := range cl.sel {
@@ -214,7 +215,7 @@ func (c *Cluster) labelRow(cat *catalog, cl *class) bitset {
 	return row
 }
 
-// taintRow takes out the pools whose taints the class does not tolerate.
+// taintRow removes the pools whose taints the class does not tolerate.
 func (c *Cluster) taintRow(cat *catalog, row bitset, cl *class, strict bool) {
 	for i := range cat.pools {
 		p := &cat.pools[i]
@@ -224,32 +225,31 @@ func (c *Cluster) taintRow(cat *catalog, row bitset, cl *class, strict bool) {
 	}
 }
 
-// volumeRow ANDs the places where the class's volumes can be.
+// volumeRow removes the columns where the class's volumes cannot be.
 func (c *Cluster) volumeRow(cat *catalog, row bitset, cl *class) {
 	for _, terms := range cl.vols {
 		c.termsRow(cat, row, terms, true)
 	}
 }
 
-// fitRow takes out the kinds that cannot hold one pod of the class.
+// fitRow removes the kinds that cannot hold one pod of the class.
 func (c *Cluster) fitRow(cat *catalog, row bitset, cl *class) { row.and(c.fitOf(cat, cl)) }
 
-// domainKey names the columns of a row set split by a label.
+// domainKey identifies a set of columns and the label that splits it.
 type domainKey struct {
 	row int32
 	key int32
 }
 
-// domainMask is the columns of a set on which a label has a value. It is not
+// domainMask is the columns of a set with one value of a label. It must not be
 // changed.
 type domainMask struct {
 	val  int32
 	mask bitset
 }
 
-// domainsOf splits a set of columns by the values of a label, in the order of
-// their names: numbers are given in the order of first sight, which must not
-// matter.
+// domainsOf splits a set of columns by the values of a label, sorted by name:
+// numbers depend on the order in which values were seen.
 func (c *Cluster) domainsOf(cat *catalog, row *rowSet, key int32) []domainMask {
 	k := domainKey{row.id, key}
 	ds, ok := cat.domains[k]

@@ -10,9 +10,9 @@ import (
 	. "github.com/nap-aks/nap/engine"
 )
 
-// The scenarios in testdata are scripts that a person can read: a cluster is
-// described line by line, "place" prints the plan. Every plan is also checked
-// by verify. Rewrite expectations with -rewrite. The lines:
+// The scenarios in testdata are readable scripts: they describe a cluster line by
+// line, and "place" prints the plan. verify checks every plan, too. Rewrite
+// expectations with -rewrite. The lines:
 //
 //	type NAME cpu=4 memory=16Gi [RESOURCE=N] price=0.2 [zones=z1,z2] [ct=on-demand,spot*0.3]
 //	     [label=K:V] [limit.DRIVER=N] [allocatable.RESOURCE=N] [unavailable=z1/spot] [quota=NAME:N] [reservation=ID:N@z1]
@@ -431,7 +431,7 @@ func (sc *scenario) podsLine(t *testing.T, name string, args []string) {
 	}
 }
 
-// parse reads a scenario; classes come before the nodes that have their pods.
+// parse reads a scenario. It reads classes before the nodes that have their pods.
 func parse(t *testing.T, text string) *Snapshot {
 	sc := &scenario{s: &Snapshot{Version: SnapshotVersion, Catalogues: []Catalogue{{}}}, classes: map[string]ClassID{}}
 	for _, first := range []string{"quota", "type", "pool", "daemon", "pods", "node"} {

@@ -58,7 +58,7 @@ func printPlan(s *Snapshot, p *Plan) string {
 			lines = append(lines, fmt.Sprintf("%s %s×%d: %s: %s", strings.ToLower(string(v.Outcome)), name, len(v.Pods), v.Code, v.Reason))
 		}
 		if len(v.Relaxed) > 0 && v.Outcome != Refused {
-			l := fmt.Sprintf("gave up for %s: %s", name, strings.Join(v.Relaxed, "; "))
+			l := fmt.Sprintf("relaxed for %s: %s", name, strings.Join(v.Relaxed, "; "))
 			if !relaxed[l] {
 				relaxed[l] = true
 				lines = append(lines, l)

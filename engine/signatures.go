@@ -2,6 +2,8 @@ package engine
 
 import "strconv"
 
+// ownsAnti reports whether the class has a required anti-affinity term over a key
+// that selects what the matcher does.
 func (cl *class) ownsAnti(key int32, m *matcher) bool {
 	for i, o := range cl.anti {
 		if o == m && cl.antiKeys[i] == key {
@@ -11,7 +13,7 @@ func (cl *class) ownsAnti(key int32, m *matcher) bool {
 	return false
 }
 
-// affKeys are the labels that node selector and required affinity look at.
+// affKeys returns the labels that node selector and required affinity look at.
 func (cl *class) affKeys() []int32 {
 	var ks []int32
 	for i := range cl.sel {
@@ -25,6 +27,8 @@ func (cl *class) affKeys() []int32 {
 	return ks
 }
 
+// affSig appends a text that is equal for equal node selectors and required node
+// affinity.
 func (cl *class) affSig(b []byte) []byte {
 	for i := range cl.sel {
 		b = append(cl.sel[i].cacheKey(b), ',')
@@ -42,6 +46,7 @@ func termsSig(b []byte, terms [][]creq) []byte {
 	return b
 }
 
+// tolSig appends a text that is equal for equal tolerations.
 func tolSig(b []byte, ts []Toleration) []byte {
 	for i := range ts {
 		for _, s := range [4]string{ts[i].Key, ts[i].Operator, ts[i].Value, string(ts[i].Effect)} {
@@ -52,6 +57,7 @@ func tolSig(b []byte, ts []Toleration) []byte {
 	return b
 }
 
+// volSig appends a text that is equal for equal volume topologies.
 func (cl *class) volSig(b []byte) []byte {
 	for _, v := range cl.vols {
 		b = termsSig(append(b, '&'), v)
@@ -59,7 +65,8 @@ func (cl *class) volSig(b []byte) []byte {
 	return b
 }
 
-// vecSig appends a text that is equal for equal amounts, whatever zeros follow.
+// vecSig appends a text that is equal for equal amounts. Trailing zeros do not
+// count.
 func vecSig(b []byte, v []int64) []byte {
 	n := len(v)
 	for n > 0 && v[n-1] == 0 {

@@ -8,12 +8,12 @@ import (
 
 // Values of a label key are interned as small integers. Two are special.
 const (
-	valAbsent int32 = 0 // the label is not there
-	valOther  int32 = 1 // the label has a value that nobody names
+	valAbsent int32 = 0 // the label is absent
+	valOther  int32 = 1 // the label has a value that no requirement names
 	valFirst  int32 = 2
 )
 
-// symbols interns label keys and, per key, values.
+// symbols interns label keys and, per key, their values.
 type symbols struct {
 	keys map[string]int32
 	tab  []keyTable
@@ -22,7 +22,7 @@ type symbols struct {
 type keyTable struct {
 	name  string
 	ids   map[string]int32
-	names []string // by id; the first two are the special ones
+	names []string // by ID; the first two are the special values
 }
 
 func (s *symbols) key(name string) int32 {
@@ -96,7 +96,7 @@ func (s *symbols) compileReqs(rs []Requirement) ([]creq, error) {
 	return out, nil
 }
 
-// holds says whether value v of the requirement's key satisfies it.
+// holds reports whether value v of the requirement's key satisfies it.
 func (s *symbols) holds(c *creq, v int32) bool {
 	switch c.op {
 	case In:
@@ -130,7 +130,7 @@ func (s *symbols) holds(c *creq, v int32) bool {
 	return false
 }
 
-// cacheKey appends a text that is equal for equal requirements.
+// cacheKey appends a key that is equal for equal requirements.
 func (c *creq) cacheKey(b []byte) []byte {
 	b = append(strconv.AppendInt(b, int64(c.key), 10), ' ')
 	b = append(b, c.op...)

@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// stageTrace follows the candidates of a class through its constraints.
+// stageTrace is what each constraint of a class leaves of its candidates.
 type stageTrace struct {
 	stages []Stage
 	misses []Miss
 }
 
-// explain counts what each constraint leaves of offerings and nodes, at the
-// end of the pass, for the class as it was last tried.
+// explain counts what each constraint leaves of offerings and nodes at the end of
+// the pass, for the class with the preferences last in force.
 func (ps *pass) explain(pc *passClass) stageTrace {
 	c, cat, cl, v := ps.c, ps.cat, pc.cl, pc.v
 	var tr stageTrace
@@ -89,7 +89,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 		stage("hostPorts", ReasonHostPorts, "", nil, func(nd *node) bool { return !conflictAny(cl.pc.HostPorts, nd.ports) })
 	}
 	if len(c.quotas) > 0 {
-		// First, because offerings beyond a quota are often known to be unavailable.
+		// Before availability: offerings beyond a quota are often unavailable, too.
 		stage("quota", ReasonQuota, "", ps.ledger.clearBeyondQuotas, nil)
 	}
 	stage("available", ReasonUnavailable, "offerings that can be had now", func(b bitset) { b.and(cat.avail) }, nil)
@@ -137,7 +137,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 	return tr
 }
 
-// explained is explain, worked out once per class.
+// explained caches explain per class.
 func (ps *pass) explained(pc *passClass) *stageTrace {
 	if pc.trace == nil {
 		tr := ps.explain(pc)
@@ -146,6 +146,7 @@ func (ps *pass) explained(pc *passClass) *stageTrace {
 	return pc.trace
 }
 
+// domainText lists the counts of the domains of a spread constraint.
 func (ps *pass) domainText(k *check) string {
 	if k.kind != checkSpread {
 		return ""
@@ -193,7 +194,7 @@ func (ps *pass) sizeText(pc *passClass) string {
 	return strings.Join(parts, ", ")
 }
 
-// amount prints a quantity of a resource the way people write it.
+// amount formats a quantity of a resource.
 func amount(name string, v int64) string {
 	neg := ""
 	if v < 0 {
@@ -220,7 +221,7 @@ func trim(f float64) string {
 	return strings.TrimSuffix(strings.TrimSuffix(fmt.Sprintf("%.2f", f), "0"), ".0")
 }
 
-// miss records the offering that came nearest before a stage took the last.
+// miss records the nearest of the offerings that a stage ruled out.
 func (tr *stageTrace) miss(ps *pass, pc *passClass, reason Reason, detail string, row bitset) {
 	best, bestShort := int32(-1), math.Inf(1)
 	for ki := range ps.cat.kinds {
@@ -263,7 +264,7 @@ func (tr *stageTrace) miss(ps *pass, pc *passClass, reason Reason, detail string
 	tr.misses = append(tr.misses, Miss{What: ps.describe(best), Reason: reason, Detail: detail})
 }
 
-// limitText says which limit of its pool keeps a kind out, and by how much.
+// limitText describes the limit that rules out a kind, and by how much.
 func (ps *pass) limitText(k *kind) string {
 	for i, l := range ps.ledger.limits[k.pool] {
 		if need := k.takes[i]; need > l.left {
@@ -273,7 +274,8 @@ func (ps *pass) limitText(k *kind) string {
 	return ""
 }
 
-// quotaText says which quota keeps a column out, by how much, and what to do.
+// quotaText describes the quota that rules out a column, by how much, and what to
+// do about it.
 func (ps *pass) quotaText(col int32) string {
 	charge := ps.ledger.shortQuota(col)
 	if charge == nil {
@@ -297,6 +299,7 @@ func (ps *pass) quotaText(col int32) string {
 	return text
 }
 
+// missNode records the nearest of the nodes that a stage ruled out.
 func (tr *stageTrace) missNode(ps *pass, pc *passClass, reason Reason, detail string, nodes []int32) {
 	best, bestShort := nodes[0], math.Inf(1)
 	if reason == ReasonResources {
@@ -310,7 +313,7 @@ func (tr *stageTrace) missNode(ps *pass, pc *passClass, reason Reason, detail st
 	tr.misses = append(tr.misses, Miss{What: "node " + ps.c.nodes[best].n.Name, Reason: reason, Detail: detail})
 }
 
-// shortfall is the largest relative lack of room over the dimensions.
+// shortfall returns the largest relative shortage over the dimensions.
 func shortfall(vec, free []int64) float64 {
 	worst := 0.0
 	for d, r := range vec {
@@ -325,7 +328,7 @@ func shortfall(vec, free []int64) float64 {
 	return worst
 }
 
-// shortText describes the dimension with the largest relative lack of room.
+// shortText describes the dimension with the largest relative shortage.
 func (ps *pass) shortText(vec, free []int64) string {
 	worst, text := 0.0, "fits, but its host ports or volumes do not"
 	for d, r := range vec {
@@ -344,7 +347,7 @@ func (ps *pass) shortText(vec, free []int64) string {
 	return text
 }
 
-// why names the constraint that left no candidate, in one sentence.
+// why returns the constraint that left no candidate, and a sentence about it.
 func (ps *pass) why(pc *passClass) (Reason, string) {
 	tr := ps.explained(pc)
 	if len(ps.cat.cols) == 0 && len(ps.c.order) == 0 {
@@ -393,7 +396,7 @@ func (ps *pass) why(pc *passClass) (Reason, string) {
 	return code, text
 }
 
-// trace adds the explanations that the options ask for.
+// trace adds the explanations that Options.Trace asks for.
 func (ps *pass) trace(p *Plan) {
 	if ps.opt.Trace == TraceNone {
 		return
@@ -437,6 +440,7 @@ func (c *Cluster) reqText(r *creq) string {
 	return fmt.Sprintf("%s %s %d", t.name, r.op, r.num)
 }
 
+// describe names a column as pool/type/zone/capacity type.
 func (ps *pass) describe(col int32) string {
 	cc := &ps.cat.cols[col]
 	return strings.Join([]string{ps.cat.pools[cc.pool].p.Name, cc.typ.Name, cc.off.Zone, cc.off.CapacityType}, "/")

@@ -9,7 +9,7 @@ const SnapshotVersion = 1
 // PlanVersion is the version of the Plan format this package writes.
 const PlanVersion = 1
 
-// Well known label keys, by their Kubernetes and Karpenter names. The engine
+// Well-known label keys, by their Kubernetes and Karpenter names. The engine
 // treats all keys alike except these: the zone and the capacity type belong to
 // an offering rather than to an instance type, and every node is its own
 // hostname domain.
@@ -32,8 +32,8 @@ const (
 	CapacityReserved = "reserved"
 )
 
-// Resource names the engine gives a meaning to. Any other name (extended
-// resources, GPUs, hugepages) is counted like them.
+// Resource names that have a meaning for the engine. Any other resource (extended
+// resources, GPUs, hugepages) is counted in the same way.
 const (
 	ResourceCPU    = "cpu"
 	ResourceMemory = "memory"
@@ -41,38 +41,38 @@ const (
 	ResourceNodes  = "nodes" // in NodePool limits only: the number of machines
 )
 
-// Resources is an amount per resource name: CPU in millicores, memory and
-// storage in bytes, everything else in whole units. Amounts are not negative.
+// Resources is an amount per resource: CPU in millicores, memory and storage in
+// bytes, everything else in whole units. Amounts are not negative.
 type Resources map[string]int64
 
-// Snapshot is everything a decision depends on, as a plain value: a cluster, a
-// catalogue and the pods to place. It holds no Kubernetes types, is never
-// changed by the engine, and can be written as JSON and replayed: the same
-// Snapshot and Options give the same Plan, byte for byte.
+// Snapshot is everything that a decision depends on, as a plain value: a cluster,
+// a catalogue and the pods to place. It has no Kubernetes types, the engine never
+// changes it, and it can be written as JSON and replayed: the same Snapshot and
+// Options give the same Plan, byte for byte.
 type Snapshot struct {
 	// Version is SnapshotVersion.
 	Version int `json:"version"`
-	// Time is when the snapshot was taken: the only clock the engine knows.
+	// Time is when the snapshot was taken, the only time that the engine knows.
 	Time time.Time `json:"time"`
-	// Classes are all the pod classes that the rest of the snapshot refers to
-	// by their index.
+	// Classes are the pod classes; the rest of the snapshot refers to them by
+	// index.
 	Classes []PodClass `json:"classes"`
 	// Pending are the pods to place.
 	Pending []PodGroup `json:"pending,omitempty"`
-	// Daemons are the classes of the DaemonSets' pods. Every machine and node
-	// that such a class is compatible with keeps room for one pod of it.
+	// Daemons are the classes of DaemonSet pods. Every machine that such a class is
+	// compatible with has room reserved for one pod of it.
 	Daemons []ClassID `json:"daemons,omitempty"`
-	// Nodes are the existing and in-flight machines that pods may be placed on,
-	// and those that only count for topology and anti-affinity.
+	// Nodes are the existing and in-flight nodes that pods may be placed on, and
+	// those that only count for topology and anti-affinity.
 	Nodes []Node `json:"nodes,omitempty"`
-	// Pools are the NodePools machines can be created from.
+	// Pools are the NodePools that machines can be created from.
 	Pools []NodePool `json:"pools,omitempty"`
 	// Catalogues are lists of instance types; pools refer to them by index, so
 	// that pools with the same node class and no overlay of their own share one.
 	Catalogues []Catalogue `json:"catalogues,omitempty"`
 	// Quotas are amounts that offerings draw from: family and regional vCPU
-	// quota, capacity reservations, caps over all pools on nodes, vCPUs or
-	// dollars. Offerings refer to them by index.
+	// quotas, capacity reservations, caps on nodes, vCPUs or dollars over all
+	// pools. Offerings refer to them by index.
 	Quotas []Quota `json:"quotas,omitempty"`
 }
 
@@ -80,18 +80,18 @@ type Snapshot struct {
 // Cluster.Class returned for it.
 type ClassID int32
 
-// PodClass is one scheduling-visible shape: every pod of a class can stand in
-// for any other. A Deployment of a thousand pods is usually one class.
+// PodClass is pods that are the same to scheduling. A Deployment of a thousand
+// pods is usually one class.
 type PodClass struct {
-	// Name is for people: the owner's name, say. It has no influence.
+	// Name is for people, for example the name of the owner. It decides nothing.
 	Name string `json:"name,omitempty"`
 	// Namespace of the pods.
 	Namespace string `json:"namespace,omitempty"`
-	// Labels of the pods. Only labels that some selector in play looks at need
-	// to be here; more of them is correct, but makes more classes.
+	// Labels of the pods. Only those that some selector looks at are needed; more
+	// of them are correct but make more classes.
 	Labels map[string]string `json:"labels,omitempty"`
-	// Priority of the pods (spec.priority). Where limits do not suffice for all
-	// pods, higher ones are placed first.
+	// Priority of the pods (spec.priority). If limits do not suffice for all pods,
+	// those with higher priority are placed first.
 	Priority int32 `json:"priority,omitempty"`
 	// Requests is what the kube-scheduler counts for one pod: containers, init
 	// containers and sidecars, pod-level resources and runtime overhead folded.
@@ -102,7 +102,7 @@ type PodClass struct {
 	// NodeAffinity are the OR-ed terms of the required node affinity; within a
 	// term all requirements must hold. No terms: no restriction.
 	NodeAffinity [][]Requirement `json:"nodeAffinity,omitempty"`
-	// PreferredNodeAffinity are weighted terms the placement tries to honour.
+	// PreferredNodeAffinity are weighted terms that are relaxed if necessary.
 	PreferredNodeAffinity []PreferredTerm `json:"preferredNodeAffinity,omitempty"`
 	// Tolerations of the pods.
 	Tolerations []Toleration `json:"tolerations,omitempty"`
@@ -114,23 +114,23 @@ type PodClass struct {
 	PodAntiAffinity []AffinityTerm `json:"podAntiAffinity,omitempty"`
 	// HostPorts that each pod occupies on its node.
 	HostPorts []HostPort `json:"hostPorts,omitempty"`
-	// Volumes is the number of volumes per CSI driver that every pod brings
-	// along for itself (a StatefulSet's claims).
+	// Volumes is how many volumes per CSI driver each pod has for itself alone (the
+	// claims of a StatefulSet).
 	Volumes map[string]int `json:"volumes,omitempty"`
 	// SharedVolumes are mounted by every pod of the class and by any other
 	// class that names them; a node attaches each one once.
 	SharedVolumes []SharedVolume `json:"sharedVolumes,omitempty"`
-	// VolumeTopology says, for each volume with a restricted place, the OR-ed
-	// terms of which one must hold. All volumes must be satisfied.
+	// VolumeTopology has, for each volume that is not available everywhere, the
+	// OR-ed terms of which one must hold. All volumes must be satisfied.
 	VolumeTopology []VolumeTopology `json:"volumeTopology,omitempty"`
-	// Unsupported names features of the pods that the engine does not compile
-	// (a resource claim, say). Such pods are not placed but handed back with
-	// the outcome Deferred, for another scheduler to decide.
+	// Unsupported names features of the pods that the engine does not compile (a
+	// resource claim, for example). Such pods get the outcome Deferred: another
+	// scheduler decides.
 	Unsupported []string `json:"unsupported,omitempty"`
 }
 
-// PodGroup is pods of one class, by their keys (namespace/name, UID: whatever
-// the owner of the snapshot resolves them with; keys are unique).
+// PodGroup is pods of one class, by unique keys (namespace/name, UID or whatever
+// the owner of the snapshot uses).
 type PodGroup struct {
 	Class ClassID  `json:"class"`
 	Pods  []string `json:"pods"`
@@ -157,8 +157,8 @@ type Requirement struct {
 	Key      string   `json:"key"`
 	Operator Operator `json:"operator"`
 	Values   []string `json:"values,omitempty"`
-	// MinValues, in a NodePool: how many different values of the key the
-	// offerings of a machine must keep. 0: no such demand.
+	// MinValues, in a NodePool, is how many different values of the key the
+	// offerings of a machine must have. 0: any number.
 	MinValues int `json:"minValues,omitempty"`
 }
 
@@ -202,8 +202,8 @@ type Selector struct {
 	Requirements []Requirement `json:"requirements,omitempty"`
 }
 
-// NodePolicy says whether a spread constraint honours the pod's node affinity
-// or the nodes' taints when it decides which nodes are counted.
+// NodePolicy decides whether a spread constraint honours the pod's node affinity
+// or the nodes' taints in the choice of the nodes that it counts.
 type NodePolicy string
 
 // Node policies. Empty means the Kubernetes default: Honor for affinity,
@@ -231,8 +231,8 @@ type AffinityTerm struct {
 	Key string `json:"key"`
 	// Selector over the labels of other pods.
 	Selector *Selector `json:"selector,omitempty"`
-	// Namespaces of those pods, with the pod's own and those that a namespace
-	// selector chooses resolved into it; AllNamespaces overrides the list.
+	// Namespaces of those pods. The namespaces of a namespace selector are listed,
+	// too; empty means the pod's own. AllNamespaces overrides the list.
 	Namespaces    []string `json:"namespaces,omitempty"`
 	AllNamespaces bool     `json:"allNamespaces,omitempty"`
 	// Weight 1 to 100 makes the term a preference; 0 means required.
@@ -263,13 +263,13 @@ type Catalogue struct {
 	InstanceTypes []InstanceType `json:"instanceTypes"`
 }
 
-// InstanceType is a size of machine.
+// InstanceType is a size of machines.
 type InstanceType struct {
 	// Name is the value of LabelInstanceType.
 	Name string `json:"name"`
-	// Requirements describe its labels: In with the values it has (more than
-	// one: any of them can be chosen), DoesNotExist, or Exists for any value.
-	// A key that is not listed is absent.
+	// Requirements describe its labels: In with its values (if there are several,
+	// any of them can be chosen), DoesNotExist, or Exists for any value. A key that
+	// is not listed is absent.
 	Requirements []Requirement `json:"requirements,omitempty"`
 	// Capacity is what counts against limits, Allocatable what pods can use.
 	Capacity    Resources `json:"capacity"`
@@ -279,8 +279,7 @@ type InstanceType struct {
 	Offerings    []Offering     `json:"offerings"`
 }
 
-// Offering is one way to get an instance type: a zone, a capacity type and a
-// price.
+// Offering is a zone, capacity type and price of an instance type.
 type Offering struct {
 	Zone         string `json:"zone,omitempty"`
 	CapacityType string `json:"capacityType,omitempty"`
@@ -288,12 +287,12 @@ type Offering struct {
 	// reservation's ID.
 	Labels          map[string]string `json:"labels,omitempty"`
 	PriceUSDPerHour float64           `json:"priceUSDPerHour"`
-	// Available is false while the offering is known not to be obtainable. The
-	// explanation still shows it.
+	// Available is false while the offering is known to be unavailable. Explanations
+	// still count it.
 	Available bool `json:"available"`
-	// ReservationID names the reservation a reserved offering draws from and
-	// ReservationRemaining how many instances are left in it. Offerings with
-	// the same ID share the count.
+	// ReservationID names the reservation that a reserved offering draws from,
+	// ReservationRemaining is how many instances are left in it. Offerings with the
+	// same ID share the count.
 	ReservationID        string `json:"reservationID,omitempty"`
 	ReservationRemaining int    `json:"reservationRemaining,omitempty"`
 	// Charges are what one machine of this offering draws from quotas.
@@ -306,10 +305,10 @@ type Offering struct {
 // Quota is an amount that machines of several offerings share.
 type Quota struct {
 	Name string `json:"name"`
-	// Remaining is what new machines can draw, those in flight already taken off.
+	// Remaining is what new machines can draw; in-flight machines are subtracted.
 	Remaining int64 `json:"remaining"`
-	// Limit is the whole amount, Title what people call it, Advice what can be
-	// done when it is used up. They are only told.
+	// Limit is the whole amount, Title its name for people, Advice what to do when
+	// it is used up. They only appear in texts.
 	Limit  int64  `json:"limit,omitempty"`
 	Title  string `json:"title,omitempty"`
 	Advice string `json:"advice,omitempty"`
@@ -324,29 +323,28 @@ type QuotaCharge struct {
 // NodePool is a template for machines and the limits on them.
 type NodePool struct {
 	Name string `json:"name"`
-	// Weight: a machine comes from the pool with the highest weight that can
-	// serve the pod. Among equals the cheaper machine wins.
+	// Weight: machines come from the pool with the highest weight that can hold the
+	// pod. Among pools of equal weight the cheaper machine wins.
 	Weight int32 `json:"weight,omitempty"`
-	// Limits on the sum of the pool's machines' capacity, Usage what existing
-	// and in-flight machines take of it. A resource not in Limits is unlimited.
+	// Limits are on the total capacity of the pool's machines, Usage is the capacity
+	// of existing and in-flight ones. A resource not in Limits is unlimited.
 	Limits Resources `json:"limits,omitempty"`
 	Usage  Resources `json:"usage,omitempty"`
-	// Labels of every machine, Requirements that narrow the catalogue and
+	// Labels of every machine, and Requirements that restrict the catalogue and
 	// define further labels.
 	Labels       map[string]string `json:"labels,omitempty"`
 	Requirements []Requirement     `json:"requirements,omitempty"`
-	// Taints of every machine; StartupTaints are there at first only and repel
-	// nobody here.
+	// Taints of every machine. StartupTaints are temporary and are ignored here.
 	Taints        []Taint `json:"taints,omitempty"`
 	StartupTaints []Taint `json:"startupTaints,omitempty"`
 	// Catalogue is the index of the pool's instance types in Snapshot.Catalogues.
 	Catalogue int `json:"catalogue"`
-	// Blocked is not empty when no machine may be created from this pool now,
-	// and says why (not ready, static, being deleted, frozen).
+	// Blocked is why no machine may be created from this pool now (not ready,
+	// static, being deleted, frozen), or empty.
 	Blocked string `json:"blocked,omitempty"`
 }
 
-// Node is an existing machine, or one in flight.
+// Node is an existing or in-flight node.
 type Node struct {
 	// Name is unique. For a machine without a Node object yet it is the
 	// NodeClaim's name.
@@ -357,46 +355,46 @@ type Node struct {
 	// PriceUSDPerHour is what it costs now, 0 when not known.
 	PriceUSDPerHour float64           `json:"priceUSDPerHour,omitempty"`
 	Labels          map[string]string `json:"labels,omitempty"`
-	// Undecided are labels of an in-flight machine that are not settled yet:
-	// In with the values possible. A pod fits only if it fits every value.
+	// Undecided are labels of an in-flight node that are not decided yet: In with
+	// the possible values. A pod fits only if it fits every value.
 	Undecided []Requirement `json:"undecided,omitempty"`
-	// Taints now. While Initialized is false StartupTaints (and the taints
-	// Kubernetes itself puts on a node that is not ready) repel nobody.
+	// Taints are the current ones. While Initialized is false, StartupTaints and the
+	// taints that Kubernetes puts on a node that is not ready are ignored.
 	Taints        []Taint   `json:"taints,omitempty"`
 	StartupTaints []Taint   `json:"startupTaints,omitempty"`
 	Allocatable   Resources `json:"allocatable"`
-	// Pods on the node or promised to it by an earlier plan, daemon pods
+	// Pods on the node or assumed to be there after an earlier plan, daemon pods
 	// included, by class.
 	Pods []PodGroup `json:"pods,omitempty"`
-	// MissingDaemons are the classes of DaemonSets that have no pod on the node
-	// yet: those that fit its labels and taints keep their room.
+	// MissingDaemons are the classes of DaemonSets that have no pod on the node yet.
+	// Room is reserved for those that fit its labels and taints.
 	MissingDaemons []ClassID `json:"missingDaemons,omitempty"`
 	// Reserved is further use that is not in Pods.
 	Reserved Resources `json:"reserved,omitempty"`
 	// VolumeLimits per CSI driver; a driver that is not listed is unlimited.
 	VolumeLimits map[string]int `json:"volumeLimits,omitempty"`
 	Initialized  bool           `json:"initialized,omitempty"`
-	// Closed is not empty when no pod may be placed here (deleting, cordoned,
-	// marked for disruption), and says why. Its pods still count for topology.
+	// Closed is why no pod may be placed here (deleting, cordoned, marked for
+	// disruption), or empty. The node's pods still count for topology.
 	Closed string `json:"closed,omitempty"`
-	// Gone also takes its pods out of every count: what a simulation of its
-	// removal sets.
+	// Gone also removes its pods from every count; a simulation of its removal sets
+	// it.
 	Gone bool `json:"gone,omitempty"`
 }
 
-// PreferencePolicy says what becomes of preferences.
+// PreferencePolicy is how preferences are treated.
 type PreferencePolicy string
 
 // Preference policies. Empty means Respect.
 const (
-	// PreferencesRespect treats preferences as demands and gives them up one by
-	// one, lightest first, before a pod is refused.
+	// PreferencesRespect treats preferences as required and relaxes them one by one,
+	// lightest first, before a pod is refused.
 	PreferencesRespect PreferencePolicy = "Respect"
-	// PreferencesIgnore never looks at them.
+	// PreferencesIgnore ignores preferences.
 	PreferencesIgnore PreferencePolicy = "Ignore"
 )
 
-// MinValuesPolicy says what becomes of minValues that cannot be met.
+// MinValuesPolicy is what happens to minValues that cannot be met.
 type MinValuesPolicy string
 
 // MinValues policies. Empty means Strict.
@@ -414,7 +412,7 @@ const (
 	WorkQuick int64 = -1
 )
 
-// TraceLevel says which classes get an explanation.
+// TraceLevel is which classes are explained.
 type TraceLevel string
 
 // Trace levels. Empty means TraceRefused.
@@ -424,22 +422,22 @@ const (
 	TraceNone    TraceLevel = "None"
 )
 
-// Options are the knobs of a pass. The zero value is the default.
+// Options of a pass. The zero value is the default.
 type Options struct {
 	Preferences PreferencePolicy `json:"preferences,omitempty"`
 	MinValues   MinValuesPolicy  `json:"minValues,omitempty"`
 	// Work is the budget of the improving path in work units (deterministic,
 	// about a microsecond each): WorkDefault, WorkQuick or a positive number.
 	Work int64 `json:"work,omitempty"`
-	// MaxOfferings is how many ranked offerings a planned machine carries at
-	// most; more when minValues needs them. 0 means 60, negative no limit.
+	// MaxOfferings is how many ranked offerings a planned machine has at most, or
+	// more if minValues needs them. 0 means 60, negative no limit.
 	MaxOfferings int        `json:"maxOfferings,omitempty"`
 	Trace        TraceLevel `json:"trace,omitempty"`
 	// SkipBound leaves the bound out of the plan (Plan.Bound is nil).
 	SkipBound bool `json:"skipBound,omitempty"`
 }
 
-// Plan is the answer of Place.
+// Plan is the result of Place.
 type Plan struct {
 	Version int `json:"version"`
 	// Machines to create.
@@ -452,23 +450,23 @@ type Plan struct {
 	CostUSDPerHour float64 `json:"costUSDPerHour"`
 	// QuickCostUSDPerHour is what the quick path alone would have cost.
 	QuickCostUSDPerHour float64 `json:"quickCostUSDPerHour"`
-	// Bound is a proven lower bound on the cost of machines for the pods that
-	// the plan puts on new machines; nil when it was not asked for.
+	// Bound is a proven lower bound on the cost of machines for the pods that the
+	// plan puts on new machines; nil with Options.SkipBound.
 	Bound *CostBound `json:"bound,omitempty"`
 	// Work is the number of work units used by the improving path.
 	Work int64 `json:"work"`
-	// Trace explains, as far as Options.Trace asks.
+	// Trace has the explanations that Options.Trace asks for.
 	Trace *Trace `json:"trace,omitempty"`
 }
 
 // Machine is a machine to create.
 type Machine struct {
 	NodePool string `json:"nodePool"`
-	// Requirements are what the NodeClaim must carry: the template's, narrowed
-	// by the pods. The instance types and zones are in Offerings.
+	// Requirements are those of the NodeClaim: the template's, narrowed by the
+	// pods. Instance types and zones are in Offerings.
 	Requirements []Requirement `json:"requirements,omitempty"`
-	// Offerings are the ways to get this machine, best first; all of them hold
-	// all pods. The slice may be shared between machines: do not change it.
+	// Offerings of the machine, best first; each holds all pods. Machines may share
+	// the slice: do not change it.
 	Offerings []RankedOffering `json:"offerings"`
 	// PriceUSDPerHour is that of the first offering.
 	PriceUSDPerHour float64 `json:"priceUSDPerHour"`
@@ -504,7 +502,7 @@ const (
 	OnMachine Outcome = "OnMachine"
 	// Refused: no place, for the reason given.
 	Refused Outcome = "Refused"
-	// Deferred: needs a feature the engine does not compile.
+	// Deferred: needs a feature that the engine does not compile.
 	Deferred Outcome = "Deferred"
 )
 
@@ -517,11 +515,11 @@ type Verdict struct {
 	// OnMachine and -1 otherwise.
 	Node    string `json:"node,omitempty"`
 	Machine int    `json:"machine"`
-	// Reason says in one sentence why pods are refused or deferred.
+	// Reason is a sentence that says why pods are refused or deferred.
 	Reason string `json:"reason,omitempty"`
 	// Code is the machine-readable reason.
 	Code Reason `json:"code,omitempty"`
-	// Relaxed are the preferences that were given up, in order.
+	// Relaxed are the preferences that were relaxed, in order.
 	Relaxed []string `json:"relaxed,omitempty"`
 }
 
@@ -549,7 +547,7 @@ const (
 	ReasonUnsupported Reason = "Unsupported"
 )
 
-// CostBound is a proven lower bound on what machines for pods cost. That of a
+// CostBound is a proven lower bound on the cost of machines for pods. That of a
 // plan is about the pods that the plan puts on new machines, with the preferences
 // that it kept; that of Bound assumes neither.
 type CostBound struct {
@@ -562,22 +560,23 @@ type CostBound struct {
 	// Resource and Pattern are the two bounds (0 when not computed).
 	Resource float64 `json:"resource"`
 	Pattern  float64 `json:"pattern"`
-	// Gap is cost/bound − 1 of the plan that carries the bound.
+	// Gap is cost/bound − 1 of the bound's plan.
 	Gap float64 `json:"gap"`
 }
 
-// Trace is the explanation beside a Plan.
+// Trace explains a Plan.
 type Trace struct {
 	Classes []ClassTrace `json:"classes"`
 }
 
-// ClassTrace is how the candidates of a class dwindled.
+// ClassTrace is what each constraint left of the candidates of a class.
 type ClassTrace struct {
 	Class ClassID `json:"class"`
 	// Stages in the order in which they are applied. The first one, "start",
 	// has the totals.
 	Stages []Stage `json:"stages"`
-	// Nearest are the near misses: the candidates that failed last and least.
+	// Nearest are the near misses: the candidates that were ruled out last, by the
+	// least.
 	Nearest []Miss `json:"nearest,omitempty"`
 }
 
@@ -592,11 +591,11 @@ type Stage struct {
 	Nodes     int `json:"nodes"`
 }
 
-// Miss is a candidate that failed at one stage only, or by the least.
+// Miss is a candidate that was ruled out at one stage only, or by the least.
 type Miss struct {
 	// What is the node's name or "pool/type/zone/capacity type".
 	What   string `json:"what"`
 	Reason Reason `json:"reason"`
-	// Detail says by how much: "memory: needs 130Gi, has 118Gi".
+	// Detail is by how much: "memory: needs 130Gi, has 118Gi".
 	Detail string `json:"detail"`
 }

@@ -9,9 +9,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A cluster that has followed changes answers as one compiled from its
+// A Cluster that has followed changes makes the same plan as one compiled from its
 // snapshot, and a pass leaves it as it was.
-func TestWarmIsCold(t *testing.T) {
+func TestWarmClusterPlansLikeACompiledOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSnapshot(t)
 		c, err := Compile(s)
@@ -74,9 +74,9 @@ func TestWarmIsCold(t *testing.T) {
 	})
 }
 
-// A pass over an unchanged cluster allocates by what is pending, not by what is
-// there.
-func TestAllocationsFollowThePending(t *testing.T) {
+// The allocations of a pass over an unchanged cluster depend on the pending pods,
+// not on the size of the cluster.
+func TestAllocationsDependOnPendingPods(t *testing.T) {
 	allocs := func(nodes int) float64 {
 		c, err := Compile(fullCluster(nodes, 10))
 		if err != nil {

@@ -7,9 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// genSteps draws a problem with many sizes that follow each other closely, and
-// items of which some keep to themselves: each takes the only unit that a bin
-// has of the last dimension.
+// genSteps draws a problem with many sizes that are close to each other. Some items
+// are exclusive: each pod takes the only unit of a bin in the last dimension.
 func genSteps(t *rapid.T) *Problem {
 	p := &Problem{}
 	per := int64(rapid.IntRange(1, 4).Draw(t, "per"))
@@ -27,9 +26,8 @@ func genSteps(t *rapid.T) *Problem {
 	return p
 }
 
-// TestEveryAimKeepsBetweenBoundAndOptimum: whatever the work is for, the bound
-// is at most the optimum and the solution at least.
-func TestEveryAimKeepsBetweenBoundAndOptimum(t *testing.T) {
+// With every aim the optimum is between bound and solution.
+func TestOptimumIsBetweenBoundAndSolutionForEveryAim(t *testing.T) {
 	coarse, tight, total := 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		p := genSteps(t)
@@ -59,8 +57,8 @@ func TestEveryAimKeepsBetweenBoundAndOptimum(t *testing.T) {
 	t.Logf("%d problems, %d with a grid; the bound within 2%% for %d", total, coarse, tight)
 }
 
-// TestTablesBoundFillings: the table never says less than the best filling is
-// worth, in any bin it was laid out for.
+// The value of a table is never below that of the best filling, for any bin that
+// the table is for.
 func TestTablesBoundFillings(t *testing.T) {
 	tables := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -105,9 +103,9 @@ func TestTablesBoundFillings(t *testing.T) {
 	t.Logf("%d tables", tables)
 }
 
-// TestSplitIsTheSameProblem: parts that share no bin are solved on their own, and
-// the answer is one for the whole.
-func TestSplitIsTheSameProblem(t *testing.T) {
+// Parts that share no bin are solved separately, and their solutions together
+// solve the whole problem.
+func TestPartsSolveTheWholeProblem(t *testing.T) {
 	split2 := 0
 	rapid.Check(t, func(t *rapid.T) {
 		p := genProblem(t, 6, 3)
@@ -150,9 +148,9 @@ func TestSplitIsTheSameProblem(t *testing.T) {
 	t.Logf("%d problems in parts", split2)
 }
 
-// TestRoomTakesNoMoreThanItsBound: what is left to buy once nodes have taken what
-// they can costs at least what is proven, whichever pods they take.
-func TestRoomTakesNoMoreThanItsBound(t *testing.T) {
+// Whichever pods the rooms take, the machines for the others cost at least the
+// proven bound.
+func TestMostValueBoundsWhatRoomsTake(t *testing.T) {
 	above, tight := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		p := genProblem(t, 4, 3)
@@ -174,7 +172,7 @@ func TestRoomTakesNoMoreThanItsBound(t *testing.T) {
 		}
 		s := Solve(p, Options{Work: 3000, Aim: AimBound})
 		value, taken := MostValue(p.Items, s.Values, rooms)
-		// The truth: every way to fill the rooms, the rest bought.
+		// The exact answer: every way to fill the rooms, and machines for the rest.
 		least := optimum(p)
 		seen := map[string]bool{}
 		var fill func(k, i int, left []int64)
@@ -232,9 +230,9 @@ func TestRoomTakesNoMoreThanItsBound(t *testing.T) {
 	}
 }
 
-// TestSeedsOnlyHelp: whatever fillings are given to begin with, also such as break
-// rules or name what is not there, the answer is one of the problem.
-func TestSeedsOnlyHelp(t *testing.T) {
+// Any seeds give a valid solution, also those that break rules or name items that
+// do not exist.
+func TestInvalidSeedsAreIgnored(t *testing.T) {
 	used := 0
 	rapid.Check(t, func(t *rapid.T) {
 		p := genProblem(t, 8, 20)

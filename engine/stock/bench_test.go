@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// few is a scale-up of ten pods of three kinds.
+// few returns a scale-up of ten pods of three kinds.
 func few() []Item {
 	return []Item{
 		{Size: []int64{500, 1 << 30, 1, 0}, Count: 5},

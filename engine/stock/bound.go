@@ -1,13 +1,16 @@
 package stock
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
-// resourceBound finds weights per group of items and dimension such that no
-// bin can hold more weight than it costs, and the most total weight: a lower
-// bound on the cost of any solution. It is an LP over fictitious fillings that
-// give each dimension of a bin to one group; the most valuable such filling is
-// a sum of maxima, so each round proves a bound (total ÷ worst ratio), however
-// far the LP itself has come. value[i] is what one pod of item i weighs.
+// resourceBound finds weights per group of items and dimension such that no bin
+// can hold more weight than it costs and the total weight is as large as possible:
+// a lower bound on the cost of any solution. It is an LP over fictitious fillings
+// that give each dimension of a bin to one group. The most valuable such filling
+// is a sum of maxima, so every round proves a bound (total ÷ largest ratio), also
+// before the LP is optimal. value[i] is the weight of one pod of item i.
 func (s *solver) resourceBound() (bound float64, value []float64) {
 	md := s.md
 	nd := md.nd
@@ -20,7 +23,7 @@ func (s *solver) resourceBound() (bound float64, value []float64) {
 			total[group[i]*nd+d] += x * float64(md.count[i])
 		}
 	}
-	// Which groups a bin holds.
+	// The groups that each bin can hold.
 	holds := make([][]int32, md.nb)
 	mark := make([]int, ng)
 	for b := range holds {
@@ -121,8 +124,9 @@ func (s *solver) resourceBound() (bound float64, value []float64) {
 	return bound / up, value
 }
 
-// groups numbers items by the set of bins that may hold them. With more than
-// most different sets all items are one group, which is looser and still right.
+// groups numbers items by the set of bins that may hold them, and returns the
+// number of groups. With more than most sets all items are one group, which is
+// looser but still right.
 func (md *model) groups(most int) ([]int, int) {
 	words := (md.nb + 63) / 64
 	rows := make([]uint64, md.m*words)
@@ -137,7 +141,7 @@ func (md *model) groups(most int) ([]int, int) {
 		row := rows[i*words : (i+1)*words]
 		found := false
 		for g, f := range first {
-			if equalRows(row, rows[f*words:(f+1)*words]) {
+			if slices.Equal(row, rows[f*words:(f+1)*words]) {
 				group[i], found = g, true
 				break
 			}
@@ -152,13 +156,4 @@ func (md *model) groups(most int) ([]int, int) {
 		}
 	}
 	return group, len(first)
-}
-
-func equalRows(a, b []uint64) bool {
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }

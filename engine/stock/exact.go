@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// layers is a knapsack search by layers, one per candidate: partial fillings
-// that another one beats in room and value, or that cannot come above the cut,
-// are dropped. Where too many are left those with the least hope are merged
-// into fictitious ones with the most room and the most value of the merged:
-// the bound stays proven, only looser.
+// layers is a knapsack search by layers, one per candidate. It drops partial
+// fillings that another one beats in room and value or that cannot get above the
+// cut. If too many are left, those with the lowest bound are merged into
+// fictitious ones with the most room and value of each: the bound stays proven,
+// only looser.
 type layers struct {
 	dims []int // dimensions that can bind
 	nd   int
@@ -18,32 +18,30 @@ type layers struct {
 	// States of all layers; a layer is a range.
 	room []int64 // n × nd
 	val  []float64
-	hope []float64
+	hope []float64 // upper bound on the value of any completion
 	from []int32
 	n    []int32
 	fake []bool
 	perm []int32
 
-	// Staircases of the dominance test, one per level of the dimension with the
-	// least room: room in another dimension descending, value ascending.
+	// For the dominance test, one per level of the dimension with the least room.
 	stairs []staircase
 }
 
-// staircase holds the best value for room in one dimension: both descending and
-// ascending strictly.
+// staircase has the best value for the room in one dimension: room strictly
+// descending, value strictly ascending.
 type staircase struct {
 	room []int64
 	val  []float64
 }
 
-// beats says whether a state with at least this much room has at least this
-// value.
+// beats reports whether a state with at least this room has at least this value.
 func (s *staircase) beats(room int64, val float64) bool {
 	at := s.after(room)
 	return at > 0 && s.val[at-1] >= val
 }
 
-// after is the number of steps with at least this much room.
+// after returns the number of steps with at least this room.
 func (s *staircase) after(room int64) int {
 	at, _ := slices.BinarySearchFunc(s.room, room, func(x, y int64) int { return cmp.Compare(y, x) })
 	for at < len(s.room) && s.room[at] >= room {
@@ -52,7 +50,7 @@ func (s *staircase) after(room int64) int {
 	return at
 }
 
-// put adds a state that is not beaten.
+// put adds a state that no other one beats.
 func (s *staircase) put(room int64, val float64) {
 	start := s.after(room)
 	end := start
@@ -66,10 +64,10 @@ func (s *staircase) put(room int64, val float64) {
 	s.val = slices.Replace(s.val, start, end, val)
 }
 
-// levels is up to how much room a dimension is told apart value by value.
+// levels is up to how much room each value of a dimension has a staircase.
 const levels = 16
 
-// binding lists the dimensions that can be full before the others are.
+// binding returns the dimensions that can be full before the others are.
 func (k *knap) binding(cap []int64) []int {
 	nd := k.md.nd
 	out := k.lay.dims[:0]
@@ -97,8 +95,8 @@ func (k *knap) binding(cap []int64) []int {
 					worst = max(worst, float64(x)/float64(y))
 				}
 			}
-			// Two dimensions that bound each other cannot both go: only one
-			// that goes by strictly less than its room does.
+			// Of two dimensions that bound each other one must stay, hence strictly
+			// less than the capacity.
 			if worst*float64(cap[e]) < float64(cap[d])*(1-1e-9) {
 				binds = false
 			}
@@ -142,14 +140,14 @@ func (k *knap) restAt(a int, room []int64) (bound, folded float64) {
 	return min(folded, bound) * up, folded * up
 }
 
-// layered finds the most valuable filling, or bounds it, keeping at most width
-// states in a layer.
+// layered finds the most valuable filling, or a bound on it, with at most width
+// states per layer.
 func (k *knap) layered(cap []int64, floor, root float64, width int) (best, bound float64) {
 	l := &k.lay
 	dims := k.binding(cap)
 	l.nd = len(dims)
 	nd, bd := k.md.nd, l.nd
-	// Dimensions that cannot bind still have a share in the folded room.
+	// Dimensions that cannot bind still contribute to the folded capacity.
 	k.slack = k.slack[:0]
 	for d := range nd {
 		if k.lam[d] > 0 && !slices.Contains(dims, d) {
@@ -169,7 +167,7 @@ func (k *knap) layered(cap []int64, floor, root float64, width int) (best, bound
 	lo, hi := 0, 1
 	for a := 0; a < k.n && lo < hi; a++ {
 		if k.ops > k.stop {
-			return k.result(floor), root // out of budget: what is known already
+			return k.result(floor), root // out of budget
 		}
 		s := k.s[a*nd : (a+1)*nd]
 		for q := lo; q < hi; q++ {
@@ -201,8 +199,7 @@ func (k *knap) layered(cap []int64, floor, root float64, width int) (best, bound
 				if hope <= cut {
 					l.room = l.room[:at*bd]
 					if (v+folded)*up <= cut {
-						// Fewer of the most efficient candidate left promise
-						// less still.
+						// Lower counts have a lower bound still.
 						break
 					}
 					continue
@@ -220,11 +217,11 @@ func (k *knap) layered(cap []int64, floor, root float64, width int) (best, bound
 	return k.result(floor), min(max(cut, bound), root)
 }
 
-// agree says whether c pods of candidate a may join the items of state q.
+// agree reports whether c pods of candidate a may join the items of state q.
 func (k *knap) agree(q int32, a int, c int32) bool {
 	l := &k.lay
 	if c == 0 {
-		return false // its parent is worth as much and was not taken
+		return false // its parent has the same value and was not taken
 	}
 	clear(k.set)
 	for at := a - 1; at >= 0; q, at = l.from[q], at-1 {
@@ -239,8 +236,8 @@ func (k *knap) agree(q int32, a int, c int32) bool {
 	return !k.md.clash(k.id[a], k.set)
 }
 
-// thin drops the states of lo..hi that others beat, merges those beyond width,
-// and returns the new end.
+// thin drops the states of lo..hi that others beat, merges those beyond width and
+// returns the new end.
 func (k *knap) thin(lo, hi int, cut float64, width int) int {
 	l := &k.lay
 	bd := l.nd
@@ -264,8 +261,8 @@ func (k *knap) thin(lo, hi int, cut float64, width int) int {
 		})
 	}
 	k.ops += int64(12 * len(l.perm))
-	// The dimension told apart by levels, the one on the staircase: with two
-	// dimensions there is one level.
+	// The dimension with levels and the one on the staircase. With two dimensions
+	// there is one level.
 	level, step, n := -1, 1, 1
 	if bd == 3 {
 		for d := 1; d < 3; d++ {
@@ -286,8 +283,8 @@ func (k *knap) thin(lo, hi int, cut float64, width int) int {
 	}
 	keep := l.perm[:0]
 	top := math.Inf(-1)
-	// With conflicts a beaten state may be the one that has none ahead: the bound
-	// is about all fillings and holds, the best found is then a heuristic.
+	// With conflicts a beaten state may be the one without conflicts later on. The
+	// bound still holds; the best filling is then found heuristically.
 	for _, q := range l.perm {
 		v := l.val[q]
 		beaten := false
@@ -332,19 +329,19 @@ func (k *knap) thin(lo, hi int, cut float64, width int) int {
 		}
 		keep = append(keep, q)
 	}
-	// Compact in order of room.
+	// keep is in order of room.
 	if len(keep) > width {
 		return k.merge(lo, keep, width)
 	}
 	return k.compact(lo, keep)
 }
 
-// compact moves the states keep to lo….
+// compact moves the states in keep to lo and returns the new end.
 func (k *knap) compact(lo int, keep []int32) int {
 	l := &k.lay
 	bd := l.nd
 	n := len(keep)
-	// Through copies at the end of the arrays: ranges may overlap.
+	// Copies at the end of the arrays, because the ranges may overlap.
 	base := len(l.val)
 	for _, q := range keep {
 		l.room = append(l.room, l.room[int(q)*bd:int(q+1)*bd]...)
@@ -364,8 +361,8 @@ func (k *knap) compact(lo int, keep []int32) int {
 	return lo + n
 }
 
-// merge keeps the most hopeful three quarters of width and folds the others,
-// neighbours in room, into fictitious states.
+// merge keeps the states with the highest bounds, three quarters of width, and
+// merges the others, neighbours in room, into fictitious states.
 func (k *knap) merge(lo int, keep []int32, width int) int {
 	l := &k.lay
 	bd := l.nd

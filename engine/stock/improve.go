@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// closeEnough is the gap to the bound at which looking on does not pay.
+// closeEnough is the gap to the bound at which the search stops.
 const closeEnough = 5e-4
 
 // improve spends up to work units on a cheaper solution and a better bound.
@@ -14,9 +14,9 @@ func (s *solver) improve(work int64) {
 	md := s.md
 	m := md.m
 	if work == WorkDefault {
-		// A handful of pods gets about as many milliseconds; the LP of very many
-		// items takes more than it gives, and pods that are small against
-		// machines need it less.
+		// A few pods get about a millisecond each. The LP of very many items costs
+		// more than it saves, and pods that are small compared to machines need it
+		// less.
 		n := float64(min(md.pods, 1<<20))
 		work = int64(min(100*n+2*n*n, 1.8e6*min(1, 100/float64(m))))
 	}
@@ -48,8 +48,8 @@ func (s *solver) improve(work int64) {
 	s.search(end)
 }
 
-// openLP makes the LP over fillings, one per item alone to begin with, and adds
-// the fillings that heuristics have seen since it was last called.
+// openLP creates the LP over fillings, with one filling per item, and adds the
+// fillings that heuristics have seen since the last call.
 func (s *solver) openLP() {
 	md := s.md
 	if s.lp == nil {
@@ -74,7 +74,7 @@ func (s *solver) openLP() {
 	s.seeds = s.seeds[:0]
 }
 
-// solveLP goes on to the optimum over the fillings known.
+// solveLP continues to the optimum over the known fillings.
 func (s *solver) solveLP() {
 	ops := s.lp.ops
 	s.lp.primal(50 * s.md.m)
@@ -82,7 +82,7 @@ func (s *solver) solveLP() {
 	s.ops += s.lp.ops - ops
 }
 
-// done says whether the best known is as good as proven optimal.
+// done reports whether the best solution is practically proven optimal.
 func (s *solver) done() bool {
 	return s.bestCost <= max(s.resource, s.farley)*(1+closeEnough)
 }
@@ -102,6 +102,7 @@ func (p pattern) hash() uint64 {
 	return h
 }
 
+// column adds a filling to the LP and reports whether it is new.
 func (s *solver) column(p pattern) bool {
 	h := p.hash()
 	if s.known[h] {
@@ -113,9 +114,9 @@ func (s *solver) column(p pattern) bool {
 	return true
 }
 
-// generate adds to the LP the fillings that its prices call for, until there
-// are none, the bound meets the LP, or the work is spent. With prove set rem is
-// all demand, and the bound and the duals are kept.
+// generate adds fillings that improve the LP until there are none, the bound meets
+// the LP, or the work is spent. With prove set, rem is all demand, and the bound
+// and the duals are kept.
 func (s *solver) generate(rem []int32, until int64, prove bool) {
 	m := s.md.m
 	lp := s.lp
@@ -136,13 +137,13 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 	if s.sown {
 		smooth = 0
 	}
-	// Rounds over the grid alone prove nothing: when they find no more, one over
-	// all bins follows, or the proof is left to prove.
+	// Rounds over the grid alone prove nothing: when they find no more fillings, a
+	// round over all bins follows, or the proof is left to the method prove.
 	full := len(s.grid) == s.md.nb
 	s.kn.stop = until*opsPerUnit - s.ops
 	defer func() { s.kn.stop = math.MaxInt64 }()
 	coarse := !full
-	atCenter := false // look at the best values again, not at new ones
+	atCenter := false // use the best values again
 	for s.work() < until {
 		s.solveLP()
 		obj := lp.objective()
@@ -176,7 +177,7 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 			}
 		}
 		if coarse && full {
-			best = max(s.resource, s.farley) // what the grid promised may not hold
+			best = max(s.resource, s.farley) // a bound of the grid may not hold
 		}
 		if bound > best {
 			best = bound
@@ -196,9 +197,9 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 		}
 		switch {
 		case smooth > 0 && haveCenter:
-			smooth = max(smooth-0.3, 0) // the mixture found nothing: nearer to the LP's own
+			smooth = max(smooth-0.3, 0) // the mixture found nothing: move towards the LP's prices
 		case coarse && prove:
-			return // too many bins to search through: see prove
+			return // too many bins: see prove
 		case nodes > 0:
 			nodes, smooth = -1500, 0.5
 		case nodes > -20000 && prove:
@@ -209,11 +210,11 @@ func (s *solver) generate(rem []int32, until int64, prove bool) {
 	}
 }
 
-// price looks in the bins of the grid, or with full set in every bin, for a
-// filling worth more than the bin at values sep and adds those that also are at
-// pi; then for more of them in the bins where there was one, without the items it
-// has found already, so that one round of the LP learns about many items. It
-// returns the worst ratio of value (from above) to price.
+// price searches the bins of the grid, or with full set every bin, for a filling
+// that is worth more than the bin at values sep, and adds those for which that is
+// also true at pi. In the bins where it found one it searches again without the
+// items found, so that one round of the LP covers many items. It returns the
+// largest ratio of value (an upper bound) to price.
 func (s *solver) price(sep, pi []float64, rem []int32, nodes int, full bool) (ratio float64, added int) {
 	md := s.md
 	s.hot = s.hot[:0]
@@ -241,10 +242,10 @@ func (s *solver) price(sep, pi []float64, rem []int32, nodes int, full bool) (ra
 	if full {
 		bins = s.every
 	}
-	bins = slices.Clone(bins) // the grid may grow
+	bins = slices.Clone(bins) // refine changes the grid
 	for _, b := range bins {
 		if s.kn.ops > s.kn.stop {
-			return math.Inf(1), added // bins not looked at: nothing is proven
+			return math.Inf(1), added // bins left out: nothing is proven
 		}
 		p, ok, bound := look(b, sep)
 		ratio = max(ratio, bound/md.price[b])

@@ -6,15 +6,14 @@ import (
 	"slices"
 )
 
-// up is by how much a computed upper bound is raised so that rounding errors
-// cannot make it too low: sums here have at most some thousands of terms, whose
-// relative error is below 1e-12.
+// up is the factor by which upper bounds are raised so that rounding errors cannot
+// make them too low. Sums have at most some thousands of terms, whose relative
+// error is below 1e-12.
 const up = 1 + 1e-9
 
-// knap answers what the most valuable filling of one bin is: a bounded
-// knapsack in several dimensions, by branch and bound. The bound comes from
-// the dual prices of the knapsack's linear relaxation, which fold all
-// dimensions into one.
+// knap finds the most valuable filling of a bin: a bounded knapsack in several
+// dimensions, by branch and bound. The bound comes from the dual prices of the
+// linear relaxation, which fold all dimensions into one.
 type knap struct {
 	md *model
 
@@ -25,8 +24,8 @@ type knap struct {
 	s    []int64   // n × nd
 	w    []float64 // size in the folded dimension
 	ub   []int32
-	smin []int64   // (n+1) × nd: the least size from here on, per dimension
-	dens []float64 // (n+1) × nd: the best value per size from here on
+	smin []int64   // (n+1) × nd: the least size from this candidate on, per dimension
+	dens []float64 // (n+1) × nd: the best value per size from this candidate on
 
 	// Linear relaxation.
 	lam   []float64
@@ -48,7 +47,7 @@ type knap struct {
 	best    []int32
 	bestV   float64
 	ops     int64 // elementary steps done so far
-	stop    int64 // ops at which a search by layers gives up
+	stop    int64 // ops at which a search by layers stops
 	scratch []int32
 	perm    []int32
 	tv      []float64
@@ -72,6 +71,7 @@ func newKnap(md *model) *knap {
 	return k
 }
 
+// grow returns a slice of length n, s if it is large enough.
 func grow[T any](s []T, n int) []T {
 	if cap(s) < n {
 		return make([]T, n, n+n/2)
@@ -79,11 +79,11 @@ func grow[T any](s []T, n int) []T {
 	return s[:n]
 }
 
-// run looks for the filling of bin b with the most value, val[i] per pod of
-// item i and at most rem[i] pods. It returns the value of the best filling it
-// found (0 when none beats floor) and an upper bound on the value of any. Only
-// fillings worth more than floor are of interest. The search goes depth first
-// through nodes leaves, or, if nodes is negative, by layers of -nodes states.
+// run searches for the filling of bin b with the most value, with val[i] per pod
+// of item i and at most rem[i] pods. It returns the value of the best filling that
+// is worth more than floor (0 if it found none) and an upper bound on the value of
+// any. The search is depth first with at most nodes leaves or, if nodes is
+// negative, by layers of at most -nodes states.
 func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int) (best, bound float64) {
 	nd := k.md.nd
 	k.bestV = 0
@@ -93,12 +93,12 @@ func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int
 	if n == 0 || root <= floor {
 		return 0, root
 	}
-	// A first filling: the relaxation's, rounded down.
+	// Start with the filling of the relaxation, rounded down.
 	k.perm = grow(k.perm, n)
 	for q := range k.perm {
 		k.perm[q] = int32(q)
 	}
-	eff := k.x // reuse after rounding: see below
+	eff := k.x
 	k.scratch = grow(k.scratch, n)
 	for q := range n {
 		k.scratch[q] = int32(eff[q] + 1e-9)
@@ -123,13 +123,13 @@ func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int
 		return cmp.Compare(a, c)
 	})
 	k.ops += int64(n * (nd + 8))
-	// Lay out in that order.
+	// Store the candidates in that order.
 	k.id, k.v, k.ub = grow(k.id, n), grow(k.v, n), grow(k.ub, n)
 	k.s = grow(k.s, n*nd)
 	k.cnt, k.best = grow(k.cnt, n), grow(k.best, n)
 	k.smin, k.dens = grow(k.smin, (n+1)*nd), grow(k.dens, (n+1)*nd)
-	start := k.x // float scratch no longer needed
-	ww := k.rc   // idem
+	start := k.x // not needed any more
+	ww := k.rc   // nor this
 	for a, q := range k.perm {
 		k.id[a], k.v[a], k.ub[a] = k.tid[q], k.tv[q], k.tub[q]
 		ww[a] = k.w[q]
@@ -156,8 +156,8 @@ func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int
 	if root <= cut*up || nodes == 0 {
 		return k.result(floor), root
 	}
-	// Candidates of which a single pod costs more than root has above the cut
-	// are in no filling of interest.
+	// A candidate of which one pod costs more than the difference of root and cut is
+	// in no filling of interest.
 	m := 0
 	for a := range n {
 		r := k.v[a] - k.w[a]
@@ -180,8 +180,9 @@ func (k *knap) run(b int32, val []float64, rem []int32, floor float64, nodes int
 	return k.search(cap, floor, root, nodes)
 }
 
-// relaxed bounds the value of any filling of bin b by its linear relaxation. The
-// candidates are in tid, tv and tub, and x has the relaxation's filling.
+// relaxed returns an upper bound on the value of any filling of bin b, from the
+// linear relaxation. It leaves the candidates in tid, tv and tub and the
+// relaxation's filling in x.
 func (k *knap) relaxed(b int32, val []float64, rem []int32) (root float64) {
 	md := k.md
 	nd := md.nd
@@ -205,7 +206,7 @@ func (k *knap) relaxed(b int32, val []float64, rem []int32) (root float64) {
 		copy(k.sf[q*nd:(q+1)*nd], md.sf(i))
 	}
 	k.relax(capf)
-	// The bound from its prices; any prices ≥ 0 prove one.
+	// Any prices ≥ 0 prove a bound.
 	root = 0
 	for d := range nd {
 		root += k.lam[d] * capf[d]
@@ -258,7 +259,8 @@ func (k *knap) reset(cap []int64) {
 	clear(k.set)
 }
 
-// put adds c pods of candidate a, or as many as fit and agree.
+// put adds c pods of candidate a, or as many as fit and conflict with none, and
+// returns how many.
 func (k *knap) put(a int, c int32) int32 {
 	nd := k.md.nd
 	if k.md.conf != nil && k.cnt[a] == 0 && k.md.clash(k.id[a], k.set) {
@@ -288,6 +290,7 @@ func (k *knap) put(a int, c int32) int32 {
 	return c
 }
 
+// take removes c pods of candidate a.
 func (k *knap) take(a int, c int32) {
 	nd := k.md.nd
 	for d, x := range k.s[a*nd : (a+1)*nd] {
@@ -300,7 +303,7 @@ func (k *knap) take(a int, c int32) {
 	}
 }
 
-// topUp adds what fits, most efficient first, from candidate a on, all but skip.
+// topUp adds what fits from candidate a on, the most efficient first, except skip.
 func (k *knap) topUp(a, skip int) {
 	nd := k.md.nd
 	for ; a < k.n; a++ {
@@ -328,6 +331,7 @@ func (k *knap) value() float64 {
 	return v
 }
 
+// keep keeps the current filling if it is the best one and reports whether it is.
 func (k *knap) keep() bool {
 	if v := k.value(); v > k.bestV {
 		k.bestV = v
@@ -337,8 +341,8 @@ func (k *knap) keep() bool {
 	return false
 }
 
-// polish takes one pod (or all) of an item out of the best filling and fills
-// up with others, as long as that helps.
+// polish removes one pod (or all) of an item from the best filling and adds
+// others, as long as that helps.
 func (k *knap) polish(cap []int64) {
 	for round := 0; round < 4; round++ {
 		better := false
@@ -370,9 +374,9 @@ func (k *knap) polish(cap []int64) {
 	}
 }
 
-// rest bounds the value that candidates from a on can add to the filling, and
-// so does folded, which takes only the folded dimension into account: with
-// fewer of a candidate before a, value and folded together never grow.
+// rest returns two upper bounds on the value that candidates from a on can add to
+// the filling. folded takes only the folded dimension into account: with fewer
+// pods of a candidate before a, the sum of value and folded never grows.
 func (k *knap) rest(a int) (bound, folded float64) {
 	nd := k.md.nd
 	if a >= k.n {
@@ -391,7 +395,8 @@ func (k *knap) rest(a int) (bound, folded float64) {
 	return min(bound, folded) * up, folded * up
 }
 
-// dantzig fills the folded room with candidates from a on, the last one in part.
+// dantzig fills the folded capacity with candidates from a on, the last one
+// partly.
 func (k *knap) dantzig(a int, left float64) float64 {
 	sum := 0.0
 	for q := a; q < k.n; q++ {
@@ -406,8 +411,8 @@ func (k *knap) dantzig(a int, left float64) float64 {
 	return sum
 }
 
-// search is the branch and bound: depth first, the most efficient candidate
-// first, most pods of it first.
+// search is the branch and bound: depth first, the most efficient candidate first,
+// with as many pods of it as possible first.
 func (k *knap) search(cap []int64, floor, root float64, nodes int) (best, bound float64) {
 	k.reset(cap)
 	k.stack = k.stack[:0]
@@ -436,15 +441,14 @@ func (k *knap) search(cap []int64, floor, root float64, nodes int) (best, bound 
 			cut = max(cut, cur*up)
 		}
 		if node >= nodes {
-			// Give up: what is open is bounded level by level.
+			// Stop: bound what is open, level by level.
 			bound = cut
 			for len(k.stack) > 0 {
 				q := int(k.stack[len(k.stack)-1])
 				k.stack = k.stack[:len(k.stack)-1]
 				k.take(q, 1)
 				cur -= k.v[q]
-				// Of the lower counts of q the next one promises most by the
-				// folded bound; the others are below that too.
+				// Of the lower counts of q the next one has the highest folded bound.
 				_, folded := k.rest(q + 1)
 				bound = max(bound, (max(cur, 0)+folded)*up)
 				c := k.cnt[q]
@@ -455,7 +459,7 @@ func (k *knap) search(cap []int64, floor, root float64, nodes int) (best, bound 
 			}
 			return k.result(floor), min(bound, root)
 		}
-		// Back: one pod less of the last item, if that can still pay.
+		// Back: one pod less of the last item, if that can still be better.
 		open := false
 		for len(k.stack) > 0 {
 			q := int(k.stack[len(k.stack)-1])

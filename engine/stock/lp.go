@@ -3,9 +3,9 @@ package stock
 import "math"
 
 // cover is a covering LP, min cost·x with A·x ≥ need and x ≥ 0, solved by the
-// revised simplex method. It starts from the last basis each time: columns may
-// be added between solves (the primal method goes on), and need may change (the
-// dual method repairs). Columns are sparse, rows few.
+// revised simplex method. Each solve starts from the last basis: columns can be
+// added (the primal method continues), and need can change (the dual method
+// repairs the basis). Columns are sparse, rows few.
 type cover struct {
 	m    int
 	need []float64
@@ -24,10 +24,10 @@ type cover struct {
 	nz    []int32
 	sin   []bool // the surplus of row i is in the basis
 	ops   int64
-	stop  int64 // ops at which primal gives up
+	stop  int64 // ops at which primal stops
 }
 
-// newCover starts with one column per row: it alone covers amount[i] of row i
+// newCover returns an LP with one column per row, which covers amount[i] of row i
 // at cost[i].
 func newCover(need, amount, cost []float64) *cover {
 	m := len(need)
@@ -70,7 +70,7 @@ func (c *cover) addPattern(p pattern, price float64) int {
 	return len(c.cost) - 1
 }
 
-// reduced returns cost − π·column.
+// reduced returns the reduced cost of a column, cost − π·column.
 func (c *cover) reduced(j int, pi []float64) float64 {
 	r := c.cost[j]
 	for k := c.beg[j]; k < c.beg[j+1]; k++ {
@@ -105,8 +105,8 @@ func (c *cover) direction(j int) {
 	}
 }
 
-// pivot brings column j (rc its reduced cost) in at position r; u is its
-// direction.
+// pivot brings column j with reduced cost rc into the basis at position r. u must
+// be its direction.
 func (c *cover) pivot(j, r int, rc float64) {
 	m := c.m
 	piv := c.u[r]
@@ -149,8 +149,8 @@ func (c *cover) pivot(j, r int, rc float64) {
 	}
 }
 
-// primal iterates to optimality, or limit times, and says which it was. The
-// current solution must be feasible.
+// primal iterates to the optimum, at most limit times, and reports whether it got
+// there. The current solution must be feasible.
 func (c *cover) primal(limit int) bool {
 	for it := 0; it < limit && c.ops < c.stop; it++ {
 		in, best, rc := 0, -1e-9, 0.0
@@ -166,7 +166,7 @@ func (c *cover) primal(limit int) bool {
 		}
 		c.ops += int64(len(c.row)) / 2
 		for i, p := range c.pi {
-			// The surplus of row i costs nothing and takes from the row.
+			// The surplus of row i has cost 0 and coefficient -1.
 			if p < 0 && !c.sin[i] {
 				if x := p * max(c.need[i], 1); x < -1e-9 && (!found || p < best) {
 					in, best, rc, found = -1-i, p, p, true
@@ -187,14 +187,14 @@ func (c *cover) primal(limit int) bool {
 			}
 		}
 		if out < 0 {
-			return true // cannot be: costs are positive
+			return true // impossible: costs are positive
 		}
 		c.pivot(in, out, rc)
 	}
 	return false
 }
 
-// demand changes what is needed; xb follows and may turn negative.
+// demand changes need. It updates xb, which may become negative.
 func (c *cover) demand(need []float64) {
 	copy(c.need, need)
 	clear(c.xb)
@@ -208,7 +208,7 @@ func (c *cover) demand(need []float64) {
 	c.ops += int64(c.m*c.m) / 6
 }
 
-// dual makes xb ≥ 0 again while reduced costs stay ≥ 0. It says whether it got
+// dual makes xb ≥ 0 again while reduced costs stay ≥ 0. It reports whether it got
 // there within limit pivots.
 func (c *cover) dual(limit int) bool {
 	m := c.m
@@ -266,7 +266,7 @@ func (c *cover) dual(limit int) bool {
 	return false
 }
 
-// objective of the current basis.
+// objective returns the cost of the current basis.
 func (c *cover) objective() float64 {
 	sum := 0.0
 	for r, j := range c.basis {
@@ -277,10 +277,10 @@ func (c *cover) objective() float64 {
 	return sum
 }
 
-// refresh recomputes the inverse when rounding errors have grown and there is
-// time, and says whether the basis is still good.
+// refresh recomputes the inverse if rounding errors have grown and there is time.
+// It reports whether the basis is still good.
 func (c *cover) refresh() bool {
-	// Residual of A·x − s = need.
+	// The residual of A·x − s = need.
 	m := c.m
 	res := c.p
 	copy(res, c.need)
@@ -301,7 +301,7 @@ func (c *cover) refresh() bool {
 		return true
 	}
 	if c.stop < math.MaxInt64 && c.ops+int64(m)*int64(m)*int64(m)/4 > c.stop {
-		return false // no time for it
+		return false // no time
 	}
 	// Gauss-Jordan with row pivoting on [basis | I].
 	a := make([]float64, m*m)
@@ -349,7 +349,7 @@ func (c *cover) refresh() bool {
 		}
 	}
 	c.ops += int64(m) * int64(m) * int64(m) / 4
-	// b[r][k] is the inverse by rows.
+	// b has the inverse by rows.
 	for r := range m {
 		for k := range m {
 			c.inv[k*m+r] = b[r*m+k]

@@ -14,8 +14,8 @@ import (
 	"github.com/nap-aks/nap/catalog"
 )
 
-// openb reads the openb trace: its tasks by shape, all of them with whole GPUs
-// or only those without.
+// openb reads the tasks of the openb trace by shape: all of them, with whole GPUs,
+// or only those without GPUs.
 func openb(tb testing.TB, gpus bool) []Item {
 	tb.Helper()
 	dir := os.Getenv("NAP_TRACES")
@@ -55,8 +55,8 @@ func openb(tb testing.TB, gpus bool) []Item {
 	return items
 }
 
-// sizes are the bins of the families in eastus, on demand, as AKS nodes: CPU in
-// millicores, memory in bytes, pods, GPUs.
+// sizes returns the AKS node sizes of some families in eastus, on demand, as bins:
+// CPU in millicores, memory in bytes, pods, GPUs.
 func sizes(tb testing.TB, keep func(catalog.Size) bool) []Bin {
 	tb.Helper()
 	all, err := catalog.Sizes("eastus")
@@ -85,7 +85,7 @@ func family(names ...string) func(catalog.Size) bool {
 	}
 }
 
-// withGPUs is every size that AKS can use, those with known GPUs too.
+// withGPUs selects every size that AKS can use, including those with GPUs.
 func withGPUs(s catalog.Size) bool {
 	return s.Arch == "amd64" && (s.GPUs == 0 || s.GPURegistered)
 }
@@ -137,7 +137,7 @@ func TestOpenB(t *testing.T) {
 	}
 }
 
-// deployments is 500 shapes of 200 pods.
+// deployments returns 500 items of 200 pods.
 func deployments() []Item {
 	r := rng(7)
 	var items []Item
@@ -170,7 +170,8 @@ func TestManyDeployments(t *testing.T) {
 	}
 }
 
-// cpuTime is what this process has used, so that a busy machine does not count.
+// cpuTime returns the CPU time of this process, which does not depend on other
+// processes.
 func cpuTime() time.Duration {
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// model is a Problem made small: dimensions nobody asks for are gone, equal
-// items are one item, bins that another bin makes pointless are gone.
+// model is a Problem without the dimensions that no pod asks for and the bins that
+// another bin beats. Equal items are one item.
 type model struct {
 	p      *Problem
 	nd     int // dimensions
@@ -23,7 +23,7 @@ type model struct {
 	inv    []float64 // 1 / scale of the dimension
 	price  []float64
 	binID  []int     // index in p.Bins
-	member [][]int32 // items of p.Items that the item stands for
+	member [][]int32 // items of p.Items that the item represents
 	list   [][]int32 // per bin: items that may be in it
 	fit    [][]int32 // per bin: how many of list[k] fit when alone, at most per
 	words  int       // length of a row of bits over items
@@ -52,8 +52,8 @@ type preparation struct {
 	p     *Problem
 	md    *model
 	dims  []int     // dimensions in use
-	first []int     // per merged item: the first item of p that it stands for
-	rest  [][]int32 // and all of them
+	first []int     // per merged item: the first item of p that it represents
+	rest  [][]int32 // per merged item: all of them
 	caps  []int64   // per bin and dimension in use: the capacity, cut to the demand
 	words int       // length of a row of bits over merged items
 	holds []uint64  // per bin: the merged items that it may hold
@@ -357,7 +357,7 @@ func (pr *preparation) finish() {
 	}
 }
 
-// fits says how many of size fit into room, at most most.
+// fits returns how many of size fit into room, at most most.
 func fits(room, size []int64, most int32) int32 {
 	n := int64(most)
 	for d, s := range size {
@@ -388,7 +388,7 @@ func (md *model) sf(i int32) []float64 { return md.sizef[int(i)*md.nd : int(i+1)
 
 func (md *model) cp(b int32) []int64 { return md.cap[int(b)*md.nd : int(b+1)*md.nd] }
 
-// clash says whether item i conflicts with an item whose bit is set.
+// clash reports whether item i conflicts with an item in set.
 func (md *model) clash(i int32, set []uint64) bool {
 	if md.conf == nil || !md.hasCon[i] {
 		return false
@@ -402,21 +402,21 @@ func (md *model) clash(i int32, set []uint64) bool {
 	return false
 }
 
-// pattern is a way to fill a bin of the model.
+// pattern is a filling of a bin of the model.
 type pattern struct {
 	bin int32
 	it  []int32 // items, ascending
 	n   []int32
 }
 
-// use is a pattern and how often it is bought.
+// use is a pattern and how many times it is bought.
 type use struct {
 	pattern
 	times int32
 }
 
-// canHold says whether bin b may hold the pattern's items, by capacity and by
-// rule. Conflicts and caps per bin are the pattern's own and not looked at.
+// canHold reports whether bin b may hold items with a load, by capacity and by
+// rule. It ignores conflicts and caps per bin, which do not depend on the bin.
 func (md *model) canHold(b int32, load []int64, it []int32) bool {
 	c := md.cp(b)
 	for d := range load {
@@ -436,6 +436,7 @@ func (md *model) canHold(b int32, load []int64, it []int32) bool {
 	return true
 }
 
+// load returns what pods take, in out.
 func (md *model) load(it, n []int32, out []int64) []int64 {
 	out = out[:0]
 	for range md.nd {
@@ -451,8 +452,8 @@ func (md *model) load(it, n []int32, out []int64) []int64 {
 
 // expand turns uses of the model into patterns of the problem.
 func (md *model) expand(uses []use) ([]Pattern, float64) {
-	cur := make([]int, md.m)  // member being served
-	left := make([]int, md.m) // its pods not served yet
+	cur := make([]int, md.m)  // current member
+	left := make([]int, md.m) // its pods that are left
 	for i := range left {
 		left[i] = md.p.Items[md.member[i][0]].Count
 	}
@@ -460,7 +461,7 @@ func (md *model) expand(uses []use) ([]Pattern, float64) {
 	cost := 0.0
 	for _, u := range uses {
 		for t := int(u.times); t > 0; {
-			// As many copies as the members being served suffice for.
+			// As many copies as the current members have pods for.
 			piece := t
 			for k, i := range u.it {
 				for left[i] == 0 {

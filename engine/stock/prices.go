@@ -2,17 +2,17 @@ package stock
 
 import "math"
 
-// Prices says what a unit of each thing that is in demand is worth, when it can
-// be had in bins: the dual prices of buying this much of everything, in parts of
-// bins if need be. Content has len(demand) amounts for each bin, price what the
-// bin costs (greater than 0). No bin holds more than its price at these prices,
-// which are not negative, so a sum of them is a lower bound on cost. Demand must
-// be greater than 0; what no bin has is worth nothing here.
+// Prices returns what a unit of each resource is worth when the resources can be
+// bought in bins: the dual prices of buying the demand, in fractions of bins. For
+// each bin content has len(demand) amounts, price has its price (greater than 0).
+// The prices are not negative, and no bin holds more value than its price, so the
+// value of the demand is a lower bound on its cost. Demand must be greater than 0;
+// a resource that no bin has is worth nothing.
 func Prices(demand, content, price []float64) []float64 {
 	nd := len(demand)
 	out := make([]float64, nd)
-	// Rows are scaled so that demands are 1. Each starts with the bin that has it
-	// cheapest.
+	// Rows are scaled to a demand of 1. Each starts with the bin in which the
+	// resource is cheapest.
 	rowOf := make([]int32, nd)
 	var need, amount, cost []float64
 	for d := range nd {
@@ -51,7 +51,7 @@ func Prices(demand, content, price []float64) []float64 {
 			out[d] = max(lp.pi[r], 0) / demand[d]
 		}
 	}
-	// A proof whatever the solver did.
+	// Make it a proof whatever the solver did.
 	worst := 1.0
 	for b, p := range price {
 		v := 0.0

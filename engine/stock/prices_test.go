@@ -6,10 +6,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestPricesProve: no bin holds more than it costs, all demand is worth no more
-// than what buys it, and no less than the relaxation of the purchase costs where
-// there is one dimension.
-func TestPricesProve(t *testing.T) {
+// No bin holds more value than it costs, the demand is worth no more than bins that
+// hold it and, with one dimension, no less than the relaxation of the purchase
+// costs.
+func TestPricesProveABound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		nd, nb := rapid.IntRange(1, 4).Draw(t, "dims"), rapid.IntRange(1, 12).Draw(t, "bins")
 		var demand, content, price []float64
@@ -40,7 +40,7 @@ func TestPricesProve(t *testing.T) {
 			}
 			exact = max(exact, held/p)
 		}
-		// One bin of each size, as often as all demand needs it: dearer or the same.
+		// Bins of one size for all demand cost at least as much.
 		for b, p := range price {
 			times := 0.0
 			for d := range nd {

@@ -5,21 +5,21 @@ import (
 	"slices"
 )
 
-// prove bounds the value of fillings where the search cannot: for many sizes of
-// bins with many fillings of nearly the same worth. All of these bins share one
-// table, the knapsack by dynamic programming over the room in two dimensions
-// (and over one of which a bin has few units: a rule that keeps pods apart, a
-// GPU), with amounts rounded down to whole cells.
+// prove bounds the value of fillings where the search cannot: when many sizes of
+// bins have many fillings of nearly the same value. All of these bins share one
+// table: the knapsack by dynamic programming over two dimensions (and a third one
+// of which a bin has few units: a rule that keeps pods apart, or GPUs), with
+// amounts rounded down to whole cells.
 //
 // Why that bounds the value of any filling: let a filling take Σ s ≤ c of a
-// dimension and u be the size of a cell. Then Σ ⌊s/u⌋ ≤ ⌊Σ s/u⌋ ≤ ⌊c/u⌋, so the
-// filling is among those the table knows for ⌊c/u⌋ cells. Other dimensions,
-// conflicts and which items a bin may hold are not looked at, which only allows
-// more fillings; so do the chunks in which pods of an item come (see table).
+// dimension, and let u be the size of a cell. Then Σ ⌊s/u⌋ ≤ ⌊Σ s/u⌋ ≤ ⌊c/u⌋, so
+// the table contains the filling for ⌊c/u⌋ cells. It ignores other dimensions,
+// conflicts and which items a bin may hold, and pods of an item come in chunks
+// (see table); all of that only allows more fillings.
 //
-// The values are the LP's. Bins are taken into the table from the one whose
-// relaxation is loosest on, as long as the work suffices; what the relaxation
-// says of the others limits the bound.
+// The values are the prices of the LP. The table takes the bins whose relaxation
+// is loosest, as many as the work suffices for; the relaxation of the others
+// limits the bound.
 func (s *solver) prove(until int64) {
 	md := s.md
 	if s.lp == nil || md.nd < 2 {
@@ -79,7 +79,7 @@ func (s *solver) prove(until int64) {
 	}
 }
 
-// table is a knapsack over rounded room.
+// table is a knapsack over rounded capacities.
 type table struct {
 	dim   [2]int   // the dimensions
 	unit  [2]int64 // size of a cell
@@ -90,7 +90,7 @@ type table struct {
 	best  [][]float64 // by units of level: value by cells
 }
 
-// chunk is some pods of an item.
+// chunk is a number of pods of an item.
 type chunk struct {
 	value float64
 	size  [2]int
@@ -99,12 +99,12 @@ type chunk struct {
 
 // Sizes of tables.
 const (
-	tableLevels = 4    // more units are not told apart one by one
+	tableLevels = 4    // units of the level dimension at most
 	tableCells  = 1024 // in one dimension
 )
 
-// layOut makes a table for bins up to a size, or nil when there is none: no two
-// dimensions to tell apart.
+// layOut returns a table for bins up to a size, or nil if there are fewer than two
+// dimensions for it.
 func (md *model) layOut(val []float64, size []int64) *table {
 	t := &table{level: -1}
 	used := 0
@@ -116,7 +116,7 @@ func (md *model) layOut(val []float64, size []int64) *table {
 		}
 		return false
 	}
-	// The dimensions that pods take most of, as parts of the size.
+	// The dimensions that pods take most of, relative to the size.
 	share := make([]float64, md.nd)
 	for i := range md.m {
 		for d, x := range md.sz(int32(i)) {
@@ -174,7 +174,7 @@ func (md *model) layOut(val []float64, size []int64) *table {
 			t.item = append(t.item, c)
 		}
 	}
-	// Pods without units of the level first: they are the same on all levels.
+	// Pods without units of the level first: they are alike on all levels.
 	slices.SortStableFunc(t.item, func(a, b chunk) int { return cmp.Compare(a.level, b.level) })
 	return t
 }
@@ -186,7 +186,7 @@ func gcd(a, b int64) int64 {
 	return a
 }
 
-// cost is how many elementary steps the table takes.
+// cost returns how many elementary steps the table takes.
 func (t *table) cost() int64 {
 	n := int64(0)
 	for _, c := range t.item {
@@ -214,7 +214,7 @@ func (t *table) fill() {
 			for x := t.cells[0] - 1; x >= c.size[0]; x-- {
 				a := to[x*w+c.size[1] : (x+1)*w]
 				b := from[(x-c.size[0])*w : (x-c.size[0]+1)*w-c.size[1]]
-				// From above, as a row may be its own source.
+				// Downwards, because a row may be its own source.
 				for y := len(a) - 1; y >= 0; y-- {
 					if v := b[y] + c.value; v > a[y] {
 						a[y] = v
@@ -225,7 +225,7 @@ func (t *table) fill() {
 	}
 }
 
-// value is the most that a filling of a bin of this size is worth.
+// value returns an upper bound on the value of a filling of a bin of this size.
 func (t *table) value(size []int64) float64 {
 	l := 0
 	if t.level >= 0 {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// solver is one Solve: the model, scratch memory and the best known.
+// solver is the state of one Solve: the model, the best solution, scratch.
 type solver struct {
 	md  *model
 	kn  *knap
@@ -16,7 +16,7 @@ type solver struct {
 	rem      []int32
 	best     []use
 	bestCost float64
-	// greedyWork is what buying for all pods greedily has cost at least.
+	// greedyWork is the least work that a greedy purchase for all pods took.
 	greedyWork int64
 
 	resource float64
@@ -29,16 +29,16 @@ type solver struct {
 	cols    []pattern // the columns of the LP
 	known   map[uint64]bool
 	collect bool
-	sown    bool      // seeds were given
+	sown    bool      // Options.Seeds were used
 	seeds   []pattern // fillings the quick heuristics saw
 
-	// grid are the bins in which fillings are looked for as a rule, in ascending
-	// price: of sizes that follow each other closely every few.
+	// grid are the bins that are usually searched for fillings, by price: one of
+	// several sizes that are close to each other.
 	grid   []int32
 	inGrid []bool
 	every  []int32 // all bins
 
-	alone    []float64 // per item: its share of the bin it alone fills best
+	alone    []float64 // per item: the least price per pod when it is alone in a bin
 	aloneBin []int32
 
 	// Scratch of greedy.
@@ -75,14 +75,12 @@ func newSolver(p *Problem) *solver {
 	return s
 }
 
-// near is how close sizes must be to each other, in every dimension, for one to
-// stand for both.
+// near is the ratio up to which, in every dimension, one size represents another.
 const near = 1.08
 
-// coarse chooses the grid. A bin is left out when one in the grid may hold the
-// same items, has about the same room and costs about as much for it: a filling
-// of that one is nearly as good, and goes into the cheapest bin that holds it
-// anyway.
+// coarse chooses the grid. It leaves out a bin if one in the grid may hold the
+// same items and has about the same capacity and price: a filling of that one is
+// nearly as good, and goes into the cheapest bin that holds it anyway.
 func (s *solver) coarse() {
 	md := s.md
 	s.inGrid = make([]bool, md.nb)
@@ -105,6 +103,7 @@ next:
 	}
 }
 
+// standsFor reports whether bin k can represent bin b in the grid.
 func (s *solver) standsFor(k, b int32) bool {
 	md := s.md
 	if !slices.Equal(md.list[k], md.list[b]) {
@@ -124,7 +123,7 @@ func (s *solver) standsFor(k, b int32) bool {
 	return md.price[b] >= 0.99*most*md.price[k]
 }
 
-// refine takes a bin into the grid.
+// refine adds a bin to the grid.
 func (s *solver) refine(b int32) {
 	if !s.inGrid[b] {
 		s.inGrid[b] = true
@@ -135,12 +134,12 @@ func (s *solver) refine(b int32) {
 
 func (s *solver) work() int64 { return (s.ops + s.kn.ops) / opsPerUnit }
 
-// opsPerUnit is how many elementary steps (a multiplication and what goes with
-// it) make a work unit, about a microsecond.
+// opsPerUnit is how many elementary steps (a multiplication and its memory access)
+// are a work unit, about a microsecond.
 const opsPerUnit = 170
 
-// greedy buys, again and again, the filling with the most value per dollar, as
-// often as the pods that are left suffice for. rem is used up.
+// greedy repeatedly buys the filling with the most value per dollar, as many times
+// as there are pods for it. It uses up rem.
 func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use, float64) {
 	md := s.md
 	left := 0
@@ -148,7 +147,7 @@ func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use
 		if r > 0 {
 			left++
 		}
-		// Worthless pods need a place too.
+		// Pods without value need a place, too.
 		s.val[i] = max(val[i], 1e-6*s.alone[i])
 	}
 	val = s.val
@@ -158,7 +157,7 @@ func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use
 	}
 	cost := 0.0
 	for left > 0 {
-		// The best of what is known; a stale score is an upper bound.
+		// The best bin; an outdated score is an upper bound.
 		b, top := -1, 0.0
 		okTop := 0.0
 		for _, q := range s.grid {
@@ -211,6 +210,7 @@ func (s *solver) greedy(val []float64, rem []int32, nodes int, out []use) ([]use
 	return out, cost
 }
 
+// within reports whether there are pods for one more copy of a pattern.
 func within(p pattern, rem []int32) bool {
 	for k, i := range p.it {
 		if p.n[k] > rem[i] {
@@ -235,6 +235,7 @@ func (s *solver) cheapest(p pattern) int32 {
 	return p.bin
 }
 
+// offer keeps a solution if it is the cheapest one and reports whether it is.
 func (s *solver) offer(uses []use, cost float64) bool {
 	if cost < s.bestCost-1e-12 {
 		s.best = append(s.best[:0:0], uses...)
@@ -244,7 +245,7 @@ func (s *solver) offer(uses []use, cost float64) bool {
 	return false
 }
 
-// quick leaves a first solution in best.
+// quick finds a first solution.
 func (s *solver) quick() {
 	var value []float64
 	s.resource, value = s.resourceBound()
@@ -264,7 +265,7 @@ func (s *solver) quick() {
 	}
 	mix := make([]float64, s.md.m)
 	if s.sown {
-		// What the given fillings say pods are worth is better than any guess.
+		// The values of pods in the given fillings are better than any guess.
 		s.openLP()
 		s.solveLP()
 		for i, x := range s.lp.pi {
@@ -287,7 +288,7 @@ func (s *solver) quick() {
 		}
 		try(mix)
 	}
-	// The fillings seen so far, combined at best, say what pods are worth.
+	// Value the pods by the best combination of the fillings seen so far.
 	for round := 0; round < 4 && s.md.pods >= quickPods && s.work() < quickWork && !s.done(); round++ {
 		known := len(s.cols)
 		s.openLP()
@@ -306,7 +307,7 @@ func (s *solver) quick() {
 
 // Limits of the quick heuristics.
 const (
-	quickTries = 3000  // work units after which one way to value pods has to do
-	quickWork  = 10000 // work units up to which the LP over what was seen is asked
-	quickPods  = 32    // with fewer pods it does not help
+	quickTries = 3000  // work units after which no further values are tried
+	quickWork  = 10000 // work units up to which the LP is used
+	quickPods  = 32    // pods from which on the LP helps
 )

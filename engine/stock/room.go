@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Room is space that is there already and costs nothing: a node's, or that of
+// Room is capacity that exists already and costs nothing: that of a node, or of
 // several nodes together.
 type Room struct {
 	// Capacity is what is free, in the problem's dimensions.
@@ -21,15 +21,15 @@ func (r *Room) at(d int) int64 {
 	return 0
 }
 
-// MostValue bounds from above how much value, values[i] per pod of item i (at
-// least 0), the rooms can take of the items' pods, and says how many pods of each
-// item they take for that (in parts).
+// MostValue returns an upper bound on the value of the pods that the rooms can
+// take, with values[i] ≥ 0 per pod of item i, and how many pods of each item they
+// take for that (fractions).
 //
-// It is the dual of a linear program, so it holds whatever the solver did: for
-// any prices λ ≥ 0 of the rooms' dimensions a pod of item i is worth r =
-// max(0, value − λ·size) more than its room in room k, and of an item's pods no
-// more than Count go anywhere and no more than Most to one room. So the rooms
-// take at most λ·capacity and the best of these r together.
+// It is the dual of a linear program, so it holds whatever the solver did: for any
+// prices λ ≥ 0 of the rooms' dimensions, a pod of item i in room k is worth r =
+// max(0, value − λ·size) more than the capacity it takes. At most Count pods of an
+// item are placed, at most Most of them in one room. So the rooms take at most
+// λ·capacity plus the best of these r.
 func MostValue(items []Item, values []float64, rooms []Room) (most float64, taken []float64) {
 	taken = make([]float64, len(items))
 	nd := 0
@@ -94,7 +94,7 @@ func MostValue(items []Item, values []float64, rooms []Room) (most float64, take
 	for r, p := range pairs {
 		taken[p.i] += max(lp.pi[r], 0)
 	}
-	// The bound that these prices prove.
+	// Compute the bound that these prices prove.
 	rest := make([]float64, len(pairs))
 	for r, p := range pairs {
 		rest[r] = values[p.i]

@@ -2,7 +2,7 @@ package stock
 
 import "slices"
 
-// rng is splitmix64: the same numbers in every run.
+// rng is splitmix64, a generator with the same numbers in every run.
 type rng uint64
 
 func (r *rng) next() uint64 {
@@ -17,12 +17,12 @@ func (r *rng) below(n int) int { return int(r.next() % uint64(n)) }
 
 func (r *rng) unit() float64 { return float64(r.next()>>11) / (1 << 53) }
 
-// patience is how many rounds without success search goes on, at least.
+// patience is how many rounds without success search continues, at least.
 const patience = 1500
 
-// search takes some machines apart, the ones that waste most of their price
-// first, and buys for their pods again at slightly different values. What is
-// cheaper stays.
+// search empties some machines, preferably those that waste most of their price,
+// and buys for their pods again at slightly different values. It keeps the new
+// machines if they are cheaper.
 func (s *solver) search(until int64) {
 	md := s.md
 	r := rng(1)
@@ -46,7 +46,7 @@ func (s *solver) search(until int64) {
 			loss = append(loss, v)
 		}
 		s.ops += int64(4 * len(cur))
-		// Choose copies, the wasteful likelier.
+		// Choose copies, those that waste more with a higher probability.
 		want := 2 + r.below(8)
 		part = part[:0]
 		old := 0.0
@@ -99,7 +99,7 @@ func (s *solver) search(until int64) {
 	}
 }
 
-// tidy drops uses without copies and folds equal neighbours of the tail.
+// tidy removes uses without copies and merges equal ones at the end.
 func tidy(uses []use) []use {
 	out := uses[:0]
 	for _, u := range uses {
@@ -107,7 +107,7 @@ func tidy(uses []use) []use {
 			out = append(out, u)
 		}
 	}
-	// Fold copies put back into the use they came from.
+	// Merge copies that were put back with the use that they came from.
 	for k := len(out) - 1; k > 0 && k >= len(out)-16; k-- {
 		for q := 0; q < k; q++ {
 			if out[q].bin == out[k].bin && slices.Equal(out[q].it, out[k].it) && slices.Equal(out[q].n, out[k].n) {

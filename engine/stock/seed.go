@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// columns are the fillings that the LP knows, in terms of the problem: an item
-// that stands for several equal ones is named by the first.
+// columns returns the fillings of the LP in terms of the problem. An item that
+// represents several equal ones is named by the first.
 func (s *solver) columns() []Pattern {
 	md := s.md
 	out := make([]Pattern, 0, len(s.cols))
@@ -22,7 +22,7 @@ func (s *solver) columns() []Pattern {
 	return out
 }
 
-// sow takes fillings that are given over, those that keep all rules.
+// sow takes the given fillings that keep all rules as seeds.
 func (s *solver) sow(given []Pattern) {
 	md := s.md
 	item := make([]int32, len(md.p.Items)) // item of the problem to item here, +1
@@ -31,7 +31,7 @@ func (s *solver) sow(given []Pattern) {
 			item[o] = int32(i) + 1
 		}
 	}
-	bin := make([]int32, len(md.p.Bins)) // idem
+	bin := make([]int32, len(md.p.Bins)) // bin of the problem to bin here, +1
 	for b, o := range md.binID {
 		bin[o] = int32(b) + 1
 	}
@@ -68,7 +68,7 @@ next:
 		s.loadv = md.load(p.it, p.n, s.loadv)
 		p.bin = bin[g.Bin] - 1
 		if p.bin < 0 || !md.canHold(p.bin, s.loadv, p.it) {
-			// Its bin is pointless here: the cheapest that holds it.
+			// Another bin beats its bin: take the cheapest that holds it.
 			p.bin = -1
 			for b := range int32(md.nb) {
 				if md.canHold(b, s.loadv, p.it) {

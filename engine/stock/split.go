@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// part is a piece of a problem that shares no bin with the rest.
+// part is a part of a problem that shares no bin with the rest.
 type part struct {
 	p     *Problem
 	items []int // items of the whole problem
@@ -16,9 +16,9 @@ type part struct {
 	pods  int
 }
 
-// split takes a problem apart into pieces that can be solved on their own: items
-// that no chain of allowed bins connects (zones that pods are settled in, pools
-// of different teams). Nil when there is one piece only.
+// split splits a problem into parts that can be solved separately: items that no
+// chain of allowed bins connects (pods in different zones, pools of different
+// teams). It returns nil if there is only one part.
 func split(p *Problem) []*part {
 	if p.Allowed == nil || len(p.Items) < 2 {
 		return nil
@@ -112,7 +112,7 @@ func split(p *Problem) []*part {
 	return parts
 }
 
-// seeds are the fillings of the whole problem that are about the part.
+// seeds returns the fillings of the whole problem that are about the part.
 func (pt *part) seeds(given []Pattern, items, bins int) []Pattern {
 	if len(given) == 0 {
 		return nil
@@ -142,6 +142,7 @@ next:
 	return out
 }
 
+// eachBit calls f with the members of a set below n.
 func eachBit(row []uint64, n int, f func(int)) {
 	for w, set := range row {
 		for ; set != 0; set &= set - 1 {
@@ -152,9 +153,8 @@ func eachBit(row []uint64, n int, f func(int)) {
 	}
 }
 
-// solveParts solves the pieces, side by side where there are processors, and
-// puts the answers together. The budget is shared out by pods, so the answer
-// does not depend on the processors.
+// solveParts solves the parts in parallel and combines the solutions. The budget
+// is divided by pods, so the result does not depend on the number of processors.
 func solveParts(p *Problem, parts []*part, opts Options) *Solution {
 	pods := 0
 	for _, pt := range parts {
@@ -212,7 +212,7 @@ func solveParts(p *Problem, parts []*part, opts Options) *Solution {
 		sol.Work += s.Work
 	}
 	if proved {
-		sol.PatternBound = sol.Bound // of each piece the better one
+		sol.PatternBound = sol.Bound // the better bound of each part
 	}
 	slices.Sort(sol.Unplaceable)
 	slices.SortStableFunc(sol.Patterns, func(a, b Pattern) int { return cmp.Compare(a.Bin, b.Bin) })

@@ -1,11 +1,10 @@
-// Package stock solves the buying half of a placement as what it is, a
-// cutting-stock problem: given demands (classes of pods, each a vector and a
-// count) and bins (machines that can be bought, each a vector and a price),
-// choose bins and fill them so that all demand is met at the least cost, and
-// prove how far from the least any answer can be.
+// Package stock chooses machines as a cutting stock problem: given items (classes
+// of pods, each a vector and a count) and bins (machines that can be bought, each
+// a vector and a price), choose bins and fill them so that all items are placed at
+// the least cost, and prove how far from the least a solution can be.
 //
-// It is a pure function: no clock, no randomness, no map whose order shows.
-// Effort is counted in work units, never in seconds.
+// It is a pure function: no clock, no randomness, no dependence on the order of
+// maps. Effort is counted in work units, never in seconds.
 package stock
 
 import (
@@ -20,20 +19,20 @@ type Item struct {
 	Size []int64
 	// Count is how many pods there are.
 	Count int
-	// MaxPerBin caps how many of this item share a bin (hostname spread, self
-	// anti-affinity, host ports); 0 means no cap.
+	// MaxPerBin is how many pods of the item may share a bin (hostname spread,
+	// anti-affinity to themselves, host ports); 0 means any number.
 	MaxPerBin int
 }
 
 // Bin is a kind of machine that can be bought, any number of times.
 type Bin struct {
-	// Capacity is what fits, daemons' share already taken off.
+	// Capacity is what fits beside the daemons.
 	Capacity []int64
 	// Price in USD per hour, greater than 0.
 	Price float64
 }
 
-// Problem is the input of Solve. It is not changed.
+// Problem is the input of Solve, which does not change it.
 type Problem struct {
 	Items []Item
 	Bins  []Bin
@@ -45,10 +44,10 @@ type Problem struct {
 	Conflict [][]uint64
 }
 
-// Pattern is one way to fill one bin, bought Times times.
+// Pattern is a filling of a bin that is bought Times times.
 type Pattern struct {
 	Bin int
-	// Counts[k] pods of item Items[k].
+	// Counts[k] is the number of pods of item Items[k].
 	Items  []int
 	Counts []int
 	Times  int
@@ -63,19 +62,19 @@ type Solution struct {
 	Bound         float64
 	ResourceBound float64
 	PatternBound  float64
-	// Duals[i] is the value of one pod of item i that proved PatternBound, for
-	// use as a shadow price by heuristics.
+	// Duals[i] is the value of one pod of item i that proved PatternBound, a shadow
+	// price for heuristics.
 	Duals []float64
 	// Values[i] is the value of one pod of item i that proved Bound: no bin can
-	// hold more value than it costs, and all pods together are worth Bound. With
-	// Room there is, Bound less what MostValue says of these is a bound.
+	// hold more value than it costs, and the value of all pods is Bound. If there
+	// are Rooms, Bound less MostValue is a bound.
 	Values []float64
-	// Columns are the fillings that were looked at, to serve as Seeds.
+	// Columns are the fillings that were considered, for use as Seeds.
 	Columns []Pattern
 	// Unplaceable are the items with pods that no allowed bin holds, ascending.
 	// Patterns, Cost and Bound are about the others.
 	Unplaceable []int
-	// Work is how many work units were used.
+	// Work is the number of work units used.
 	Work int64
 }
 
@@ -84,17 +83,17 @@ type Options struct {
 	// Work is the budget in work units (deterministic, about a microsecond
 	// each): WorkDefault, WorkQuick, or a positive number.
 	Work int64
-	// Aim says what the work is for.
+	// Aim is what to spend the work on.
 	Aim Aim
-	// Seeds are fillings to begin with, of a similar problem say; how often they
-	// are bought does not matter. Those that break a rule are left out.
+	// Seeds are fillings to start with, for example those of a similar problem.
+	// Their Times are ignored, and so are fillings that break a rule.
 	Seeds []Pattern
 	// Columns asks for Solution.Columns.
 	Columns bool
 }
 
-// Aim is what Solve spends its budget on. Whatever it is, the answer has both a
-// solution and a bound.
+// Aim is what Solve spends its budget on. The result always has a solution and a
+// bound.
 type Aim int
 
 // Aims.
@@ -115,9 +114,9 @@ const (
 // Quick is Solve with WorkQuick.
 func Quick(p *Problem) *Solution { return Solve(p, Options{Work: WorkQuick}) }
 
-// Solve returns the cheapest purchase it finds within the budget, at least as
-// good as Quick's, and lower bounds on the cost of any. It panics when p does
-// not pass Validate.
+// Solve returns the cheapest purchase that it finds within the budget, which is at
+// least as good as Quick's, and lower bounds on the cost of any. It panics if p
+// does not pass Validate.
 func Solve(p *Problem, opts Options) *Solution {
 	if err := p.Validate(); err != nil {
 		panic("stock: " + err.Error())
@@ -164,7 +163,7 @@ func solve(p *Problem, opts Options) *Solution {
 	return sol
 }
 
-// Validate says what is wrong with the problem's form.
+// Validate returns an error if the problem is malformed.
 func (p *Problem) Validate() error {
 	for i := range p.Items {
 		it := &p.Items[i]
@@ -191,9 +190,9 @@ func (p *Problem) Validate() error {
 	return nil
 }
 
-// Check says what is wrong with a solution of p: a bin overfull, not allowed,
-// over an item's cap, holding two items in conflict, a count not met exactly,
-// a cost that is not the sum of prices or is below the bound.
+// Check returns an error if a solution of p is wrong: a bin is overfull, holds an
+// item that it may not, more of an item than its cap or two items in conflict, a
+// count is not met exactly, the cost is not the sum of prices or below the bound.
 func (sol *Solution) Check(p *Problem) error {
 	got := make([]int, len(p.Items))
 	cost := 0.0

@@ -9,9 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// genProblem draws a small problem with everything in it: several dimensions,
-// restricted items, caps per bin, conflicts, items equal to each other, items
-// that fit nowhere.
+// genProblem draws a small problem with all features: several dimensions,
+// restricted items, caps per bin, conflicts, equal items, items that fit nowhere.
 func genProblem(t *rapid.T, maxItems, maxCount int) *Problem {
 	nd := rapid.IntRange(1, 4).Draw(t, "dims")
 	size := rapid.Int64Range(0, 12)
@@ -53,7 +52,7 @@ func genProblem(t *rapid.T, maxItems, maxCount int) *Problem {
 	return p
 }
 
-func TestSolutionsAreExactFeasibleAndBetween(t *testing.T) {
+func TestSolutionsAreFeasibleAndBetweenBoundAndQuick(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := genProblem(t, 12, 40)
 		q := Quick(p)
@@ -102,9 +101,9 @@ func (p *Problem) canBeAlone(i, b int) bool {
 	return true
 }
 
-// TestBoundsHoldAgainstTheOptimum compares with the true optimum of small
-// problems, found by dynamic programming over what is left.
-func TestBoundsHoldAgainstTheOptimum(t *testing.T) {
+// The bounds of small problems are at most their optimum, found by dynamic
+// programming over the items left.
+func TestBoundsAreBelowTheOptimum(t *testing.T) {
 	hit, total := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		p := genProblem(t, 4, 3)
@@ -133,7 +132,7 @@ func TestBoundsHoldAgainstTheOptimum(t *testing.T) {
 	}
 }
 
-// optimum is the least cost by exhaustive search.
+// optimum returns the least cost by exhaustive search.
 func optimum(p *Problem) float64 {
 	radix := 1
 	step := make([]int, len(p.Items))
@@ -221,7 +220,7 @@ func digitsFit(p *Problem, step []int, st, d int) bool {
 	return true
 }
 
-func TestEqualItemsShareAndAreToldApartAgain(t *testing.T) {
+func TestEqualItemsAreMergedAndNamedSeparately(t *testing.T) {
 	p := &Problem{Bins: []Bin{{Capacity: []int64{10}, Price: 1}}}
 	for range 7 {
 		p.Items = append(p.Items, Item{Size: []int64{2}, Count: 3})
@@ -254,7 +253,7 @@ func TestCapsAndConflictsAreKept(t *testing.T) {
 	}
 }
 
-func TestUnplaceableItemsAreNamedAndTheRestIsSolved(t *testing.T) {
+func TestUnplaceableItemsAreListedAndTheRestIsSolved(t *testing.T) {
 	p := &Problem{
 		Items: []Item{
 			{Size: []int64{5, 1}, Count: 2},
@@ -273,7 +272,7 @@ func TestUnplaceableItemsAreNamedAndTheRestIsSolved(t *testing.T) {
 	}
 }
 
-func TestMalformedProblemsAreNamed(t *testing.T) {
+func TestValidateRejectsMalformedProblems(t *testing.T) {
 	for name, p := range map[string]*Problem{
 		"negative size":  {Items: []Item{{Size: []int64{-1}, Count: 1}}},
 		"negative count": {Items: []Item{{Count: -1}}},
@@ -288,10 +287,10 @@ func TestMalformedProblemsAreNamed(t *testing.T) {
 	}
 }
 
-// TestKnapsackBoundsHold compares every way to search a knapsack with trying
-// all fillings: what is found is feasible and worth what it says, the bound is
-// not below the best there is, and with enough effort both meet.
-func TestKnapsackBoundsHold(t *testing.T) {
+// Every search of a knapsack is compared to trying all fillings: the filling found
+// is feasible and has the value stated, the bound is at least the best value, and
+// with enough effort both are equal.
+func TestKnapsackSearchesAreBounded(t *testing.T) {
 	met, total := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		p := genProblem(t, 6, 4)
@@ -390,7 +389,7 @@ func bestFilling(md *model, b int32, val []float64) float64 {
 	return best
 }
 
-// genCluster draws a problem of the size and the proportions of a cluster.
+// genCluster draws a problem with the size and proportions of a cluster.
 func genCluster(t *rapid.T) *Problem {
 	p := &Problem{}
 	nb := rapid.IntRange(3, 40).Draw(t, "bins")
@@ -480,8 +479,8 @@ func TestClusters(t *testing.T) {
 	}
 }
 
-func TestTheLPFindsTheOptimumAndFollowsTheDemand(t *testing.T) {
-	// Two rows; alone 1 each, together cheaper.
+func TestLPFindsTheOptimumAndFollowsDemand(t *testing.T) {
+	// Two rows; together they are cheaper.
 	c := newCover([]float64{4, 6}, []float64{1, 1}, []float64{2, 3})
 	c.add(3.5, []int32{0, 1}, []float64{1, 1})
 	if !c.primal(100) || math.Abs(c.objective()-(4*3.5+2*3)) > 1e-9 {
