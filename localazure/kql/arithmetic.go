@@ -5,6 +5,7 @@ import (
 	"time"
 )
 
+// arithmeticType returns the type of the result of arithmetic.
 func arithmeticType(op string, a, b Type) Type {
 	switch {
 	case a == DateTime && b == DateTime, a == TimeSpan && b == TimeSpan && op != "/", a == TimeSpan && (b == Long || b == Real), b == TimeSpan && (a == Long || a == Real):
@@ -19,83 +20,32 @@ func arithmeticType(op string, a, b Type) Type {
 	return Real
 }
 
+// arithmetic computes a op b for +, -, *, / and %. It returns nil if op is not
+// defined for the values, and for division by zero of integers and timespans.
 func arithmetic(op string, a, b any) any {
 	switch x := a.(type) {
 	case time.Time:
-		switch y := b.(type) {
-		case time.Duration:
-			if op == "+" {
-				return x.Add(y)
-			} else if op == "-" {
-				return x.Add(-y)
-			}
-		case time.Time:
-			if op == "-" {
-				return x.Sub(y)
-			}
-		}
-		return nil
+		return timeArithmetic(op, x, b)
 	case time.Duration:
-		switch y := b.(type) {
-		case time.Duration:
-			switch op {
-			case "+":
-				return x + y
-			case "-":
-				return x - y
-			case "/":
-				if y != 0 {
-					return float64(x) / float64(y)
-				}
-			case "%":
-				if y != 0 {
-					return x % y
-				}
-			}
-			return nil
-		case time.Time:
-			if op == "+" {
-				return y.Add(x)
-			}
-			return nil
-		}
-		if f, ok := toReal(b); ok {
-			if op == "*" && math.Abs(float64(x)*f) < 1<<62 {
-				return time.Duration(float64(x) * f)
-			} else if op == "/" && f != 0 && math.Abs(float64(x)/f) < 1<<62 {
-				return time.Duration(float64(x) / f)
-			}
-		}
-		return nil
+		return spanArithmetic(op, x, b)
 	case int64:
-		if y, ok := b.(int64); ok {
-			switch op {
-			case "+":
-				return x + y
-			case "-":
-				return x - y
-			case "*":
-				return x * y
-			case "/":
-				if y != 0 {
-					return x / y
-				}
-			case "%":
-				if y != 0 {
-					return x % y
-				}
+		switch y := b.(type) {
+		case int64:
+			return longArithmetic(op, x, y)
+		case time.Duration:
+			if op == "*" {
+				return spanArithmetic(op, y, a)
 			}
-			return nil
-		}
-		if d, ok := b.(time.Duration); ok && op == "*" {
-			return arithmetic(op, d, a)
 		}
 	case string:
 		return nil
 	}
+	if _, isText := b.(string); isText {
+		return nil
+	}
 	x, okx := toReal(a)
 	y, oky := toReal(b)
-	if _, isText := b.(string); !okx || !oky || isText {
+	if !okx || !oky {
 		return nil
 	}
 	switch op {
@@ -109,6 +59,70 @@ func arithmetic(op string, a, b any) any {
 		return x / y
 	}
 	return math.Mod(x, y)
+}
+
+func timeArithmetic(op string, x time.Time, b any) any {
+	switch y := b.(type) {
+	case time.Duration:
+		switch op {
+		case "+":
+			return x.Add(y)
+		case "-":
+			return x.Add(-y)
+		}
+	case time.Time:
+		if op == "-" {
+			return x.Sub(y)
+		}
+	}
+	return nil
+}
+
+func spanArithmetic(op string, x time.Duration, b any) any {
+	switch y := b.(type) {
+	case time.Duration:
+		switch {
+		case op == "+":
+			return x + y
+		case op == "-":
+			return x - y
+		case op == "/" && y != 0:
+			return float64(x) / float64(y)
+		case op == "%" && y != 0:
+			return x % y
+		}
+		return nil
+	case time.Time:
+		if op == "+" {
+			return y.Add(x)
+		}
+		return nil
+	}
+	f, ok := toReal(b)
+	switch {
+	case !ok:
+	case op == "*" && math.Abs(float64(x)*f) < 1<<62:
+		return time.Duration(float64(x) * f)
+	case op == "/" && f != 0 && math.Abs(float64(x)/f) < 1<<62:
+		return time.Duration(float64(x) / f)
+	}
+	return nil
+}
+
+func longArithmetic(op string, x, y int64) any {
+	switch {
+	case op == "+":
+		return x + y
+	case op == "-":
+		return x - y
+	case op == "*":
+		return x * y
+	case op == "/" && y != 0:
+		return x / y
+	case op == "%" && y != 0:
+		return x % y
+	}
+	return nil
 }
 
 // bin rounds v down to a multiple of by.

@@ -3,9 +3,9 @@
 // The caller gives the tables: anything that implements Table. Run parses a
 // query into a pipeline of operators over a source (joins and unions have
 // pipelines of their own), compiles the pipeline, and pushes each row of the
-// source through it. A Table is told which columns the query reads and which
-// conditions on its columns every row must meet, and may leave out other rows;
-// the query itself checks each row again, so results never depend on it.
+// source through it. Run passes a Table the columns that the query reads and the
+// conditions that all rows must meet, so that the Table can leave out other rows.
+// The query checks every row again: results do not depend on the Table doing so.
 //
 // The length and nesting of a query, the rows that it reads, makes and returns,
 // and the memory that they take are bounded by the Max constants. A query ends

@@ -69,7 +69,7 @@ func ExampleRun() {
 	// New York 1 1906
 }
 
-// A fault of a query says where it is.
+// An error in a query has a position.
 func ExampleRun_error() {
 	_, err := kql.Run(context.Background(), kql.Request{
 		Query:  "People\n| where city == 'London'",

@@ -95,10 +95,10 @@ func (s *Store) serve(w http.ResponseWriter, r *http.Request, opts HandlerOption
 	ctx, cancel := context.WithTimeout(r.Context(), opts.Timeout)
 	defer cancel()
 	res, err := s.Query(ctx, req)
-	var fault *kql.Error
+	var qerr *kql.Error
 	switch {
-	case errors.As(err, &fault):
-		writeError(w, http.StatusBadRequest, "BadArgumentError", "The request had some invalid properties", fault)
+	case errors.As(err, &qerr):
+		writeError(w, http.StatusBadRequest, "BadArgumentError", "The request had some invalid properties", qerr)
 		return
 	case err != nil && ctx.Err() != nil:
 		writeError(w, http.StatusGatewayTimeout, "GatewayTimeout", "The query took longer than "+opts.Timeout.String()+"; filter by time or category first", nil)
@@ -138,30 +138,30 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(b) // fails only if the client has gone
 }
 
-func writeError(w http.ResponseWriter, status int, code, message string, fault *kql.Error) {
+func writeError(w http.ResponseWriter, status int, code, message string, qerr *kql.Error) {
 	e := map[string]any{"code": code, "message": message, "correlationId": uuid.NewString()}
-	if fault != nil {
-		e["innererror"] = innerError(fault)
+	if qerr != nil {
+		e["innererror"] = innerError(qerr)
 	}
 	writeJSON(w, status, map[string]any{"error": e})
 }
 
-// innerError returns the details that the API gives about a fault of a query.
-func innerError(fault *kql.Error) map[string]any {
-	inner := map[string]any{"code": fault.Code, "message": fault.Message}
-	if fault.ID != "" {
-		inner["code"] = fault.ID
+// innerError returns the details that the API gives about an error in a query.
+func innerError(qerr *kql.Error) map[string]any {
+	inner := map[string]any{"code": qerr.Code, "message": qerr.Message}
+	if qerr.ID != "" {
+		inner["code"] = qerr.ID
 	}
-	if fault.Line > 0 {
-		inner["line"], inner["pos"], inner["token"] = fault.Line, fault.Pos, fault.Token
+	if qerr.Line > 0 {
+		inner["line"], inner["pos"], inner["token"] = qerr.Line, qerr.Pos, qerr.Token
 	}
 	message := "A semantic error occurred."
-	switch fault.Code {
+	switch qerr.Code {
 	case kql.SyntaxError:
 		message = "A recognition error occurred in the query."
-		inner["message"] = fmt.Sprintf("Query could not be parsed at '%s' on line [%d,%d]: %s", fault.Token, fault.Line, fault.Pos, fault.Message)
+		inner["message"] = fmt.Sprintf("Query could not be parsed at '%s' on line [%d,%d]: %s", qerr.Token, qerr.Line, qerr.Pos, qerr.Message)
 	case kql.LimitError:
 		message = "The query needs more than one query may have."
 	}
-	return map[string]any{"code": fault.Code, "message": message, "innererror": inner}
+	return map[string]any{"code": qerr.Code, "message": message, "innererror": inner}
 }

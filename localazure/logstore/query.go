@@ -33,7 +33,7 @@ type View struct {
 	Since time.Time
 }
 
-// Query answers a query. A fault of the query is a *kql.Error.
+// Query runs a query. Errors in the query are of type *kql.Error.
 func (s *Store) Query(ctx context.Context, req Request) (*kql.Result, error) {
 	where := &sqlFilter{}
 	if !req.From.IsZero() {
