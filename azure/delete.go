@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
@@ -11,6 +12,10 @@ import (
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 )
+
+// deleteWait is how long Delete waits until the machine no longer exists. After that
+// Karpenter calls Delete again.
+const deleteWait = 4 * time.Second
 
 // remove deletes a machine and waits until it no longer exists. It is no error if
 // the machine does not exist.

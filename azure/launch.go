@@ -28,9 +28,6 @@ const (
 	// launchWait is how long one Create waits for machines over all attempts.
 	// Karpenter gives a NodeClaim 5 minutes to launch.
 	launchWait = 4 * time.Minute
-	// deleteWait is how long Delete waits until the machine no longer exists.
-	// After that Karpenter calls Delete again.
-	deleteWait = 4 * time.Second
 )
 
 // newTerminatingError returns the NotFound error for a class that is being deleted.
