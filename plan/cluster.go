@@ -20,14 +20,14 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// ReadCluster reads a live cluster through a kubeconfig file (empty: the usual
-// places) and context (empty: the current one). It only lists.
+// ReadCluster reads a live cluster. An empty kubeconfig means the usual files, an
+// empty kubecontext the current one. It only lists objects.
 func ReadCluster(ctx context.Context, kubeconfig, kubecontext string, now time.Time) (*Source, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: kubecontext}).ClientConfig()
 	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig (for the local Azure, run `nap env` first): %w", err)
+		return nil, fmt.Errorf("loading the kubeconfig (for the local Azure, run `nap env` first): %w", err)
 	}
 	config.QPS, config.Burst = 100, 200
 	s := runtime.NewScheme()
@@ -39,16 +39,16 @@ func ReadCluster(ctx context.Context, kubeconfig, kubecontext string, now time.T
 	karpenterTypes(s)
 	c, err := client.New(config, client.Options{Scheme: s})
 	if err != nil {
-		return nil, fmt.Errorf("reaching the cluster at %s: %w", config.Host, err)
+		return nil, fmt.Errorf("connecting to the cluster at %s: %w", config.Host, err)
 	}
 	return ListCluster(ctx, c, now)
 }
 
-// ListCluster reads a live cluster through a client that knows Karpenter's and
-// our types. It only lists.
+// ListCluster reads a live cluster through a client whose scheme has Karpenter's
+// and our types. It only lists objects.
 func ListCluster(ctx context.Context, c client.Reader, now time.Time) (*Source, error) {
 	src := &Source{Objects: &snapshot.Objects{Now: now}}
-	src.note("sizes and prices are those of the built-in catalogue: sizes that are out of stock now and NodeOverlays are not considered")
+	src.note("sizes and prices come from the built-in catalogue: current stockouts and NodeOverlays are not considered")
 	for _, list := range []client.ObjectList{
 		&corev1.PodList{}, &corev1.NodeList{}, &corev1.NamespaceList{}, &corev1.PersistentVolumeClaimList{}, &corev1.PersistentVolumeList{},
 		&corev1.ServiceList{}, &appsv1.DaemonSetList{}, &policyv1.PodDisruptionBudgetList{}, &storagev1.StorageClassList{}, &storagev1.CSINodeList{},

@@ -14,7 +14,7 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// input is where a command takes the cluster from.
+// input holds the flags that say which cluster to plan for.
 type input struct {
 	files       []string
 	region      string
@@ -24,34 +24,34 @@ type input struct {
 	kubecontext string
 	save        string
 	usage       string
-	// defaultPools is Auto or None: whether manifests are planned for with the
-	// NodePool that AKS makes in every cluster.
+	// defaultPools is Auto if manifests get the NodePool that AKS creates in
+	// every cluster, else None.
 	defaultPools string
 }
 
 func (i *input) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVarP(&i.files, "filename", "f", nil, "manifest file or directory to plan for; repeat for more, - is standard input")
-	f.StringVar(&i.region, "region", "", "Azure region whose sizes and prices to plan with (default: that of the cluster's nodes, else "+DefaultRegion+")")
+	f.StringArrayVarP(&i.files, "filename", "f", nil, "manifest file or directory to plan for, - for standard input; may be repeated")
+	f.StringVar(&i.region, "region", "", "Azure region for sizes and prices (default: the region of the cluster's nodes, else "+DefaultRegion+")")
 	f.StringVar(&i.snapshot, "snapshot", "", "snapshot file to plan for (written by --save)")
 	f.BoolVar(&i.fromCluster, "from-cluster", false, "plan for the cluster of the current kubeconfig (read only)")
 	f.StringVar(&i.kubeconfig, "kubeconfig", "", "kubeconfig file for --from-cluster (default: $KUBECONFIG, then ~/.kube/config)")
 	f.StringVar(&i.kubecontext, "context", "", "kubeconfig context for --from-cluster")
-	f.StringVar(&i.defaultPools, "default-node-pools", "Auto", "with manifests alone: Auto adds the NodePool that AKS creates, as its defaultNodePools does; None plans with the given ones only")
-	f.StringVar(&i.usage, "usage", "", "file with the subscription's vCPU usages and limits, as az vm list-usage -l REGION -o json prints them: the plan stays within")
-	f.StringVar(&i.save, "save", "", "write the cluster to this snapshot file, for a replay or a bug report")
+	f.StringVar(&i.defaultPools, "default-node-pools", "Auto", "Auto or None, for manifests alone: Auto adds the NodePool that AKS creates (defaultNodePools), None plans with the given ones only")
+	f.StringVar(&i.usage, "usage", "", "file with the subscription's vCPU quotas, written by az vm list-usage -l REGION -o json; the plan stays within them")
+	f.StringVar(&i.save, "save", "", "write the cluster to this snapshot file, to replay it or attach it to a bug report")
 }
 
-var errNoInput = errors.New("nothing to plan for: give manifests with -f FILE|DIR, a file with --snapshot, or use --from-cluster")
+var errNoInput = errors.New("nothing to plan for: use -f FILE|DIR, --snapshot FILE or --from-cluster")
 
-// load reads the cluster and its instance types. Manifests given beside a
-// cluster or a snapshot are added to it: what if they were applied?
+// load reads the cluster and its instance types. It adds manifests to a cluster or
+// snapshot as if they were applied there.
 func (i *input) load(ctx context.Context) (*Source, string, error) {
 	if len(i.files) == 0 && i.snapshot == "" && !i.fromCluster {
 		return nil, "", errNoInput
 	}
 	if i.snapshot != "" && i.fromCluster {
-		return nil, "", errors.New("--snapshot and --from-cluster exclude each other: each is a whole cluster")
+		return nil, "", errors.New("--snapshot and --from-cluster cannot be combined: each is a whole cluster")
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	src := &Source{Objects: &snapshot.Objects{Now: now}}
@@ -89,8 +89,7 @@ func (i *input) load(ctx context.Context) (*Source, string, error) {
 	if region == "" {
 		region = DefaultRegion
 	}
-	// A snapshot file brings its own instance types; a region that is asked for
-	// replaces them.
+	// A snapshot file has its own instance types; --region replaces them.
 	if len(src.Objects.InstanceTypes) == 0 || i.region != "" {
 		if err := src.addInstanceTypes(region); err != nil {
 			return nil, "", err
@@ -101,18 +100,19 @@ func (i *input) load(ctx context.Context) (*Source, string, error) {
 			return nil, "", err
 		}
 	} else if i.fromCluster {
-		src.note("vCPU quotas are not considered: give them with --usage")
+		src.note("vCPU quotas are not considered; --usage adds them")
 	}
 	if i.save != "" {
 		if err := snapshot.WriteFile(i.save, src.Objects); err != nil {
 			return nil, "", err
 		}
-		src.note("the cluster is saved in %s", i.save)
+		src.note("the cluster was saved in %s", i.save)
 	}
 	return src, region, nil
 }
 
-// merge adds what another source has; its objects replace those of the same name.
+// merge adds the objects of another source. They replace objects of the same kind
+// and name.
 func (s *Source) merge(more *Source) {
 	o, m := s.Objects, more.Objects
 	o.Pods = replace(o.Pods, m.Pods)
@@ -127,7 +127,8 @@ func (s *Source) merge(more *Source) {
 	o.Services = replace(o.Services, m.Services)
 	o.ReplicaSets = replace(o.ReplicaSets, m.ReplicaSets)
 	o.StatefulSets = replace(o.StatefulSets, m.StatefulSets)
-	// What every cluster has counts as given only where the cluster lacks it.
+	// Manifests get generated namespaces and storage classes: those of the cluster
+	// take precedence.
 	o.Namespaces = replace(m.Namespaces, o.Namespaces)
 	o.Classes = replace(m.Classes, o.Classes)
 	s.NodeClasses = replace(s.NodeClasses, more.NodeClasses)
@@ -155,7 +156,7 @@ func replace[T named](list, with []T) []T {
 	return out
 }
 
-// NewPlanCommand returns `nap plan`.
+// NewPlanCommand returns the command nap plan.
 func NewPlanCommand() *cobra.Command {
 	var in input
 	var opt Options
@@ -163,18 +164,19 @@ func NewPlanCommand() *cobra.Command {
 	var compare, all bool
 	cmd := &cobra.Command{
 		Use:   "plan -f FILE|DIR | --snapshot FILE | --from-cluster",
-		Short: "Show which machines the pods would get, what they cost, and how good that is",
-		Long: `Plan places pods without touching anything: which machines would be bought for
-them, which pods go on existing nodes, what it costs per hour, a proven lower
-bound on that cost, and for each pod without a place the reason.
+		Short: "Show the machines pods would get, their cost and a proven lower bound",
+		Long: `Plan shows where pods would go without changing anything: the machines to buy, the
+pods that fit on existing nodes, the cost per hour with a proven lower bound, and
+the reason for each pod without a place.
 
-It needs no running instance: sizes and prices come from the embedded catalogue
-(` + strings.Join(catalog.Regions(), ", ") + `).
-Manifests may hold NodePools, AKSNodeClasses, Nodes, Pods, Deployments,
-StatefulSets, ReplicaSets, Jobs, DaemonSets, PodDisruptionBudgets, claims,
-volumes and storage classes in any mix. The NodePool "default" that AKS creates
-is assumed unless one of that name is given. Manifests beside --snapshot or --from-cluster are planned as
-if they were applied there.`,
+It needs neither a cluster nor a network: sizes and prices come from the built-in
+catalogue (` + strings.Join(catalog.Regions(), ", ") + `).
+Manifests may have NodePools, AKSNodeClasses, Nodes, Pods, Deployments,
+StatefulSets, ReplicaSets, Jobs, DaemonSets, PodDisruptionBudgets,
+PersistentVolumeClaims, PersistentVolumes and StorageClasses in any mix. The
+NodePool "default" that AKS creates is added unless one of that name is given.
+With --snapshot or --from-cluster, manifests are planned as if they were applied
+there.`,
 		Example: `  nap plan -f examples/shop.yaml
   nap plan -f examples/ --region westeurope --compare
   nap plan --from-cluster -f new-deployment.yaml
@@ -184,7 +186,7 @@ if they were applied there.`,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
-				return fmt.Errorf("-o %s: use table or json", output)
+				return fmt.Errorf("--output %s: use table or json", output)
 			}
 			if engineName != EngineNap && engineName != EngineKarpenter {
 				return fmt.Errorf("--engine %s: use %s or %s", engineName, EngineNap, EngineKarpenter)
@@ -201,12 +203,12 @@ if they were applied there.`,
 	}
 	in.flags(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&output, "output", "o", "table", "table or json (schema: docs/plan.md)")
-	f.StringVar(&engineName, "engine", EngineNap, "who plans: nap, or karpenter for Karpenter's own scheduler on the same input")
-	f.BoolVar(&compare, "compare", false, "plan with both and print them side by side")
-	f.BoolVar(&opt.Quick, "quick", false, "take the quick path only: the answer in milliseconds, a little dearer")
+	f.StringVarP(&output, "output", "o", "table", "table or json (docs/plan.md has the schema)")
+	f.StringVar(&engineName, "engine", EngineNap, "nap, or karpenter to plan with Karpenter's own scheduler")
+	f.BoolVar(&compare, "compare", false, "plan with both engines and print the results side by side")
+	f.BoolVar(&opt.Quick, "quick", false, "use only the quick path: a plan in milliseconds that may cost a little more")
 	f.BoolVar(&all, "all-alternatives", false, "with -o json: list every offering of each machine")
-	f.DurationVar(&opt.Timeout, "karpenter-timeout", time.Minute, "how long Karpenter's scheduler may take (its own limit is a minute)")
+	f.DurationVar(&opt.Timeout, "karpenter-timeout", time.Minute, "time limit for Karpenter's scheduler (its own is one minute)")
 	return cmd
 }
 
@@ -245,18 +247,18 @@ func runPlan(ctx context.Context, w io.Writer, src *Source, region string, opt O
 	return r.WriteTable(w)
 }
 
-// NewExplainCommand returns `nap explain`.
+// NewExplainCommand returns the command nap explain.
 func NewExplainCommand() *cobra.Command {
 	var in input
 	var opt Options
 	var output, namespace string
 	cmd := &cobra.Command{
 		Use:   "explain pod NAME [-n NAMESPACE]",
-		Short: "Say where a pod goes, or why nowhere: each constraint, what it left, and the nearest miss",
-		Long: `Explain plans for the whole cluster, as pods compete for room, and follows one of
-them: through each constraint, with the number of offerings and nodes that it
-left, to the machine or node the pod goes to or to the nearest miss. Without -f
-or --snapshot it asks the cluster of the current kubeconfig (read only).`,
+		Short: "Explain where a pod goes, or which constraints leave it without a place",
+		Long: `Explain plans for the whole cluster, because pods compete for capacity, and follows
+one pod through the constraints. It shows how many offerings and nodes each one
+leaves, and the machine or node the pod goes to, or the nearest misses. Without -f
+or --snapshot it reads the cluster of the current kubeconfig.`,
 		Example: `  nap explain pod web-5d4f8 -n shop
   nap explain pod trainer-0 -f job.yaml --region westeurope`,
 		Args:          cobra.RangeArgs(1, 2),
@@ -267,10 +269,10 @@ or --snapshot it asks the cluster of the current kubeconfig (read only).`,
 			if kind, rest, ok := strings.Cut(name, "/"); ok && len(args) == 1 && (kind == "pod" || kind == "pods" || kind == "po") {
 				name = rest
 			} else if len(args) == 2 && args[0] != "pod" && args[0] != "pods" && args[0] != "po" {
-				return fmt.Errorf("explain %s: only pods are explained: nap explain pod NAME", args[0])
+				return fmt.Errorf("cannot explain %s: use nap explain pod NAME", args[0])
 			}
 			if output != "table" && output != "json" {
-				return fmt.Errorf("-o %s: use table or json", output)
+				return fmt.Errorf("--output %s: use table or json", output)
 			}
 			if len(in.files) == 0 && in.snapshot == "" {
 				in.fromCluster = true
@@ -293,6 +295,6 @@ or --snapshot it asks the cluster of the current kubeconfig (read only).`,
 	f := cmd.Flags()
 	f.StringVarP(&namespace, "namespace", "n", "default", "namespace of the pod")
 	f.StringVarP(&output, "output", "o", "table", "table or json")
-	f.BoolVar(&opt.Quick, "quick", false, "take the quick path only")
+	f.BoolVar(&opt.Quick, "quick", false, "use only the quick path")
 	return cmd
 }

@@ -1,9 +1,9 @@
-// Package plan answers "what would happen": it places the pods of a cluster, of
-// a snapshot file or of plain manifests, and says what would be bought, what it
-// would cost, how far from the proven optimum that is, and why a pod finds no
-// place. It is the engine on a snapshot, rendered for a person or as JSON
-// (docs/plan.md); it reads clusters and never writes to one.
+// Package plan answers what-if questions. It places the pods of a cluster, of a
+// snapshot file or of manifests, and reports the machines to buy, their cost, the
+// distance from a proven lower bound, and the reason for each pod without a place.
+// It runs the engine on a snapshot and renders the result for a person or as JSON
+// (docs/plan.md). It reads clusters and never writes to one.
 //
-// NewPlanCommand and NewExplainCommand are the commands `nap plan` and
-// `nap explain`.
+// NewPlanCommand and NewExplainCommand return the commands nap plan and nap
+// explain.
 package plan

@@ -11,13 +11,13 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// Explanation says where a pod goes, or why nowhere, as `nap explain -o json`
-// prints it.
+// Explanation is the output of nap explain -o json: where a pod goes, or why it
+// has no place.
 type Explanation struct {
 	Version int    `json:"version"`
 	Pod     string `json:"pod"`
-	// Outcome is OnNode, OnMachine, Refused, Deferred, Invalid, Bound (it runs
-	// already) or Waiting (the kube-scheduler has not looked at it yet).
+	// Outcome is OnNode, OnMachine, Refused, Deferred, Invalid, Bound (to a node) or
+	// Waiting (for the kube-scheduler's first attempt).
 	Outcome string   `json:"outcome"`
 	Code    string   `json:"code,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
@@ -30,8 +30,8 @@ type Explanation struct {
 	Nearest []engine.Miss  `json:"nearest,omitempty"`
 }
 
-// Explain plans for the whole cluster, as the pods compete for room, and tells
-// what becomes of one of them. The error says so when there is no such pod.
+// Explain plans for the whole cluster, because pods compete for capacity, and
+// explains the outcome of one pod. It returns an error if the pod does not exist.
 func Explain(o *snapshot.Objects, pod string, opt Options) (*Explanation, error) {
 	in, err := snapshot.Build(o)
 	if err != nil {
@@ -75,7 +75,7 @@ func Explain(o *snapshot.Objects, pod string, opt Options) (*Explanation, error)
 	return e, nil
 }
 
-// notPending explains a pod that nothing is planned for.
+// notPending explains a pod that needs no plan.
 func (e *Explanation) notPending(o *snapshot.Objects) error {
 	var near []string
 	_, name, _ := strings.Cut(e.Pod, "/")
@@ -83,12 +83,12 @@ func (e *Explanation) notPending(o *snapshot.Objects) error {
 		key := snapshot.PodKey(p)
 		switch {
 		case key == e.Pod && p.Spec.NodeName != "":
-			e.Outcome, e.Node, e.Reason = "Bound", p.Spec.NodeName, "it is bound to the node already"
+			e.Outcome, e.Node, e.Reason = "Bound", p.Spec.NodeName, "it is already bound to the node"
 			return nil
 		case key == e.Pod:
-			e.Outcome, e.Reason = "Waiting", "the kube-scheduler has not found it unschedulable, so there is nothing to provision for it"
+			e.Outcome, e.Reason = "Waiting", "the kube-scheduler has not marked it unschedulable, so nothing is provisioned for it"
 			if at := o.Assumed[key]; at != "" {
-				e.Node, e.Reason = at, "an earlier plan has given it a place there"
+				e.Node, e.Reason = at, "an earlier plan assigned it to this node"
 			}
 			return nil
 		case p.Name == name || strings.HasPrefix(p.Name, name):
@@ -99,9 +99,9 @@ func (e *Explanation) notPending(o *snapshot.Objects) error {
 		near = append(near[:5], "…")
 	}
 	if len(near) > 0 {
-		return fmt.Errorf("no pod %s; there is %s", e.Pod, strings.Join(near, ", "))
+		return fmt.Errorf("no pod %s; similar names: %s", e.Pod, strings.Join(near, ", "))
 	}
-	return fmt.Errorf("no pod %s: names are NAMESPACE/NAME, the namespace is chosen with -n", e.Pod)
+	return fmt.Errorf("no pod %s; -n selects the namespace", e.Pod)
 }
 
 // WriteTable prints the explanation for a person.
@@ -113,7 +113,7 @@ func (e *Explanation) WriteTable(w io.Writer) error {
 		fmt.Fprintf(&b, " goes on a new machine")
 		if m := e.Machine; m != nil {
 			fmt.Fprintf(&b, ": %s, %s, %s, from NodePool %s, $%.4f per hour, with %d other pods.\n", m.Size, zoneName(m.Zone), m.CapacityType, m.NodePool, m.USDPerHour, len(m.Pods)-1)
-			fmt.Fprintf(&b, "%d other ways to get a machine that holds the same pods", m.AlternativeCount)
+			fmt.Fprintf(&b, "%d other offerings would hold the same pods", m.AlternativeCount)
 			for i, a := range m.Alternatives {
 				if i == 3 {
 					break
@@ -123,17 +123,17 @@ func (e *Explanation) WriteTable(w io.Writer) error {
 		}
 		b.WriteString(".\n")
 	case string(engine.OnNode):
-		fmt.Fprintf(&b, " goes on node %s, which is there or on its way.\n", e.Node)
+		fmt.Fprintf(&b, " goes on node %s, which exists or is being created.\n", e.Node)
 	case "Bound":
 		fmt.Fprintf(&b, " runs on node %s.\n", e.Node)
 	default:
 		fmt.Fprintf(&b, " has no place (%s).\n%s\n", e.Outcome, e.Reason)
 	}
 	if e.Alike > 1 {
-		fmt.Fprintf(&b, "%d pods of the same shape share this.\n", e.Alike)
+		fmt.Fprintf(&b, "%d pods of the same shape have this outcome.\n", e.Alike)
 	}
 	for _, r := range e.Relaxed {
-		fmt.Fprintf(&b, "Preference given up: %s\n", r)
+		fmt.Fprintf(&b, "Relaxed preference: %s\n", r)
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("writing the explanation: %w", err)

@@ -18,6 +18,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -36,7 +37,7 @@ import (
 type Source struct {
 	Objects     *snapshot.Objects
 	NodeClasses []*v1beta1.AKSNodeClass
-	// Notes say what was left out or assumed.
+	// Notes lists what was ignored or assumed.
 	Notes []string
 }
 
@@ -47,7 +48,7 @@ func (s *Source) note(format string, args ...any) {
 	}
 }
 
-// manifests collects what files hold before workloads are turned into pods.
+// manifests collects the objects of files before workloads become pods.
 type manifests struct {
 	*Source
 	deployments  []*appsv1.Deployment
@@ -56,9 +57,9 @@ type manifests struct {
 	jobs         []*batchv1.Job
 }
 
-// ReadManifests reads YAML or JSON files and directories (those ending in
-// .yaml, .yml and .json, recursively; "-" is standard input) and turns workloads
-// into the pods that their controllers would create. Everything is put at now.
+// ReadManifests reads YAML or JSON files, and replaces workloads by the pods their
+// controllers would create. Of directories it reads .yaml, .yml and .json files,
+// recursively; "-" is standard input. Objects are created at now.
 func ReadManifests(paths []string, now time.Time) (*Source, error) {
 	m := &manifests{Source: &Source{Objects: &snapshot.Objects{Now: now}}}
 	decoder, err := newDecoder()
@@ -94,7 +95,7 @@ func newDecoder() (runtime.Decoder, error) {
 	return serializer.NewCodecFactory(s).UniversalDeserializer(), nil
 }
 
-// karpenterTypes registers Karpenter's types, which add themselves to the global
+// karpenterTypes registers Karpenter's types, which Karpenter adds to the global
 // scheme only.
 func karpenterTypes(s *runtime.Scheme) {
 	group := schema.GroupVersion{Group: "karpenter.sh", Version: "v1"}
@@ -184,7 +185,7 @@ func (m *manifests) decode(decoder runtime.Decoder, text []byte) error {
 			if gvk != nil {
 				kind = gvk.Kind + " (" + gvk.GroupVersion().String() + ")"
 			}
-			m.note("ignored %s: no decision depends on it", kind)
+			m.note("ignored %s: it does not affect the plan", kind)
 			return nil
 		}
 		if runtime.IsMissingKind(err) || runtime.IsMissingVersion(err) {
@@ -233,7 +234,7 @@ func (m *manifests) add(o client.Object, kind string) {
 	case *batchv1.Job:
 		m.jobs = append(m.jobs, t)
 	case *batchv1.CronJob:
-		m.note("ignored CronJob %s/%s: nothing says when it runs", t.Namespace, t.Name)
+		m.note("ignored CronJob %s/%s: its schedule is not planned", t.Namespace, t.Name)
 	case *v1beta1.AKSNodeClass:
 		m.NodeClasses = append(m.NodeClasses, t)
 	case *corev1.Pod:
@@ -247,12 +248,12 @@ func (m *manifests) add(o client.Object, kind string) {
 		m.Objects.Add(t)
 	default:
 		if !m.Objects.Add(o) {
-			m.note("ignored %s: no decision depends on it", kind)
+			m.note("ignored %s: it does not affect the plan", kind)
 		}
 	}
 }
 
-// pod adds a pod; one without a node is made to wait for one.
+// pod adds a pod. A pod without a node gets the status of an unschedulable pod.
 func (m *manifests) pod(p *corev1.Pod) {
 	if p.UID == "" {
 		p.UID = types.UID("pod/" + p.Namespace + "/" + p.Name)
@@ -272,8 +273,8 @@ func (m *manifests) pod(p *corev1.Pod) {
 	m.Objects.Pods = append(m.Objects.Pods, p)
 }
 
-// finish turns workloads into pods and fills in what an API server and the
-// controllers of a cluster would.
+// finish replaces workloads by pods and adds what the API server and controllers of
+// a cluster would add.
 func (m *manifests) finish() {
 	owned := map[string]bool{} // "Kind/namespace/name" of controllers whose pods are given
 	for _, p := range m.Objects.Pods {
@@ -288,7 +289,7 @@ func (m *manifests) finish() {
 				of[rs.Namespace+"/"+o.Name] = true
 			}
 			m.Objects.Add(rs)
-			continue // its Deployment decides, or its pods are here
+			continue // expanded with its Deployment, or its pods are given
 		}
 		if !owned["ReplicaSet/"+rs.Namespace+"/"+rs.Name] {
 			m.expand(rs.Namespace, rs.Name, rs, "ReplicaSet", rs.Spec.Replicas, &rs.Spec.Template, nil)
@@ -382,7 +383,8 @@ func (m *manifests) expand(ns, name string, owner client.Object, kind string, re
 	}
 }
 
-// claim adds the claim a controller would create, unless it is given.
+// claim adds the claim that the StatefulSet controller would create, unless it is
+// given.
 func (m *manifests) claim(p *corev1.Pod, template string, spec corev1.PersistentVolumeClaimSpec) {
 	name := template + "-" + p.Name
 	if slices.ContainsFunc(m.Objects.PVCs, func(c *corev1.PersistentVolumeClaim) bool { return c.Namespace == p.Namespace && c.Name == name }) {
@@ -393,7 +395,7 @@ func (m *manifests) claim(p *corev1.Pod, template string, spec corev1.Persistent
 	})
 }
 
-// defaultPod fills in what the API server would, as far as scheduling sees it.
+// defaultPod sets the API server's defaults that affect scheduling.
 func defaultPod(s *corev1.PodSpec) {
 	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
 		for i := range list {
@@ -423,8 +425,8 @@ func defaultPod(s *corev1.PodSpec) {
 	}
 }
 
-// cluster adds what is around the pods in every AKS cluster, where the
-// manifests leave it out.
+// cluster adds what every AKS cluster has and the manifests omit: namespaces,
+// storage classes and the status of NodePools.
 func (m *manifests) cluster() {
 	o := m.Objects
 	have := map[string]bool{}
@@ -461,8 +463,8 @@ func makeReady(np *karpv1.NodePool) {
 	}
 }
 
-// storage adds AKS's storage classes, the claims of generic ephemeral volumes,
-// and the default class where a claim names none.
+// storage adds AKS's storage classes, the claims of generic ephemeral volumes, and
+// the default class of claims that name none.
 func (m *manifests) storage() {
 	o := m.Objects
 	for _, p := range o.Pods {
@@ -510,14 +512,14 @@ func (m *manifests) storage() {
 
 func extractList(obj runtime.Object) ([]client.Object, error) {
 	var out []client.Object
-	items, err := metaExtract(obj)
+	items, err := meta.ExtractList(obj)
 	if err != nil {
 		return nil, err
 	}
 	for _, i := range items {
 		o, ok := i.(client.Object)
 		if !ok {
-			return nil, fmt.Errorf("list item %T is no object", i)
+			return nil, fmt.Errorf("list item %T is not an object", i)
 		}
 		out = append(out, o)
 	}

@@ -24,60 +24,59 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// Move asks what happens when some nodes of a cluster go: where their pods go,
-// and what it costs per hour before and after.
+// Move describes the removal of nodes from a cluster. Simulate returns where their
+// pods would go, and the cost per hour before and after.
 type Move struct {
-	// Gone tells which nodes go.
+	// Gone reports whether a node is removed.
 	Gone func(*corev1.Node) bool
-	// Provision says whether machines may be bought, with the NodePools of the
-	// source; without it the pods have what is there, and Fixed.
+	// Provision allows new machines, from the NodePools of the source. Without it
+	// pods can only go to existing nodes and Fixed.
 	Provision bool
-	// Fixed are nodes of a fixed size that come before the others go.
+	// Fixed are agent pools to create or scale before nodes are removed.
 	Fixed []FixedNodes
-	// Region is that of the sizes and prices; empty: the one the nodes name.
+	// Region is the region for sizes and prices; empty means that of the nodes.
 	Region string
-	// Usages are those of the subscription in the region; nil: quotas are not
-	// considered, which is noted.
+	// Usages are the subscription's in the region. If nil, quotas are not considered
+	// and the report has a note about it.
 	Usages []instancetype.Usage
 }
 
-// FixedNodes are the nodes that an agent pool is to have; those that it has are
-// among them.
+// FixedNodes is the wanted size of an agent pool; Count includes existing nodes.
 type FixedNodes struct {
 	Pool  string
 	Size  string // full name, such as Standard_D8s_v5
 	Count int
-	Zones []string // numbers; none: regional
+	Zones []string // zone numbers; regional if empty
 }
 
-// MoveReport is the answer, as -o json prints it. Money is US dollars per hour;
-// nodes whose size the catalogue does not know count as free and are noted.
+// MoveReport is the result of Simulate. Money is US dollars per hour; nodes whose
+// size is not in the catalogue count as free, with a note.
 type MoveReport struct {
 	Version int       `json:"version"`
 	Region  string    `json:"region"`
 	Time    time.Time `json:"time"`
-	// Before is what all nodes cost now, After what those that stay, the fixed
-	// ones that come and the machines to buy will cost.
+	// Before is the current cost of all nodes, After that of the remaining nodes, the
+	// new fixed ones and the machines to buy.
 	BeforeUSDPerHour float64     `json:"beforeUSDPerHour"`
 	AfterUSDPerHour  float64     `json:"afterUSDPerHour"`
 	Gone             []GoingNode `json:"gone"`
-	Stay             int         `json:"stay"` // nodes that stay
-	// Quotas are those that the move touches.
+	Stay             int         `json:"stay"` // number of nodes that stay
+	// Quotas are those that the move changes.
 	Quotas []QuotaUse `json:"quotas,omitempty"`
-	// Plan is where the pods of the nodes that go, and those pending, go.
+	// Plan places the pods of the nodes that go and the pending pods.
 	Plan *Report `json:"plan"`
 }
 
-// GoingNode is a node that goes.
+// GoingNode is a node that is removed.
 type GoingNode struct {
 	Name         string   `json:"name"`
 	Size         string   `json:"size"`
 	CapacityType string   `json:"capacityType"`
 	USDPerHour   float64  `json:"usdPerHour"`
-	Pods         []string `json:"pods"` // those that have to move
+	Pods         []string `json:"pods"` // pods that have to move
 }
 
-// ReadManifestText is ReadManifests for text; name is for messages.
+// ReadManifestText is ReadManifests for text. Errors name it by name.
 func ReadManifestText(name string, text []byte, now time.Time) (*Source, error) {
 	m := &manifests{Source: &Source{Objects: &snapshot.Objects{Now: now}}}
 	decoder, err := newDecoder()
@@ -91,10 +90,11 @@ func ReadManifestText(name string, text []byte, now time.Time) (*Source, error) 
 	return m.Source, nil
 }
 
-// With adds what another source has; its objects replace those of the same name.
+// With adds the objects of another source. They replace objects of the same kind
+// and name.
 func (s *Source) With(more *Source) { s.merge(more) }
 
-// Simulate plans a move. The source is changed and of no use afterwards.
+// Simulate plans a move. It changes the source, which must not be used afterwards.
 func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 	o := s.Objects
 	region := mv.Region
@@ -111,7 +111,7 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 		return nil, err
 	}
 	out := &MoveReport{Version: ReportVersion, Region: region, Time: o.Now, Gone: []GoingNode{}}
-	notes := s.letGo(mv.Provision)
+	notes := s.ignoreEvictionBlocks(mv.Provision)
 	pods := map[string][]string{}
 	for _, p := range o.Pods {
 		if p.Spec.NodeName != "" && movable(p) {
@@ -158,7 +158,7 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 	if mv.Usages != nil {
 		var err error
 		if uses, err = s.setQuotas(mv.Usages, region, out.Gone, coming); err != nil {
-			return nil, fmt.Errorf("the subscription's usages: %w", err)
+			return nil, fmt.Errorf("reading the quotas from the subscription's usages: %w", err)
 		}
 	} else {
 		notes = append(notes, "vCPU quotas are not considered")
@@ -175,23 +175,25 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 	}
 	r.Region, r.Notes = region, append(r.Notes, notes...)
 	if len(unknown) > 0 {
-		r.Notes = append(r.Notes, fmt.Sprintf("no price is known for %s; they count as free", strings.Join(unknown, ", ")))
+		r.Notes = append(r.Notes, fmt.Sprintf("no price is known for %s; counted as free", strings.Join(unknown, ", ")))
 	}
 	out.Plan = r
 	out.AfterUSDPerHour += r.Summary.USDPerHour
 	return out, nil
 }
 
-// letGo takes away what keeps pods where they are for a while, budgets and
-// annotations: the question is where they go in the end. It notes what that was.
-func (s *Source) letGo(drained bool) []string {
+// ignoreEvictionBlocks removes PodDisruptionBudgets and do-not-disrupt annotations,
+// which delay evictions but do not decide where pods finally go. It returns notes
+// about those that block evictions now. drained means that nodes are drained, which
+// evicts annotated pods too.
+func (s *Source) ignoreEvictionBlocks(drained bool) []string {
 	o := s.Objects
 	var notes []string
 	for _, b := range o.PDBs {
-		switch why := never(b); {
+		switch why := neverAllows(b); {
 		case b.Status.ExpectedPods == 0 || b.Status.DisruptionsAllowed > 0:
 		case why != "":
-			notes = append(notes, fmt.Sprintf("PodDisruptionBudget %s/%s never allows a disruption (%s): its pods stay, and the move does not end, until it is changed", b.Namespace, b.Name, why))
+			notes = append(notes, fmt.Sprintf("PodDisruptionBudget %s/%s never allows a disruption (%s): its pods stay and the move cannot finish until it is changed", b.Namespace, b.Name, why))
 		default:
 			notes = append(notes, fmt.Sprintf("PodDisruptionBudget %s/%s allows no disruption now: its pods stay until it does", b.Namespace, b.Name))
 		}
@@ -206,7 +208,7 @@ func (s *Source) letGo(drained bool) []string {
 		}
 	}
 	if len(held) > 0 {
-		what := "keep their nodes until the annotation is gone"
+		what := "keep their nodes until the annotation is removed"
 		if drained {
 			what = "are evicted like the others"
 		}
@@ -216,9 +218,9 @@ func (s *Source) letGo(drained bool) []string {
 	return notes
 }
 
-// never says why a budget will never allow a disruption as it is; empty if it
-// may, once its pods are healthy.
-func never(b *policyv1.PodDisruptionBudget) string {
+// neverAllows returns why a budget can never allow a disruption, or an empty string
+// if it can once its pods are healthy.
+func neverAllows(b *policyv1.PodDisruptionBudget) string {
 	expected := int(b.Status.ExpectedPods)
 	if x := b.Spec.MaxUnavailable; x != nil {
 		if n, err := intstr.GetScaledValueFromIntOrPercent(x, 100, true); err == nil && n == 0 {
@@ -233,7 +235,7 @@ func never(b *policyv1.PodDisruptionBudget) string {
 	return ""
 }
 
-// movable tells whether a pod has to go elsewhere when its node goes.
+// movable reports whether a pod has to move when its node is removed.
 func movable(p *corev1.Pod) bool {
 	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed || p.Annotations[corev1.MirrorPodAnnotationKey] != "" {
 		return false
@@ -246,7 +248,8 @@ func movable(p *corev1.Pod) bool {
 	return true
 }
 
-// nodePrice is the catalogue's price of a node that is there.
+// nodePrice returns the size and capacity type of a node and its price in the
+// catalogue.
 func nodePrice(region string, n *corev1.Node) (size, capacity string, usd float64, ok bool) {
 	size, capacity = n.Labels[corev1.LabelInstanceTypeStable], "on-demand"
 	if n.Labels["kubernetes.azure.com/scalesetpriority"] == "spot" || n.Labels["karpenter.sh/capacity-type"] == "spot" {
@@ -262,8 +265,8 @@ func nodePrice(region string, n *corev1.Node) (size, capacity string, usd float6
 	return size, capacity, s.OnDemandUSDPerHour, true
 }
 
-// fixedNodes are nodes as an agent pool will make them, empty but for the
-// DaemonSets' pods, and the price of each.
+// fixedNodes returns nodes as an agent pool would create them, with only the pods
+// of DaemonSets, and the price of each.
 func fixedNodes(s *Source, region string, f FixedNodes) ([]*corev1.Node, float64, error) {
 	size, err := catalog.Lookup(region, f.Size)
 	if err != nil {
@@ -276,14 +279,14 @@ func fixedNodes(s *Source, region string, f FixedNodes) ([]*corev1.Node, float64
 	settings := instancetype.SettingsFor(&v1beta1.AKSNodeClass{}, instancetype.Cluster{
 		NetworkPlugin: "azure", NetworkPluginMode: "overlay", NodeResourceGroup: "nap", VMMemoryOverheadPercent: instancetype.DefaultVMMemoryOverheadPercent,
 	})
-	var room corev1.ResourceList
+	var allocatable corev1.ResourceList
 	for _, it := range table.Build(settings, prices, nil) {
 		if it.Name == size.Name {
-			room = it.Allocatable()
+			allocatable = it.Allocatable()
 		}
 	}
-	if room == nil {
-		return nil, 0, fmt.Errorf("pool %s: how much room a node of size %s has is not known", f.Pool, size.Name)
+	if allocatable == nil {
+		return nil, 0, fmt.Errorf("pool %s: the allocatable resources of size %s are unknown", f.Pool, size.Name)
 	}
 	var out []*corev1.Node
 	for i := range f.Count {
@@ -298,17 +301,18 @@ func fixedNodes(s *Source, region string, f FixedNodes) ([]*corev1.Node, float64
 			corev1.LabelHostname: n.Name, corev1.LabelInstanceTypeStable: size.Name, corev1.LabelTopologyRegion: region, corev1.LabelTopologyZone: zone,
 			corev1.LabelArchStable: size.Arch, corev1.LabelOSStable: "linux", "agentpool": f.Pool, v1beta1.AKSLabelDomain + "/agentpool": f.Pool, v1beta1.AKSLabelMode: v1beta1.ModeUser,
 		}
-		n.Status.Capacity = room.DeepCopy()
-		n.Status.Allocatable = withoutDaemons(room, s.Objects.DaemonSets, n)
+		n.Status.Capacity = allocatable.DeepCopy()
+		n.Status.Allocatable = withoutDaemonSets(allocatable, s.Objects.DaemonSets, n)
 		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 		out = append(out, n)
 	}
 	return out, size.OnDemandUSDPerHour, nil
 }
 
-// withoutDaemons is a node's room less what the DaemonSets that select it ask.
-func withoutDaemons(room corev1.ResourceList, sets []*appsv1.DaemonSet, n *corev1.Node) corev1.ResourceList {
-	left := room.DeepCopy()
+// withoutDaemonSets returns the resources of a node less the requests of the
+// DaemonSets that select it.
+func withoutDaemonSets(allocatable corev1.ResourceList, sets []*appsv1.DaemonSet, n *corev1.Node) corev1.ResourceList {
+	left := allocatable.DeepCopy()
 	take := func(name corev1.ResourceName, q resource.Quantity) {
 		if have, ok := left[name]; ok {
 			have.Sub(q)
@@ -329,10 +333,10 @@ func withoutDaemons(room corev1.ResourceList, sets []*appsv1.DaemonSet, n *corev
 	return left
 }
 
-// Homeless is how many pods have no place.
+// Homeless returns the number of pods without a place.
 func (m *MoveReport) Homeless() int { return m.Plan.Summary.Refused + m.Plan.Summary.Deferred }
 
-// WriteTable prints the move for a person.
+// WriteTable writes the move as tables for a person.
 func (m *MoveReport) WriteTable(w io.Writer) error {
 	r := m.Plan
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
@@ -353,7 +357,7 @@ func (m *MoveReport) WriteTable(w io.Writer) error {
 	return err
 }
 
-// Sentence is the outcome in words.
+// Sentence returns a summary of the move.
 func (m *MoveReport) Sentence() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "now $%.4f per hour, afterwards $%.4f%s: %s, %s", m.BeforeUSDPerHour, m.AfterUSDPerHour, percent(m.AfterUSDPerHour, m.BeforeUSDPerHour),

@@ -12,8 +12,8 @@ import (
 	"github.com/nap-aks/nap/azure/instancetype"
 )
 
-// twoPools is a cluster with a system node and two nodes of a pool "web", whose
-// pods are on them, and a pod that only the label agentpool brings there.
+// twoPools is a cluster with a system node and two nodes of a pool "web". One of the
+// pods on them selects the pool by its label.
 const twoPools = `
 apiVersion: v1
 kind: Node
@@ -73,10 +73,9 @@ func ofPool(pool string) func(*corev1.Node) bool {
 	return func(n *corev1.Node) bool { return n.Labels["agentpool"] == pool }
 }
 
-// The nodes of a pool give way to machines: what fits on the nodes that stay
-// goes there, the rest gets machines, and a pod that selects the pool by name
-// has no place.
-func TestMoveToMachines(t *testing.T) {
+// Pods of the removed nodes go to remaining nodes if they fit, else to machines. A
+// pod that selects the removed pool by name has no place.
+func TestMoveFromPoolToMachines(t *testing.T) {
 	src := read(t, twoPools)
 	more, err := ReadManifestText("proposal", []byte(webNodePool), at)
 	if err != nil {
@@ -112,8 +111,8 @@ func TestMoveToMachines(t *testing.T) {
 	}
 }
 
-// What keeps pods for a while does not keep them in the plan, but is said.
-func TestMoveNotesWhatHoldsPods(t *testing.T) {
+// What delays evictions does not change the plan, but gets a note.
+func TestMoveNotesWhatBlocksEvictions(t *testing.T) {
 	src := read(t, twoPools+`
 ---
 apiVersion: policy/v1
@@ -153,18 +152,18 @@ status: {expectedPods: 3, disruptionsAllowed: 1, currentHealthy: 3, desiredHealt
 		t.Errorf("%d pods are planned for", m.Plan.Summary.Pods)
 	}
 	notes := strings.Join(m.Plan.Notes, "\n")
-	for _, want := range []string{"shop/none never allows a disruption (maxUnavailable 0)", "shop/all never allows a disruption (minAvailable 3 of 3 pods)", "shop/ill allows no disruption now", "do-not-disrupt keep their nodes until the annotation is gone: shop/big"} {
+	for _, want := range []string{"shop/none never allows a disruption (maxUnavailable 0)", "shop/all never allows a disruption (minAvailable 3 of 3 pods)", "shop/ill allows no disruption now", "do-not-disrupt keep their nodes until the annotation is removed: shop/big"} {
 		if !strings.Contains(notes, want) {
 			t.Errorf("no %q in\n%s", want, notes)
 		}
 	}
 	if strings.Contains(notes, "shop/fine") {
-		t.Errorf("a budget that lets pods go is in\n%s", notes)
+		t.Errorf("a budget that allows evictions is in\n%s", notes)
 	}
 }
 
-// usagesOf are what a subscription uses of the family of the D v5 sizes and of all
-// sizes.
+// usagesOf returns a subscription's usage of the DSv5 family and of all sizes in a
+// region.
 func usagesOf(t *testing.T, used, family, regional int64) []instancetype.Usage {
 	t.Helper()
 	u, err := ParseUsage("usages", fmt.Appendf(nil, `{"value": [
@@ -176,8 +175,8 @@ func usagesOf(t *testing.T, used, family, regional int64) []instancetype.Usage {
 	return u
 }
 
-// A move buys what the region's quotas have left, with what the nodes that go give
-// back, and says what is missing at the beginning.
+// A move uses what the region's quotas have left plus what the removed nodes free,
+// and reports what is missing at the start.
 func TestMoveStaysWithinQuotas(t *testing.T) {
 	// The web nodes have 16 vCPUs, the system node 2.
 	for name, x := range map[string]struct {
@@ -238,8 +237,7 @@ func TestMoveStaysWithinQuotas(t *testing.T) {
 	}
 }
 
-// Nodes that a fixed pool has already are not created again.
-func TestFixedNodesThatAreThere(t *testing.T) {
+func TestMoveCountsExistingNodesOfFixedPool(t *testing.T) {
 	src := read(t, twoPools)
 	for _, n := range src.Objects.Nodes {
 		n.Labels["kubernetes.azure.com/agentpool"] = n.Labels["agentpool"]
@@ -259,8 +257,7 @@ func TestFixedNodesThatAreThere(t *testing.T) {
 	}
 }
 
-// The way back: the machines go and there are fixed nodes only, those that
-// there are and those to come.
+// Without provisioning, pods can only go to existing and to given fixed nodes.
 func TestMoveToFixedNodes(t *testing.T) {
 	none, err := Simulate(read(t, twoPools), Move{Gone: ofPool("web")}, Options{})
 	if err != nil {
@@ -281,6 +278,6 @@ func TestMoveToFixedNodes(t *testing.T) {
 		t.Errorf("$%.4f afterwards", some.AfterUSDPerHour)
 	}
 	if _, err := Simulate(read(t, twoPools), Move{Gone: ofPool("web"), Fixed: []FixedNodes{{Pool: "fixed", Size: "Standard_Nope", Count: 1}}}, Options{}); err == nil || !strings.Contains(err.Error(), "pool fixed") {
-		t.Errorf("a size that there is not: %v", err)
+		t.Errorf("an unknown size: %v", err)
 	}
 }

@@ -34,7 +34,7 @@ func read(t *testing.T, text string) *Source {
 	return s
 }
 
-// run executes a command as a person would and returns what it prints.
+// run executes a command and returns its output.
 func run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := NewPlanCommand()
@@ -64,7 +64,7 @@ func planJSON(t *testing.T, args ...string) *Report {
 	return r
 }
 
-func TestManifestsBecomeThePodsOfTheirControllers(t *testing.T) {
+func TestWorkloadsBecomePods(t *testing.T) {
 	s, err := ReadManifests([]string{"testdata/shop.yaml"}, at)
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestManifestsBecomeThePodsOfTheirControllers(t *testing.T) {
 	}
 }
 
-func TestManifestsAreDefaultedAsInACluster(t *testing.T) {
+func TestManifestsGetClusterDefaults(t *testing.T) {
 	s := read(t, `
 apiVersion: v1
 kind: Pod
@@ -122,7 +122,7 @@ items:
 	}
 }
 
-func TestPodsGivenBesideTheirOwnersAreNotCountedTwice(t *testing.T) {
+func TestPodsGivenWithTheirOwnersAreNotDuplicated(t *testing.T) {
 	s := read(t, `
 {apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 2, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: []}}}}
 ---
@@ -157,7 +157,7 @@ func TestPlanPlacesEveryPodOnce(t *testing.T) {
 		}
 		for p, n := range seen {
 			if n != 1 {
-				t.Errorf("%s: pod %s is there %d times", engineName, p, n)
+				t.Errorf("%s: pod %s occurs %d times", engineName, p, n)
 			}
 		}
 		s := r.Summary
@@ -172,9 +172,8 @@ func TestPlanPlacesEveryPodOnce(t *testing.T) {
 	}
 }
 
-// The example brings one NodePool of its own, for spot. As in a cluster, the
-// one that AKS creates is there beside it.
-func TestTheExampleIsPlannedWithAKSsOwnNodePool(t *testing.T) {
+// The example has one NodePool, for spot. The plan adds the one AKS creates.
+func TestExampleUsesAKSDefaultNodePool(t *testing.T) {
 	r := planJSON(t, "-f", "../examples/shop.yaml")
 	if len(r.Refused) != 0 {
 		t.Errorf("refused: %+v", r.Refused)
@@ -188,7 +187,7 @@ func TestTheExampleIsPlannedWithAKSsOwnNodePool(t *testing.T) {
 	}
 }
 
-func TestAFamilyThatHasGPUsTakesTheGPUPods(t *testing.T) {
+func TestGPUPodsGetAGPUFamily(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pool.yaml")
 	pool := `
 apiVersion: karpenter.sh/v1
@@ -216,10 +215,10 @@ spec:
 	}
 }
 
-func TestAPlanStaysWithinTheSubscriptionsQuotas(t *testing.T) {
+func TestPlanStaysWithinQuotas(t *testing.T) {
 	dir := t.TempDir()
 	usage, pod := filepath.Join(dir, "usage.json"), filepath.Join(dir, "in.yaml")
-	// As az prints it, amounts in strings.
+	// az prints amounts as strings.
 	if err := os.WriteFile(usage, []byte(`[
 		{"currentValue": "90", "limit": "100", "localName": "Total Regional vCPUs", "name": {"value": "cores", "localizedValue": "Total Regional vCPUs"}},
 		{"currentValue": "1", "limit": "20", "name": {"value": "PublicIPAddresses", "localizedValue": "Public IP Addresses"}}]`), 0o600); err != nil {
@@ -240,7 +239,7 @@ func TestAPlanStaysWithinTheSubscriptionsQuotas(t *testing.T) {
 	if len(r.Refused) != 1 || r.Refused[0].Code != "Quota" || !strings.Contains(r.Refused[0].Reason, "of quota cores (Total Regional vCPUs), 2 left of 100 after the 8 of this plan: ask Azure for more") {
 		t.Errorf("the refusal is %+v", r.Refused)
 	}
-	// The quotas are part of the file.
+	// The snapshot file has the quotas.
 	if again := planJSON(t, "--snapshot", file); again.Summary.Refused != 6 {
 		t.Errorf("the replay refuses %d", again.Summary.Refused)
 	}
@@ -248,11 +247,11 @@ func TestAPlanStaysWithinTheSubscriptionsQuotas(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := run(t, "plan", "-f", pod, "--usage", usage); err == nil || !strings.Contains(err.Error(), "az vm list-usage") {
-		t.Errorf("a file that is something else: %v", err)
+		t.Errorf("a file that is not a usage file: %v", err)
 	}
 }
 
-func TestASavedPlanIsReplayedAlike(t *testing.T) {
+func TestSavedPlanReplaysIdentically(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cluster.nap")
 	first := planJSON(t, "-f", "testdata/shop.yaml", "--save", file)
 	second := planJSON(t, "--snapshot", file)
@@ -270,7 +269,7 @@ func TestASavedPlanIsReplayedAlike(t *testing.T) {
 	}
 }
 
-func TestManifestsAreAddedToASnapshot(t *testing.T) {
+func TestManifestsAreMergedIntoSnapshot(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cluster.nap")
 	planJSON(t, "-f", "testdata/shop.yaml", "--save", file)
 	more := filepath.Join(t.TempDir(), "more.yaml")
@@ -283,7 +282,7 @@ func TestManifestsAreAddedToASnapshot(t *testing.T) {
 	}
 }
 
-func TestNodesThatAreThereAreUsedFirst(t *testing.T) {
+func TestExistingNodesAreUsedFirst(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "in.yaml")
 	text := `
 {apiVersion: v1, kind: Node, metadata: {name: big, labels: {node.kubernetes.io/instance-type: Standard_D16s_v5, topology.kubernetes.io/zone: eastus-1, kubernetes.io/os: linux, kubernetes.io/arch: amd64}}}
@@ -299,7 +298,7 @@ func TestNodesThatAreThereAreUsedFirst(t *testing.T) {
 	}
 }
 
-func TestCompareShowsBoth(t *testing.T) {
+func TestCompareShowsBothEngines(t *testing.T) {
 	out, err := run(t, "plan", "--quick", "-f", "testdata/shop.yaml", "--compare")
 	if err != nil {
 		t.Fatal(err)
@@ -319,8 +318,8 @@ func TestCompareShowsBoth(t *testing.T) {
 	}
 }
 
-// Both plans of a comparison are measured by one bound, which holds for either.
-func TestCompareMeasuresBothByOneBound(t *testing.T) {
+// A comparison measures both plans by one bound that holds for either.
+func TestCompareUsesOneBoundForBoth(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "apart.yaml")
 	text := `
 apiVersion: apps/v1
@@ -359,7 +358,7 @@ spec:
 	}
 }
 
-func TestExplain(t *testing.T) {
+func TestExplainNamesOutcomeAndConstraints(t *testing.T) {
 	for name, want := range map[string][]string{
 		"train-0": {"no place", "nvidia.com/gpu", "CONSTRAINT", "NEAREST MISS"},
 		"db-1":    {"new machine", "Standard_D", "CONSTRAINT", "3 pods of the same shape"},
@@ -375,10 +374,10 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	if _, err := run(t, "explain", "pod", "web", "-n", "shop", "-f", "testdata/shop.yaml"); err == nil || !strings.Contains(err.Error(), "shop/web-00") {
-		t.Errorf("a name that is not there: %v", err)
+		t.Errorf("a pod that does not exist: %v", err)
 	}
 	if _, err := run(t, "explain", "node", "x", "-f", "testdata/shop.yaml"); err == nil {
-		t.Error("a node is explained")
+		t.Error("explain node returned no error")
 	}
 	missing := filepath.Join(t.TempDir(), "in.yaml")
 	text := `{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [], volumes: [{name: v, persistentVolumeClaim: {claimName: lost}}]}}`
@@ -391,7 +390,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-func TestWrongUseSaysWhatToDo(t *testing.T) {
+func TestUsageErrorsSayWhatToDo(t *testing.T) {
 	for _, c := range [][]string{
 		{"plan"}, {"plan", "-f", "testdata/shop.yaml", "--region", "mars"}, {"plan", "-f", "nowhere.yaml"}, {"plan", "-f", "testdata/shop.yaml", "-o", "yaml"},
 		{"plan", "-f", "testdata/shop.yaml", "--engine", "dice"}, {"plan", "--snapshot", "testdata/shop.yaml"}, {"plan", "--snapshot", "x", "--from-cluster"},
@@ -441,7 +440,7 @@ func regexpWord(doc, name string) bool {
 	return false
 }
 
-func TestALiveClusterIsOnlyRead(t *testing.T) {
+func TestLiveClusterIsOnlyRead(t *testing.T) {
 	s, err := ReadManifests([]string{"testdata/shop.yaml"}, at)
 	if err != nil {
 		t.Fatal(err)

@@ -8,31 +8,30 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// QuotaUse is what a move does to one of the region's vCPU quotas.
+// QuotaUse is the effect of a move on one of the region's vCPU quotas.
 type QuotaUse struct {
 	Name  string `json:"name"` // Azure's name, such as standardDSv5Family
 	Title string `json:"title,omitempty"`
-	// Limit and Used are as Azure reports them now; the nodes that go are among
-	// the used.
+	// Limit and Used are the current values that Azure reports; Used includes the
+	// nodes that go.
 	Limit int64 `json:"limit"`
 	Used  int64 `json:"used"`
-	// Fixed and Machines are the vCPUs of the fixed nodes that come and of the
-	// machines to buy, Freed those of the nodes that go.
+	// Fixed and Machines are the vCPUs of new fixed nodes and of the machines to
+	// buy; Freed are those of the nodes that go.
 	Fixed    int64 `json:"fixed"`
 	Machines int64 `json:"machines"`
 	Freed    int64 `json:"freed"`
-	// Missing says what does not fit, and when. Blocks tells that the move cannot
-	// begin because of it; otherwise it goes on as nodes go.
+	// Missing says what does not fit, and when. Blocks reports whether the move
+	// cannot start because of it; otherwise it continues as nodes go.
 	Missing string `json:"missing,omitempty"`
 	Blocks  bool   `json:"blocks,omitempty"`
 	advice  string
-	// least is what the smallest machine takes of it.
+	// least is the number of vCPUs of the smallest machine.
 	least int64
 }
 
-// setQuotas tells the source which quotas there are. What is used is taken as it
-// will be once the nodes that go have gone and the fixed ones have come; the
-// result says what that changes.
+// setQuotas sets the quotas of the source. Their usage is that after the nodes
+// that go are deleted and the fixed ones created; the result has both changes.
 func (s *Source) setQuotas(usages []instancetype.Usage, region string, gone []GoingNode, fixed []FixedNodes) ([]*QuotaUse, error) {
 	quotas, err := quotasOf(usages, region)
 	if err != nil {
@@ -55,7 +54,7 @@ func (s *Source) setQuotas(usages []instancetype.Usage, region string, gone []Go
 	return uses, nil
 }
 
-// charge is what a machine takes of a quota.
+// charge returns the number of vCPUs that a machine takes from a quota.
 func charge(q *snapshot.Quota, size, capacityType string) int64 {
 	for _, c := range q.CapacityTypes {
 		if c == capacityType {
@@ -65,8 +64,8 @@ func charge(q *snapshot.Quota, size, capacityType string) int64 {
 	return 0
 }
 
-// judge fills in what the plan's machines take of the quotas, says what is
-// missing, and gives those that the move touches.
+// judge adds the machines of the plan and what is missing to the uses, and returns
+// those that the move changes.
 func judge(uses []*QuotaUse, quotas []snapshot.Quota, machines []Machine) []QuotaUse {
 	var out []QuotaUse
 	for i, u := range uses {
@@ -89,12 +88,12 @@ func judge(uses []*QuotaUse, quotas []snapshot.Quota, machines []Machine) []Quot
 		switch {
 		case u.Fixed > 0 && u.Fixed > left:
 			u.Blocks = true
-			u.Missing = fmt.Sprintf("%s: the fixed nodes need %d vCPUs and %d of %d are left, the nodes that go being there still; they cannot be created", name, u.Fixed, max(0, left), u.Limit)
+			u.Missing = fmt.Sprintf("%s: the fixed nodes need %d vCPUs and %d of %d are left while the nodes that go still exist; they cannot be created", name, u.Fixed, max(0, left), u.Limit)
 		case u.least > left-u.Fixed && u.Machines > 0:
 			u.Blocks = true
-			u.Missing = fmt.Sprintf("%s: the smallest of the machines needs %d vCPUs and %d of %d are left; none can be bought before a node has gone", name, u.least, max(0, left-u.Fixed), u.Limit)
+			u.Missing = fmt.Sprintf("%s: the smallest of the machines needs %d vCPUs and %d of %d are left; none can be bought before a node is deleted", name, u.least, max(0, left-u.Fixed), u.Limit)
 		case u.Machines > 0 && u.Machines > left-u.Fixed:
-			u.Missing = fmt.Sprintf("%s: the machines need %d vCPUs and %d of %d are left now; the rest is bought as nodes go, which give back %d", name, u.Machines, left-u.Fixed, u.Limit, u.Freed)
+			u.Missing = fmt.Sprintf("%s: the machines need %d vCPUs and %d of %d are left now; the rest is bought as nodes are deleted, which frees %d", name, u.Machines, left-u.Fixed, u.Limit, u.Freed)
 		}
 		if u.Missing != "" {
 			advice := u.advice
@@ -102,14 +101,15 @@ func judge(uses []*QuotaUse, quotas []snapshot.Quota, machines []Machine) []Quot
 				ask, _, _ := strings.Cut(advice, ", or ") // the rest is about NodePools
 				advice = ask + ", or create fewer fixed nodes or of another family"
 			}
-			u.Missing += ". To have it at once, " + advice
+			u.Missing += ". To start at once, " + advice
 		}
 		out = append(out, *u)
 	}
 	return out
 }
 
-// BlockedByQuota says which quotas do not let the move begin; empty: none.
+// BlockedByQuota returns what is missing from the quotas that prevent the start of
+// the move, or an empty string.
 func (m *MoveReport) BlockedByQuota() string {
 	var out []string
 	for _, q := range m.Quotas {

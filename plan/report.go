@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -17,10 +19,10 @@ import (
 )
 
 // ReportVersion is the version of the JSON schema of Report. It changes when a
-// field changes its meaning or goes away; new fields do not change it.
+// field is removed or changes its meaning, not when one is added.
 const ReportVersion = 1
 
-// Report is a plan as `nap plan -o json` prints it. docs/plan.md describes it.
+// Report is the output of nap plan -o json, described in docs/plan.md.
 type Report struct {
 	Version    int         `json:"version"`
 	Engine     string      `json:"engine"` // nap or karpenter
@@ -33,19 +35,19 @@ type Report struct {
 	Relaxed    []Relaxed   `json:"relaxed,omitempty"`
 	Notes      []string    `json:"notes,omitempty"`
 
-	workload map[string]string // workload by pod, for people
+	workload map[string]string // by pod; for the table
 }
 
-// Summary has the figures of a plan.
+// Summary has the totals of a plan.
 type Summary struct {
-	Pods            int      `json:"pods"`       // to be placed
+	Pods            int      `json:"pods"`       // to place
 	OnNodes         int      `json:"onNodes"`    // on existing and in-flight nodes
 	OnMachines      int      `json:"onMachines"` // on machines to create
 	Refused         int      `json:"refused"`
-	Deferred        int      `json:"deferred"` // need a feature the engine does not compile
+	Deferred        int      `json:"deferred"` // need a feature the engine leaves to another scheduler
 	Machines        int      `json:"machines"`
 	USDPerHour      float64  `json:"usdPerHour"`                // of the machines
-	QuickUSDPerHour float64  `json:"quickUSDPerHour,omitempty"` // what the quick path alone would cost
+	QuickUSDPerHour float64  `json:"quickUSDPerHour,omitempty"` // cost of the quick path alone
 	BoundUSDPerHour float64  `json:"boundUSDPerHour,omitempty"` // proven: no placement costs less
 	BoundKind       string   `json:"boundKind,omitempty"`
 	Gap             *float64 `json:"gap,omitempty"` // cost/bound − 1
@@ -61,12 +63,12 @@ type Machine struct {
 	CapacityType     string           `json:"capacityType"`
 	USDPerHour       float64          `json:"usdPerHour"`
 	Pods             []string         `json:"pods"`
-	Requests         engine.Resources `json:"requests"` // millicores, bytes, units; daemons included by nap
+	Requests         engine.Resources `json:"requests"` // millicores, bytes, units; nap includes DaemonSets
 	Alternatives     []Offering       `json:"alternatives,omitempty"`
 	AlternativeCount int              `json:"alternativeCount"`
 }
 
-// Offering is a way to get a machine.
+// Offering is a size, zone and capacity type in which a machine can be bought.
 type Offering struct {
 	Size         string  `json:"size"`
 	Zone         string  `json:"zone,omitempty"`
@@ -74,26 +76,26 @@ type Offering struct {
 	USDPerHour   float64 `json:"usdPerHour"`
 }
 
-// Placement is pods on an existing or in-flight node.
+// Placement lists pods placed on an existing or in-flight node.
 type Placement struct {
 	Node string   `json:"node"`
 	Pods []string `json:"pods"`
 }
 
-// Refusal is pods without a place, and why.
+// Refusal lists pods without a place for the same reason.
 type Refusal struct {
 	Pods   []string `json:"pods"`
 	Code   string   `json:"code,omitempty"`
 	Reason string   `json:"reason"`
 }
 
-// Relaxed is pods that were placed with preferences given up.
+// Relaxed lists pods placed after relaxing the same preferences.
 type Relaxed struct {
 	Pods        []string `json:"pods"`
 	Preferences []string `json:"preferences"`
 }
 
-// Comparison is what `nap plan --compare -o json` prints.
+// Comparison is the output of nap plan --compare -o json.
 type Comparison struct {
 	Version   int     `json:"version"`
 	Nap       *Report `json:"nap"`
@@ -121,7 +123,7 @@ func (r *Report) relax(pods, preferences []string) {
 	r.Relaxed = append(r.Relaxed, Relaxed{Pods: append([]string(nil), pods...), Preferences: preferences})
 }
 
-// workloads notes the owner of each pod, so that a person sees "web × 12".
+// workloads records the owner of each pod, so that tables show "web × 12".
 func (r *Report) workloads(pods map[string]*corev1.Pod) {
 	r.workload = make(map[string]string, len(pods))
 	for k, p := range pods {
@@ -138,7 +140,7 @@ func (r *Report) workloads(pods map[string]*corev1.Pod) {
 	}
 }
 
-// finish brings the report into its order and adds up.
+// finish sorts the report and computes the totals.
 func (r *Report) finish() {
 	sort.SliceStable(r.Machines, func(i, j int) bool {
 		a, b := &r.Machines[i], &r.Machines[j]
@@ -166,7 +168,7 @@ func (r *Report) finish() {
 	for i := range r.Machines {
 		r.Summary.USDPerHour += r.Machines[i].USDPerHour
 	}
-	// Empty lists rather than null for those who read JSON.
+	// In JSON, empty lists are [] and not null.
 	if r.Machines == nil {
 		r.Machines = []Machine{}
 	}
@@ -178,7 +180,7 @@ func (r *Report) finish() {
 	}
 }
 
-// WriteJSON prints v, indented.
+// WriteJSON writes v as indented JSON.
 func WriteJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
@@ -189,7 +191,8 @@ func WriteJSON(w io.Writer, v any) error {
 	return nil
 }
 
-// podList names pods by workload: "shop/web × 12, shop/api × 3".
+// podList summarizes pods by workload: "shop/web × 12, shop/api × 3". A positive
+// limit shortens the list.
 func (r *Report) podList(pods []string, limit int) string {
 	count := map[string]int{}
 	var order []string
@@ -219,7 +222,7 @@ func (r *Report) podList(pods []string, limit int) string {
 	return strings.Join(parts, ", ")
 }
 
-// WriteTable prints the plan for a person.
+// WriteTable writes the plan as tables for a person.
 func (r *Report) WriteTable(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	if len(r.Machines) > 0 {
@@ -252,7 +255,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		fmt.Fprintln(tw)
 	}
 	if len(r.Relaxed) > 0 {
-		fmt.Fprintln(tw, "PREFERENCE GIVEN UP\tFOR")
+		fmt.Fprintln(tw, "RELAXED PREFERENCE\tFOR")
 		for _, v := range r.Relaxed {
 			fmt.Fprintf(tw, "%s\t%s\n", strings.Join(v.Preferences, "; "), r.podList(v.Pods, 3))
 		}
@@ -302,7 +305,7 @@ func seconds(s float64) string {
 	return time.Duration(s * float64(time.Second)).Round(10 * time.Microsecond).String()
 }
 
-// WriteTable prints both plans side by side.
+// WriteTable writes both plans side by side.
 func (c *Comparison) WriteTable(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	n, k := &c.Nap.Summary, &c.Karpenter.Summary
@@ -322,15 +325,10 @@ func (c *Comparison) WriteTable(w io.Writer) error {
 	row("time", seconds(n.PlanSeconds), fmt.Sprintf("%s%s", seconds(k.PlanSeconds), times(k.PlanSeconds, n.PlanSeconds)))
 	fmt.Fprintln(tw)
 	sizesN, sizesK := sizes(c.Nap), sizes(c.Karpenter)
-	all := map[string]bool{}
-	for s := range sizesN {
-		all[s] = true
-	}
-	for s := range sizesK {
-		all[s] = true
-	}
+	all := maps.Clone(sizesN)
+	maps.Copy(all, sizesK)
 	fmt.Fprintln(tw, "MACHINES\tNAP\tKARPENTER")
-	for _, s := range sortedKeys(all) {
+	for _, s := range slices.Sorted(maps.Keys(all)) {
 		row(s, sizesN[s], sizesK[s])
 	}
 	if err := tw.Flush(); err != nil {
@@ -368,13 +366,4 @@ func times(v, base float64) string {
 		return ""
 	}
 	return fmt.Sprintf(" (%.0f times)", v/base)
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	sort.Strings(out)
-	return out
 }

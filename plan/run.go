@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -17,19 +19,19 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// Names of the engines a plan can be made with.
+// Names of the engines.
 const (
 	EngineNap       = "nap"
 	EngineKarpenter = "karpenter"
 )
 
-// Options tune a run.
+// Options configure a run.
 type Options struct {
 	// Quick stops the engine after its quick path.
 	Quick bool
 	// Timeout bounds Karpenter's scheduler; zero means none.
 	Timeout time.Duration
-	// MaxAlternatives is how many further offerings of a machine are reported;
+	// MaxAlternatives is the number of further offerings to report for a machine;
 	// zero means 10, negative all.
 	MaxAlternatives int
 }
@@ -122,13 +124,13 @@ func (o Options) alternatives() int {
 	return o.MaxAlternatives
 }
 
-// invalid reports the pods that could not be planned for.
+// invalid adds the pods that could not be planned for.
 func (r *Report) invalid(pods map[string]error) {
 	by := map[string][]string{}
 	for k, err := range pods {
 		by[err.Error()] = append(by[err.Error()], k)
 	}
-	for _, reason := range sortedKeys(by) {
+	for _, reason := range slices.Sorted(maps.Keys(by)) {
 		sort.Strings(by[reason])
 		r.refuse(by[reason], "Invalid", reason)
 		r.Summary.Pods += len(by[reason])
@@ -136,9 +138,9 @@ func (r *Report) invalid(pods map[string]error) {
 	}
 }
 
-// Karpenter plans with Karpenter's scheduler. Each of its machines counts with
-// the cheapest offering that it allows. When the time was up, the report holds
-// what was decided until then and says so in its notes.
+// Karpenter plans with Karpenter's scheduler. Each machine is priced at the cheapest
+// offering it allows. After a timeout the report has the decisions made so far and
+// a note.
 func Karpenter(ctx context.Context, o *snapshot.Objects, opt Options) (*Report, error) {
 	res, err := peer.Schedule(ctx, o, peer.Options{Timeout: opt.Timeout})
 	if err != nil && !errors.Is(err, peer.ErrTimeout) {
@@ -146,7 +148,7 @@ func Karpenter(ctx context.Context, o *snapshot.Objects, opt Options) (*Report, 
 	}
 	r := &Report{Version: ReportVersion, Engine: EngineKarpenter, Time: o.Now}
 	if err != nil {
-		r.Notes = append(r.Notes, fmt.Sprintf("Karpenter's scheduler was stopped after %s: pods that it had not looked at are counted as refused", opt.Timeout))
+		r.Notes = append(r.Notes, fmt.Sprintf("Karpenter's scheduler was stopped after %s; pods it had not considered are counted as refused", opt.Timeout))
 	}
 	r.Summary.ReadSeconds, r.Summary.PlanSeconds = (res.Fill + res.Prepare).Seconds(), res.Solve.Seconds()
 	pods := map[string]*corev1.Pod{}
@@ -186,7 +188,7 @@ func Karpenter(ctx context.Context, o *snapshot.Objects, opt Options) (*Report, 
 	for k, err := range res.Errors {
 		by[err.Error()] = append(by[err.Error()], podName(k))
 	}
-	for _, reason := range sortedKeys(by) {
+	for _, reason := range slices.Sorted(maps.Keys(by)) {
 		sort.Strings(by[reason])
 		r.refuse(by[reason], "", strings.ReplaceAll(reason, "\n", " "))
 		r.Summary.Refused += len(by[reason])
@@ -194,7 +196,7 @@ func Karpenter(ctx context.Context, o *snapshot.Objects, opt Options) (*Report, 
 	r.Summary.Pods = res.Pods
 	if left := res.Pods - r.Summary.OnNodes - r.Summary.OnMachines - r.Summary.Refused; left > 0 {
 		r.Summary.Refused += left
-		r.Notes = append(r.Notes, fmt.Sprintf("%d pods got no decision", left))
+		r.Notes = append(r.Notes, fmt.Sprintf("no decision was made for %d pods", left))
 	}
 	r.workloads(pods)
 	r.finish()
@@ -204,8 +206,8 @@ func Karpenter(ctx context.Context, o *snapshot.Objects, opt Options) (*Report, 
 	return r, nil
 }
 
-// prove adds the bound that holds whoever plans, and how far this plan is above
-// it. A plan that leaves pods out may cost less, so it gets none.
+// prove adds a lower bound that is independent of the engine, and the distance of
+// this plan from it. A plan that refuses pods may cost less, so it gets none.
 func (r *Report) prove(o *snapshot.Objects, opt Options) error {
 	if r.Summary.Refused > 0 {
 		return nil

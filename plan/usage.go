@@ -13,8 +13,8 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-// azUsage is an element of what `az vm list-usage` and ARM's usages print. The
-// amounts are numbers from the one and strings from the other.
+// azUsage is an element of the output of az vm list-usage and of ARM's usages
+// response. az prints the amounts as strings, ARM as numbers.
 type azUsage struct {
 	CurrentValue json.RawMessage `json:"currentValue"`
 	Limit        json.RawMessage `json:"limit"`
@@ -24,17 +24,17 @@ type azUsage struct {
 	} `json:"name"`
 }
 
-// readUsage reads the compute usages of a subscription in a region: the list
-// that `az vm list-usage -o json` prints, or ARM's answer with the list in value.
+// readUsage reads a file with the compute usages of a subscription in a region: the
+// output of az vm list-usage -o json, or ARM's response with the list in value.
 func readUsage(path string) ([]instancetype.Usage, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the usages: %w", err)
+		return nil, fmt.Errorf("reading the usage file: %w", err)
 	}
 	return ParseUsage(path, data)
 }
 
-// ParseUsage is for usages that were read already; path is for messages.
+// ParseUsage parses the contents of a usage file. Errors name it by path.
 func ParseUsage(path string, data []byte) ([]instancetype.Usage, error) {
 	var list []azUsage
 	if err := json.Unmarshal(data, &list); err != nil {
@@ -42,7 +42,7 @@ func ParseUsage(path string, data []byte) ([]instancetype.Usage, error) {
 			Value []azUsage `json:"value"`
 		}
 		if json.Unmarshal(data, &page) != nil || page.Value == nil {
-			return nil, fmt.Errorf("usages in %s: it is not what az vm list-usage -o json prints: %w", path, err)
+			return nil, fmt.Errorf("usages in %s: not the output of az vm list-usage -o json: %w", path, err)
 		}
 		list = page.Value
 	}
@@ -65,7 +65,7 @@ func amountOf(raw json.RawMessage) (int64, error) {
 	return strconv.ParseInt(strings.Trim(string(raw), `"`), 10, 64)
 }
 
-// addQuotas holds the plan to the vCPU quotas of a usage file.
+// addQuotas sets the quotas of the source from a usage file.
 func (s *Source) addQuotas(path, region string) error {
 	usages, err := readUsage(path)
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *Source) addQuotas(path, region string) error {
 	return nil
 }
 
-// quotasOf are the vCPU quotas among the usages of a region.
+// quotasOf returns the vCPU quotas among the usages of a region.
 func quotasOf(usages []instancetype.Usage, region string) ([]snapshot.Quota, error) {
 	table, _, err := offline(region)
 	if err != nil {
@@ -94,7 +94,7 @@ func quotasOf(usages []instancetype.Usage, region string) ([]snapshot.Quota, err
 		})
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("none is a vCPU quota of a size in region %s", region)
+		return nil, fmt.Errorf("no vCPU quota of a size in region %s", region)
 	}
 	return out, nil
 }

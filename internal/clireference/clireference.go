@@ -93,11 +93,13 @@ func writeCompletion(b *strings.Builder, name string) {
 `+"`%[1]s completion`"+` prints a completion script for bash, zsh, fish or PowerShell:
 
 `+"```sh"+`
-source <(%[1]s completion bash)                                      # this bash
-%[1]s completion bash >/etc/bash_completion.d/%[1]s                     # every bash, on Linux
-%[1]s completion zsh >"${fpath[1]}/_%[1]s"                              # zsh, after autoload -U compinit; compinit
-%[1]s completion fish >~/.config/fish/completions/%[1]s.fish            # fish
-%[1]s completion powershell | Out-String | Invoke-Expression         # PowerShell
+# bash: in this shell, or for every shell on Linux
+source <(%[1]s completion bash)
+%[1]s completion bash >/etc/bash_completion.d/%[1]s
+# zsh, with compinit enabled (autoload -U compinit; compinit)
+%[1]s completion zsh >"${fpath[1]}/_%[1]s"
+# fish
+%[1]s completion fish >~/.config/fish/completions/%[1]s.fish
 `+"```"+`
 `, name)
 }

@@ -48,7 +48,7 @@ var rooms = []room{
 		"the log store gives the query language its tables, and imports nothing else of ours"},
 	{"localazure/intent", []string{"nap:"},
 		"the records between ARM and the machinery know neither"},
-	{"plan", []string{"nap:localazure", "nap:controllers"},
+	{"plan", []string{"nap:localazure", "nap:controllers", "k8s.io/kubernetes", "go.etcd.io/"},
 		"plan never writes to a cluster"},
 	{"cmd/nap-controller", []string{"nap:localazure", "k8s.io/kubernetes"},
 		"the in-cluster binary stays slim"},

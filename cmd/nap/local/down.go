@@ -75,7 +75,7 @@ func resetCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:     "reset",
-		Short:   "Stop the instance and delete all of its state, after a question",
+		Short:   "Stop the instance and delete all of its state, after asking",
 		Example: "  nap reset --yes",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

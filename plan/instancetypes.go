@@ -6,9 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 
 	"github.com/nap-aks/nap/apis"
@@ -18,28 +16,26 @@ import (
 	"github.com/nap-aks/nap/snapshot"
 )
 
-func metaExtract(obj runtime.Object) ([]runtime.Object, error) { return meta.ExtractList(obj) }
-
-// DefaultRegion is the region planned for when nothing names one.
+// DefaultRegion is the region if neither a flag nor a node names one.
 const DefaultRegion = "eastus"
 
-// addDefaultNodePool adds the NodePool that AKS makes, unless the source has
-// one of that name.
+// addDefaultNodePool adds the NodePool that AKS creates, unless the source has one
+// of that name.
 func (s *Source) addDefaultNodePool() {
 	for _, np := range s.Objects.NodePools {
 		if np.Name == apis.DefaultNodePoolName {
 			return
 		}
 	}
-	s.note("planning with the NodePool default that AKS creates (on-demand D family, linux, amd64): --default-node-pools None leaves it out")
+	s.note("using the NodePool default that AKS creates (on-demand D family, linux, amd64); --default-node-pools None omits it")
 	np := apis.DefaultNodePool()
 	np.CreationTimestamp = metav1.NewTime(s.Objects.Now)
 	makeReady(np)
 	s.Objects.NodePools = append(s.Objects.NodePools, np)
 }
 
-// addInstanceTypes gives each NodePool the instance types of its node class in
-// the region, from the embedded catalogue.
+// addInstanceTypes sets the instance types of each NodePool: those that its node
+// class allows in the region, from the built-in catalogue.
 func (s *Source) addInstanceTypes(region string) error {
 	o := s.Objects
 	table, prices, err := offline(region)
@@ -58,7 +54,7 @@ func (s *Source) addInstanceTypes(region string) error {
 		if i := slices.IndexFunc(s.NodeClasses, func(c *v1beta1.AKSNodeClass) bool { return c.Name == name }); i >= 0 {
 			nc = s.NodeClasses[i]
 		} else if len(s.NodeClasses) > 0 || name != "default" {
-			s.note("NodePool %s refers to AKSNodeClass %s, which is not given: planning with the defaults", np.Name, name)
+			s.note("NodePool %s refers to AKSNodeClass %s, which is not given; using the defaults", np.Name, name)
 		}
 		settings := instancetype.SettingsFor(nc, instancetype.Cluster{
 			NetworkPlugin: "azure", NetworkPluginMode: "overlay", NodeResourceGroup: "nap", VMMemoryOverheadPercent: instancetype.DefaultVMMemoryOverheadPercent,
@@ -72,11 +68,11 @@ func (s *Source) addInstanceTypes(region string) error {
 	return nil
 }
 
-// offline returns the sizes and prices of a region of the embedded catalogue.
+// offline returns the sizes and prices of a region in the built-in catalogue.
 func offline(region string) (*instancetype.Table, instancetype.PriceFunc, error) {
 	sizes, err := catalog.Sizes(region)
 	if err != nil {
-		return nil, nil, fmt.Errorf("looking up the sizes to plan with: %w", err)
+		return nil, nil, fmt.Errorf("looking up the sizes of region %s: %w", region, err)
 	}
 	byName := make(map[string]*catalog.Size, len(sizes))
 	for i := range sizes {
@@ -99,8 +95,8 @@ func offline(region string) (*instancetype.Table, instancetype.PriceFunc, error)
 	return table, prices, nil
 }
 
-// completeNodes fills in what a Node manifest written by hand leaves out: its
-// room, from its size, and the labels every node has.
+// completeNodes adds what a handwritten Node manifest may omit: allocatable
+// resources, from its size, and the labels that every node has.
 func (s *Source) completeNodes(region string) {
 	for _, n := range s.Objects.Nodes {
 		if n.Labels == nil {
@@ -124,7 +120,7 @@ func (s *Source) completeNodes(region string) {
 			n.Status.Capacity, n.Status.Allocatable = it.Capacity.DeepCopy(), it.Allocatable().DeepCopy()
 			continue
 		}
-		s.note("node %s says neither its allocatable resources nor a size known in %s (label %s): nothing fits on it", n.Name, region, corev1.LabelInstanceTypeStable)
+		s.note("node %s has neither allocatable resources nor a size known in %s (label %s): no pod fits on it", n.Name, region, corev1.LabelInstanceTypeStable)
 	}
 }
 
@@ -139,8 +135,8 @@ func (s *Source) instanceType(name string) *cloudprovider.InstanceType {
 	return nil
 }
 
-// regionOf reads the region of a cluster off its nodes; it is empty if they do
-// not say.
+// regionOf returns the region in the labels of a cluster's nodes, or an empty
+// string.
 func regionOf(o *snapshot.Objects) string {
 	for _, n := range o.Nodes {
 		if r := strings.ToLower(n.Labels[corev1.LabelTopologyRegion]); r != "" {
