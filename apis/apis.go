@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package apis holds the custom resource definitions that node auto-provisioning
 // needs in a cluster: Karpenter's and AKSNodeClass. Package controllers installs
 // them.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package azure is Karpenter's CloudProvider for AKS. It creates and deletes
 // machines through the AKS machine API (agentPools/{pool}/machines) and knows
 // sizes, prices, quotas, stock-outs, node images and drift.

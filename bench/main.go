@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Command bench measures nap's engine and Karpenter's scheduler, both in this
 // process and on the same objects, and prints one table:
 //

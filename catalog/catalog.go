@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package catalog is the embedded catalogue of Azure's VM sizes: their
 // properties, the regions that offer them, and prices. The local Azure serves
 // it as the Compute Resource SKUs API and the price list; `nap plan` uses it

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package charts holds the Helm charts. Its test renders them without Helm.
 package charts
 

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package controllers runs, against one cluster, Karpenter's lifecycle controllers as a
 // library, the controllers of AKSNodeClasses and machines, and the provisioner. It
 // writes NodeClaims, events and metrics. The engine decides what to buy, and package

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package engine decides where pods go and which machines to create for them, at
 // the lowest cost. It is a pure function of a value.
 //

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package examples holds the first examples for `nap up`: the ARM template of a cluster
 // with node auto-provisioning, and a shop application to run on it.
 package examples

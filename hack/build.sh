@@ -1,4 +1,7 @@
 #!/bin/sh
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Builds a program and shows progress: the first build compiles Kubernetes,
 # which takes minutes, and go build alone is silent all that time.
 #

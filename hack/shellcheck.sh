@@ -1,4 +1,7 @@
 #!/bin/sh
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Puts shellcheck at the given path: the one on PATH, else the binary in the
 # wheel that PyPI has.
 set -eu

@@ -1,4 +1,7 @@
 #!/bin/sh
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Checks everything that needs no running instance: generated files, modules,
 # lint, shell scripts, licences. It leaves the working tree as it was, or fails
 # and names the files that are out of date.

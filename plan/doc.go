@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package plan answers what-if questions. It places the pods of a cluster, of a
 // snapshot file or of manifests, and reports the machines to buy, their cost, the
 // distance from a proven lower bound, and the reason for each pod without a place.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package snapshot translates a cluster into the input of the engine. It reads
 // Kubernetes and Karpenter objects and instance types, and returns an engine.Snapshot;
 // it decides nothing and writes nothing to the cluster.

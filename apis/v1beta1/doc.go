@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package v1beta1 holds the API types of group karpenter.azure.com: AKSNodeClass,
 // which configures the machines of a NodePool on AKS.
 //

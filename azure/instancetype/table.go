@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package instancetype converts Azure's VM sizes to Karpenter's instance types. It is
 // pure: Resource SKUs, prices, availability and the settings of an AKSNodeClass are
 // the input, instance types the output. It does not call Azure or Kubernetes, so that

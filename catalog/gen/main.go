@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Command gen writes the embedded catalogue of VM sizes (package catalog).
 //
 // Without flags it reads the inputs in gen/inputs, as go generate does in the

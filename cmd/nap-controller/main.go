@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Command nap-controller is the node auto-provisioning controller for a real
 // cluster: the code that a local nap runs, without the local Azure.
 package main

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Command nap plans the nodes of AKS clusters, and runs a local Azure whose
 // clusters provision their own nodes: one binary that holds etcd, Kubernetes'
 // control plane, kubectl, an Azure Resource Manager, simulated machines and the

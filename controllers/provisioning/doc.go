@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package provisioning is the provisioner: it watches pods that cannot be
 // scheduled, asks the engine for a plan, and writes the NodeClaims of the plan. It
 // decides nothing itself.

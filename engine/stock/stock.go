@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package stock chooses machines as a cutting stock problem: given items (classes
 // of pods, each a vector and a count) and bins (machines that can be bought, each
 // a vector and a price), choose bins and fill them so that all items are placed at

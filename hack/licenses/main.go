@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Command licenses lists the modules that nap's binaries are built from with
 // their licences, and fails for one that may not be shipped in an Apache-2.0
 // program.

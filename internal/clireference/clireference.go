@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package clireference renders the command line of nap and nap-controller as
 // Markdown. The program in gen writes docs/reference/cli.md with it.
 package clireference

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package kubefilter builds a kube-scheduler framework that only filters: it
 // reports whether a pod can run on a node, with the scheduler's own plugins in
 // their default configuration, for nodes and pods that need not exist.

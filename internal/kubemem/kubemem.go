@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package kubemem is a read-only Kubernetes client on objects in memory. Karpenter's
 // helpers (volume topology, topology counting, daemon pods, cluster state) need a
 // client; with this one they run without an API server on a snapshot file, manifests,

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package peer runs Karpenter's scheduler as a library on the objects of a snapshot, for
 // `nap plan --engine karpenter`, for the benchmark and as an oracle in tests. The work
 // around the scheduler (selection of pods, volume topology, default spread, daemon pods,

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package version identifies the build: its release, its commit and the date of
 // that commit.
 package version

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package addons installs in a managed cluster what AKS installs in kube-system:
 // DaemonSets, system Deployments, storage classes and disruption budgets. Their
 // requests are every machine's overhead, so they influence which sizes are worth

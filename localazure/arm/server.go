@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package arm is the local Azure Resource Manager: one HTTPS server on loopback
 // with the front door (tokens, cloud metadata, ARM's conventions), a package
 // per resource provider, and all state in etcd.

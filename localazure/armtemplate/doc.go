@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package armtemplate evaluates Azure Resource Manager deployment templates. It
 // performs no I/O, reads no clock and starts no goroutines: except for newGuid,
 // the same input always gives the same result. Package arm/resources deploys

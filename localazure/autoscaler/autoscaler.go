@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package autoscaler is the cluster autoscaler of fixed pools (enableAutoScaling):
 // it scales a pool up for pods that do not fit and scales it down when nodes are
 // unneeded, within the pool's minimum and maximum and by the cluster's

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package azclient is a client of a running local Azure, built on the Azure SDK and
 // authenticated as the owner. nap changes an instance only through ARM, as any other
 // client does.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package controlplane is the control plane of a managed cluster: Kubernetes' own
 // programs, compiled in from k8s.io/kubernetes, with their command lines, certificates,
 // kubeconfigs and configuration files. It starts no processes; package supervisor does.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package etcd is the instance's database: the embedded one-member server, the
 // client that every component uses, and the check that an external etcd belongs
 // to this instance and to no other.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package eviction cordons and drains nodes as AKS and the cluster autoscaler do,
 // with kubectl's drain helper and the eviction API.
 package eviction

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package example runs the example of `nap up`. It uses a running local Azure as any
 // client would, through ARM and the Kubernetes API: it creates a resource group,
 // deploys the template of a cluster with node auto-provisioning, runs a shop on it

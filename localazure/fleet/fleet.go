@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package fleet simulates virtual machines and their kubelets. It watches the
 // machine intents in etcd and boots a machine for each; the machine's kubelet
 // registers a Node with the labels, capacity and taints that AKS gives that size.

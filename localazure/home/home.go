@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package home is the folder on disk that holds everything of one instance of
 // the local Azure: where its files are, what instance.json and components.json
 // say, who holds the lock, and which ports it uses. It starts nothing and

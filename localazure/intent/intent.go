@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package intent defines the records through which the local Azure Resource Manager
 // and the processes that run clusters and machines communicate: ARM writes what should
 // exist (intents), the supervisor and the fleet reconcile it and write back what

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package kql evaluates queries in the Kusto Query Language.
 //
 // The caller gives the tables: anything that implements Table. Run parses a

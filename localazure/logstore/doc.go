@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package logstore keeps the logs of components in a SQLite database and
 // answers queries in the Kusto Query Language about them, as a Log Analytics
 // workspace does. The language is package kql; this package gives it tables.

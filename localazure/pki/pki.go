@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pki keeps the certificate authorities of the local Azure and the
 // certificates they sign as files. A certificate is reused from run to run until
 // its content changes or it is about to expire.

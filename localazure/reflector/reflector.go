@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package reflector lists and watches JSON records in etcd: first all that
 // exist, then each change, and after any interruption all of them again. The
 // supervisor and the fleet learn of intents through it.

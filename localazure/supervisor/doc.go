@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package supervisor starts and supervises the processes of a local Azure: one
 // etcd, one Azure Resource Manager, one fleet of simulated virtual machines, and
 // for each managed cluster a real Kubernetes control plane and, while node

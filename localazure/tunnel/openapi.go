@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 package tunnel
 
 // openAPI returns the OpenAPI 2 description of metrics.k8s.io. The API server

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package tunnel connects a cluster's API server with its simulated nodes. The API
 // server dials everything in the cluster (kubelets, aggregated APIs, pods) through
 // an HTTP CONNECT proxy, as AKS's does through konnectivity. Here the proxy is

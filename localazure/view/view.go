@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package view reads the state of an instance for display: its clusters, their
 // machines with prices, and the number of their pods. It only reads, and with time
 // limits, so that it answers while the instance is busy.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package clustergen generates clusters from seeds for property tests and benchmarks.
 // The same seed and options give the same objects. The clusters are small and have many
 // constraints, so that constraints often interact.

@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Node auto-provisioning on a new cluster, from the command line.
 . ./lib.sh
 

@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Enabling and disabling node auto-provisioning with an ARM template.
 . ./lib.sh
 file=./templates/nap.json

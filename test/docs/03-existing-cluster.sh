@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Node auto-provisioning on an existing cluster, and what it does not work with.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"

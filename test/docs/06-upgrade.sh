@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Upgrades of a cluster with node auto-provisioning, and its maintenance windows.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"

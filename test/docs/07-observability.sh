@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Logs of node auto-provisioning in Log Analytics, and events.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"

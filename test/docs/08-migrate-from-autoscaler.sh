@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Migrating from the cluster autoscaler to node auto-provisioning.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"

@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # The template language, with templates as az sends them.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"

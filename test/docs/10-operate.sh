@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Day-to-day commands on a cluster with node auto-provisioning.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"

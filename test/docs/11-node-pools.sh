@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # NodePools, AKSNodeClasses and disruption.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"

@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Fixed node pools: draining, upgrade settings, the cluster autoscaler.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"

@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Identities, roles and networks of a cluster: create, list, change, delete.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION" --tags team=nap

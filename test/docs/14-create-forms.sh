@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # az aks create and update in every documented form, and what AKS refuses.
 . ./lib.sh
 az group create --name "$RG" --location "$LOCATION"

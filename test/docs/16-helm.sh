@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # Helm, unmodified, on a cluster with node auto-provisioning, and nap's own chart.
 . ./lib.sh
 charts=$(cd ../../charts && pwd)

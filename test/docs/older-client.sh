@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # An Azure CLI without support for node auto-provisioning, on a cluster that has
 # it. `run` runs it only if it is named; see README.md.
 . ./lib.sh

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package e2e follows the documentation of node auto-provisioning with the Azure
 // SDK for Go and client-go, against a private instance of the whole local Azure
 // started from bin/nap.

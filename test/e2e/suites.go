@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 //go:build suites
 
 // Package e2e imports what Karpenter's own suites need, so that go.mod keeps it:

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package oracle checks plans of the engine against three oracles, on clusters
 // generated from seeds:
 //

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rules checks that the rooms of the project import only what the
 // picture in docs/architecture.md lets them: dependencies point one way.
 package rules

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package table reads and writes the file format of the size catalogue, which
 // the generator writes and package catalog embeds.
 //

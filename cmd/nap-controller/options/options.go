@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package options reads the configuration of nap-controller from its command
 // line and environment. Every flag but --version has an environment variable; a
 // flag takes precedence over its variable.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package app has the root command of nap and the commands of every build:
 // those that read files or a cluster and need no local Azure. Package
 // cmd/nap/local adds the rest.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package local has the commands of nap that run, watch and change a local
 // Azure. Package localazure/supervisor documents the home folder they share and
 // the files in it that tools may read.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Command crds writes the reference page of the custom resources,
 // docs/reference/crds.md, from the definitions in package apis. go generate runs
 // it after the definitions are generated.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package armtest runs a local Azure Resource Manager for tests: an embedded
 // etcd, the server behind a TLS listener on loopback, clients of the Azure SDK
 // for Go, and a stand-in for the machinery that fulfils intents.

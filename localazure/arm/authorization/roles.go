@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package authorization is Microsoft.Authorization: role definitions, role
 // assignments and locks. It decides on every request whether the principal may
 // do it.

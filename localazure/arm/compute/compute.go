@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package compute is Microsoft.Compute of the local Azure, as far as it exists:
 // the Resource SKUs API and the usages of a region, both from the embedded
 // catalogue, the quota for machines, and the public Retail Prices API.

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package containerservice is Microsoft.ContainerService: managed clusters, their
 // agent pools and machines, Kubernetes and node image versions, and maintenance
 // configurations.

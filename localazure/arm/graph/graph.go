@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package graph serves the few calls of Microsoft Graph that Azure clients make
 // for role assignments: finding the principal of a client ID or an object ID.
 package graph

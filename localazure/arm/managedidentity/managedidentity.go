@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package managedidentity is Microsoft.ManagedIdentity: user-assigned
 // identities, each with a principal, and their federated credentials.
 package managedidentity

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package migration translates agent pools under the cluster autoscaler to
 // NodePools and AKSNodeClasses of node auto-provisioning, and notes the settings
 // without a counterpart.

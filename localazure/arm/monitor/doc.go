@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package monitor implements parts of Azure Monitor: diagnostic settings
 // (Microsoft.Insights) and Log Analytics workspaces
 // (Microsoft.OperationalInsights), the query endpoint of Log Analytics, and the

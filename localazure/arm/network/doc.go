@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package network is Microsoft.Network of the local Azure: virtual networks and
 // their subnets, the resources that subnets and clusters refer to (public IP
 // addresses, NAT gateways, network security groups, route tables, load

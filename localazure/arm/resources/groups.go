@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package resources is Microsoft.Resources: subscriptions, locations, providers
 // and features, resource groups, lists of resources, and template deployments.
 package resources

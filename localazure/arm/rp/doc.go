@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rp is the base of all resource providers of the local Azure Resource
 // Manager: resource IDs, errors, documents that keep unknown properties, the
 // store in etcd, long-running operations, and the generic create, read, update,

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package token is the local Azure's identity platform: service principals and
 // managed identities in etcd, the OAuth 2.0 token endpoints of Microsoft Entra ID
 // and AD FS, and the validation of bearer tokens.

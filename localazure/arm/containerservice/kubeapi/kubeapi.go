@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package kubeapi is the Kubernetes API of a managed cluster, as far as the
 // resource provider calls it: to check the preconditions of a change, to edit
 // NodePools, and to drain nodes when node auto-provisioning is enabled or

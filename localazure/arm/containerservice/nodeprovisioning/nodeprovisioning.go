@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nodeprovisioning holds the operations on node auto-provisioning of a
 // managed cluster: enable (a migration from the cluster autoscaler), disable,
 // freeze and resume, and the check that precedes mode Manual.
