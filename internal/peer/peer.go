@@ -43,7 +43,7 @@ import (
 
 // ErrTimeout is wrapped by the error if the timeout ends before all pods are scheduled.
 // The results so far are returned with it.
-var ErrTimeout = errors.New("Karpenter's scheduler ran out of time")
+var ErrTimeout = errors.New("scheduling with Karpenter ran out of time")
 
 // Result holds the decisions of Karpenter's scheduler.
 type Result struct {
