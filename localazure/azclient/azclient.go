@@ -21,7 +21,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerservice/armcontainerservice/v8"
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armdeployments"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources/v3"
 
 	"github.com/nap-aks/nap/localazure/home"
 )
@@ -29,7 +30,7 @@ import (
 // Clients holds the clients of the Azure SDK that nap uses.
 type Clients struct {
 	Groups      *armresources.ResourceGroupsClient
-	Deployments *armresources.DeploymentsClient
+	Deployments *armdeployments.DeploymentsClient
 	Clusters    *armcontainerservice.ManagedClustersClient
 	AgentPools  *armcontainerservice.AgentPoolsClient
 
@@ -74,7 +75,7 @@ func Connect(i home.Instance) (*Clients, error) {
 	if a.Groups, err = armresources.NewResourceGroupsClient(i.SubscriptionID, cred, opts); err != nil {
 		return nil, err
 	}
-	if a.Deployments, err = armresources.NewDeploymentsClient(i.SubscriptionID, cred, opts); err != nil {
+	if a.Deployments, err = armdeployments.NewDeploymentsClient(i.SubscriptionID, cred, opts); err != nil {
 		return nil, err
 	}
 	if a.Clusters, err = armcontainerservice.NewManagedClustersClient(i.SubscriptionID, cred, opts); err != nil {

@@ -23,7 +23,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armdeployments"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources/v3"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -121,8 +122,8 @@ func deploy(ctx context.Context, az *azclient.Clients, i home.Instance, r Report
 		return fmt.Errorf("examples/nap.json: %w", err)
 	}
 	setLocation(template, i.Location)
-	poller, err := az.Deployments.BeginCreateOrUpdate(ctx, ResourceGroup, "nap", armresources.Deployment{
-		Properties: &armresources.DeploymentProperties{Mode: to.Ptr(armresources.DeploymentModeIncremental), Template: template},
+	poller, err := az.Deployments.BeginCreateOrUpdate(ctx, ResourceGroup, "nap", armdeployments.Deployment{
+		Properties: &armdeployments.DeploymentProperties{Mode: to.Ptr(armdeployments.DeploymentModeIncremental), Template: template},
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("deploying examples/nap.json: %w", err)
