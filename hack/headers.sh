@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 git ls-files --cached --others --exclude-standard '*.go' | while read -r f; do
-  if [ -f "$f" ] && ! grep -q 'SPDX-License-Identifier' "$f" && ! grep -q 'DO NOT EDIT\.' "$f"; then
+  if [ -f "$f" ] && ! grep -q 'SPDX-License-Identifier' "$f" && ! head -n 5 "$f" | grep -q 'DO NOT EDIT\.'; then
     tmp=$(mktemp)
     printf '// Copyright The nap Authors.\n// SPDX-License-Identifier: Apache-2.0\n\n' | cat - "$f" >"$tmp"
     cat "$tmp" >"$f"

@@ -1,3 +1,6 @@
+// Copyright The nap Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Command metrics writes docs/reference/metrics.md: the metrics that nap's
 // controller defines, read from the source code. A metric is found where it is
 // made with one of client_golang's constructors and an options literal.
