@@ -32,7 +32,7 @@ HELM_LDFLAGS := -s -w -X helm.sh/helm/v3/internal/version.version=$(HELM_VERSION
 help: ## list what can be done here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-plan: ## plan examples/shop.yaml without a cluster (builds nap without Kubernetes: two to three minutes the first time)
+plan: ## plan examples/shop.yaml without a cluster (builds nap without Kubernetes: 2.5 to 5 minutes the first time)
 	@mkdir -p bin
 	@NAP_SLIM=1 hack/build.sh bin/nap-plan ./cmd/nap -tags slim -ldflags '-s -w $(VERSION_LDFLAGS)'
 	@test -e bin/nap || ln -s nap-plan bin/nap
@@ -54,7 +54,7 @@ up: build ## build everything and start the local Azure with a cluster that prov
 	bin/nap up
 
 unit: ## the fast tests: every package but the end-to-end ones (under 2 minutes once built)
-	$(GO) test -ldflags '$(KUBE_LDFLAGS)' -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
+	$(GO) test -ldflags '$(KUBE_LDFLAGS)' -timeout 30m $$($(GO) list ./... | grep -v /test/e2e)
 
 # Packages that start goroutines and do not compile in Kubernetes, whose build
 # with -race takes a quarter of an hour.

@@ -16,7 +16,7 @@ elif [ "$pkg" = ./cmd/nap ] && [ "${NAP_SLIM:-}" = "" ]; then
   echo "building $out: the first build downloads about 1 GB of modules and compiles Kubernetes."
   echo "That takes 7 to 13 minutes on two cores; later builds take seconds."
 else
-  echo "building $out: the first build takes two to three minutes on two cores; later builds take seconds."
+  echo "building $out: the first build takes 2.5 to 5 minutes on two cores; later builds take seconds."
 fi
 
 go=${GO:-go}
