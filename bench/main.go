@@ -91,11 +91,21 @@ func run() error {
 	peerTimeout := flag.Duration("peer-timeout", 2*time.Minute, "stop Karpenter's scheduler after this time")
 	note := flag.String("note", "", "a note for RESULTS.md")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
+	allocations := flag.String("memprofile", "", "write a profile of all allocations to this file; slows the run")
 	noPeer := flag.Bool("no-peer", false, "do not run Karpenter")
 	flag.Parse()
 	want, err := regexp.Compile(*pattern)
 	if err != nil {
 		return fmt.Errorf("-shapes: %w", err)
+	}
+	if *allocations != "" {
+		runtime.MemProfileRate = 1
+		defer func() {
+			if f, err := os.Create(*allocations); err == nil {
+				_ = pprof.Lookup("allocs").WriteTo(f, 0)
+				_ = f.Close()
+			}
+		}()
 	}
 	if *profile != "" {
 		f, err := os.Create(*profile)

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
 	karpoptions "sigs.k8s.io/karpenter/pkg/operator/options"
 
 	"github.com/nap-aks/nap/azure"
@@ -36,6 +38,9 @@ type Options struct {
 	// Kubeconfig is a path; empty means in-cluster configuration, or the usual
 	// kubeconfig rules outside of one.
 	Kubeconfig string
+	// API is the client configuration of the API server; nil means the one of
+	// Kubeconfig. Its rate limits are replaced by KubeQPS and KubeBurst.
+	API *rest.Config
 	// Azure has the ARM endpoint and the cluster.
 	Azure azure.Config
 
@@ -78,6 +83,15 @@ type Options struct {
 	LogLevel string
 	// LogFile is the path of the JSON log; empty means standard output.
 	LogFile string
+	// Logger takes the log in place of LogFile; nil means LogFile.
+	Logger *logr.Logger
+
+	// WithoutStateMetrics leaves out the controllers that only export metrics of pods,
+	// nodes and NodePools. They go over all objects every few seconds.
+	WithoutStateMetrics bool
+	// Repeated allows a second Run in the process, after the first has returned: the
+	// names of controllers, by which metrics are told apart, are then not unique.
+	Repeated bool
 
 	// KubeQPS and KubeBurst limit requests to the API server; zero means 200 and 300.
 	KubeQPS   int
@@ -162,6 +176,7 @@ func (o *Options) karpenter() (*karpoptions.Options, error) {
 		"--batch-idle-duration=" + o.BatchIdle.String(),
 		"--preference-policy=" + o.PreferencePolicy,
 		"--min-values-policy=" + o.MinValuesPolicy,
+		"--disable-cluster-state-observability=" + strconv.FormatBool(o.WithoutStateMetrics),
 	}
 	if o.FeatureGates != "" {
 		args = append(args, "--feature-gates="+o.FeatureGates)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/awslabs/operatorpkg/controller"
 	"github.com/awslabs/operatorpkg/serrors"
+	"github.com/go-logr/logr"
 	"github.com/go-logr/zapr"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -31,6 +32,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -52,8 +54,8 @@ import (
 
 // Run runs the controller of one cluster. It returns nil when the context ends, and an
 // error when it cannot continue: wrong configuration, ARM unreachable, definitions
-// missing from the cluster, or the lease lost to another controller. Call it at most
-// once per process, because metrics are registered globally.
+// missing from the cluster, or the lease lost to another controller. Metrics are
+// global: a process that calls Run a second time sets Options.Repeated.
 func Run(ctx context.Context, o Options) error {
 	if err := o.setDefaults(); err != nil {
 		return err
@@ -63,7 +65,12 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	ctx = karpoptions.ToContext(ctx, k)
-	logger := serrors.NewLogger(zapr.NewLogger(logging.NewLogger(ctx, EventSource)))
+	var logger logr.Logger
+	if o.Logger != nil {
+		logger = serrors.NewLogger(*o.Logger)
+	} else {
+		logger = serrors.NewLogger(zapr.NewLogger(logging.NewLogger(ctx, EventSource)))
+	}
 	log.SetLogger(logger)
 	klog.SetLogger(logger)
 	ctx = log.IntoContext(ctx, logger)
@@ -103,7 +110,9 @@ func Run(ctx context.Context, o Options) error {
 func restConfig(o Options) (*rest.Config, error) {
 	var config *rest.Config
 	var err error
-	if o.Kubeconfig != "" {
+	if o.API != nil {
+		config = rest.CopyConfig(o.API)
+	} else if o.Kubeconfig != "" {
 		config, err = clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
 	} else {
 		config, err = ctrl.GetConfig()
@@ -149,6 +158,7 @@ func newManager(ctx context.Context, o Options, config *rest.Config) (manager.Ma
 		LeaderElectionConfig:   rest.CopyConfig(config),
 		Metrics:                metrics,
 		HealthProbeBindAddress: address(o.HealthPort),
+		Controller:             ctrlconfig.Controller{SkipNameValidation: &o.Repeated},
 		// Reconcilers read Karpenter's options and the logger from their context.
 		BaseContext: func() context.Context { return context.WithoutCancel(ctx) },
 		Cache: cache.Options{DefaultTransform: strip, ByObject: map[client.Object]cache.ByObject{

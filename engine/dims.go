@@ -70,10 +70,15 @@ func (d *dimTable) know(r Resources) {
 // capacityVec is like vec for the amounts of a machine.
 func (d *dimTable) capacityVec(r Resources, limits map[string]int) []int64 {
 	d.know(r)
-	if len(limits) > 0 {
-		for _, k := range slices.Sorted(maps.Keys(limits)) {
-			d.id(attachPrefix + k)
+	var unknown []string
+	for k := range limits {
+		if _, ok := d.ids[attachPrefix+k]; !ok {
+			unknown = append(unknown, attachPrefix+k)
 		}
+	}
+	slices.Sort(unknown)
+	for _, name := range unknown {
+		d.id(name)
 	}
 	v := make([]int64, len(d.names))
 	for i := range v {

@@ -94,7 +94,7 @@ func (i *input) load(ctx context.Context) (*Source, string, error) {
 	}
 	// A snapshot file has its own instance types; --region replaces them.
 	if len(src.Objects.InstanceTypes) == 0 || i.region != "" {
-		if err := src.addInstanceTypes(region); err != nil {
+		if err := src.AddInstanceTypes(region); err != nil {
 			return nil, "", err
 		}
 	}

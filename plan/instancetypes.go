@@ -37,9 +37,9 @@ func (s *Source) addDefaultNodePool() {
 	s.Objects.NodePools = append(s.Objects.NodePools, np)
 }
 
-// addInstanceTypes sets the instance types of each NodePool: those that its node
+// AddInstanceTypes sets the instance types of each NodePool: those that its node
 // class allows in the region, from the built-in catalogue.
-func (s *Source) addInstanceTypes(region string) error {
+func (s *Source) AddInstanceTypes(region string) error {
 	o := s.Objects
 	table, prices, err := offline(region)
 	if err != nil {

@@ -110,7 +110,7 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 	if !mv.Provision {
 		o.NodePools, o.NodeClaims = nil, nil
 	}
-	if err := s.addInstanceTypes(region); err != nil {
+	if err := s.AddInstanceTypes(region); err != nil {
 		return nil, err
 	}
 	out := &MoveReport{Version: ReportVersion, Region: region, Time: o.Now, Gone: []GoingNode{}}

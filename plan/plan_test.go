@@ -457,7 +457,7 @@ func TestLiveClusterIsOnlyRead(t *testing.T) {
 	if len(live.Objects.Pods) != len(s.Objects.Pods) {
 		t.Errorf("%d pods, want %d", len(live.Objects.Pods), len(s.Objects.Pods))
 	}
-	if err := live.addInstanceTypes("eastus"); err != nil {
+	if err := live.AddInstanceTypes("eastus"); err != nil {
 		t.Fatal(err)
 	}
 	before, err := snapshot.Build(live.Objects)
