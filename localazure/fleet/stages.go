@@ -125,6 +125,7 @@ func stages() (map[internalversion.StageResourceRef][]*internalversion.Stage, er
 		if x.adjust != nil {
 			x.adjust(&s)
 		}
+		s.Spec.Next.StatusTemplate = quoteValues(s.Spec.Next.StatusTemplate)
 		all = append(all, s)
 	}
 	for _, c := range completions {
