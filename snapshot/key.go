@@ -138,11 +138,23 @@ func appendTerm(b []byte, t *corev1.PodAffinityTerm, weight int32, labels map[st
 	return appendKeyValues(b, t.MismatchLabelKeys, labels)
 }
 
-func appendAffinity(b []byte, a *corev1.Affinity, labels map[string]string) []byte {
+// appendTermOfNode appends a term of a node affinity; of the requirements for fields
+// only their number, unless they count.
+func appendTermOfNode(b []byte, t *corev1.NodeSelectorTerm, fields bool) []byte {
+	b = appendRequirements(b, t.MatchExpressions)
+	if !fields {
+		return appendInt(b, int64(len(t.MatchFields)))
+	}
+	return appendRequirements(b, t.MatchFields)
+}
+
+func appendAffinity(b []byte, p *corev1.Pod) []byte {
+	a, labels := p.Spec.Affinity, p.Labels
 	if a == nil {
 		return append(b, 0)
 	}
 	b = append(b, 1)
+	fields := readsFields(p)
 	if n := a.NodeAffinity; n == nil {
 		b = append(b, 0)
 	} else {
@@ -152,14 +164,13 @@ func appendAffinity(b []byte, a *corev1.Affinity, labels map[string]string) []by
 		} else {
 			b = appendInt(b, int64(len(r.NodeSelectorTerms)))
 			for i := range r.NodeSelectorTerms {
-				b = appendRequirements(b, r.NodeSelectorTerms[i].MatchExpressions)
-				b = appendInt(b, int64(len(r.NodeSelectorTerms[i].MatchFields)))
+				b = appendTermOfNode(b, &r.NodeSelectorTerms[i], fields)
 			}
 		}
 		b = appendInt(b, int64(len(n.PreferredDuringSchedulingIgnoredDuringExecution)))
 		for i := range n.PreferredDuringSchedulingIgnoredDuringExecution {
 			t := &n.PreferredDuringSchedulingIgnoredDuringExecution[i]
-			b = appendRequirements(appendInt(b, int64(t.Weight)), t.Preference.MatchExpressions)
+			b = appendTermOfNode(appendInt(b, int64(t.Weight)), &t.Preference, fields)
 		}
 	}
 	if p := a.PodAffinity; p == nil {
@@ -212,7 +223,7 @@ func appendShape(b []byte, p *corev1.Pod) []byte {
 	}
 	b = appendResizes(b, p)
 	b = appendMap(b, spec.NodeSelector)
-	b = appendAffinity(b, spec.Affinity, p.Labels)
+	b = appendAffinity(b, p)
 	b = appendInt(b, int64(len(spec.Tolerations)))
 	for i := range spec.Tolerations {
 		t := &spec.Tolerations[i]

@@ -236,8 +236,7 @@ func (c *Cache) podsToPlace(ctx context.Context, moving map[string]*podRecord, i
 		}
 		claims := hasClaims(r.pod)
 		if !r.shape.validated || claims {
-			// A copy: Karpenter sorts the preferences of the pod in place.
-			r.shape.invalid = validator.Validate(ctx, r.pod.DeepCopy())
+			r.shape.invalid = validator.Validate(ctx, forValidation(r.pod))
 			r.shape.validated = !claims
 		}
 		if err := cmp.Or(r.shape.invalid, r.shape.err); err != nil {
@@ -265,6 +264,20 @@ func (c *Cache) podsToPlace(ctx context.Context, moving map[string]*podRecord, i
 		in.Pods[r.key] = p
 	}
 	return out
+}
+
+// forValidation returns a copy of a pod, because Karpenter sorts preferences in place,
+// without requirements for fields of nodes, which Karpenter refuses and the engine
+// honours.
+func forValidation(p *corev1.Pod) *corev1.Pod {
+	p = p.DeepCopy()
+	if a := p.Spec.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		terms := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+		for i := range terms {
+			terms[i].MatchFields = nil
+		}
+	}
+	return p
 }
 
 // groups sorts pods into groups by class. Within a group older pods come first and so

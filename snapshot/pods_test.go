@@ -71,6 +71,23 @@ func TestTranslatePods(t *testing.T) {
 			}
 			c.PreferredNodeAffinity = []engine.PreferredTerm{{Weight: 9, Requirements: []engine.Requirement{{Key: "d", Operator: engine.DoesNotExist}}}}
 		}},
+		"fields of the node": {func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+				RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+					MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "a", Operator: corev1.NodeSelectorOpExists}},
+					MatchFields:      []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"n7"}}},
+				}}},
+			}}
+		}, nil, func(c *engine.PodClass) {
+			c.NodeAffinity = [][]engine.Requirement{{{Key: "a", Operator: engine.Exists}, in(corev1.LabelHostname, "n7")}}
+		}},
+		"a namespace selector that selects none": {func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+				TopologyKey: corev1.LabelHostname, LabelSelector: sel, NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"tenant": "nobody"}},
+			}}}}
+		}, nil, func(c *engine.PodClass) {
+			c.PodAntiAffinity = []engine.AffinityTerm{{Key: corev1.LabelHostname}}
+		}},
 		"tolerations": {func(p *corev1.Pod) {
 			p.Spec.Tolerations = []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpEqual, Value: "v", Effect: corev1.TaintEffectNoExecute}}
 		}, nil, func(c *engine.PodClass) {
@@ -229,5 +246,33 @@ func TestUntriedSiblingsOfRefusedPodsArePending(t *testing.T) {
 	slices.Sort(got)
 	if want := []string{"default/alike", "default/refused"}; !slices.Equal(got, want) {
 		t.Errorf("pending are %v, want %v", got, want)
+	}
+}
+
+// TestValidityIsNotShared: Karpenter refuses what the engine has no term for, and pods
+// that are equal otherwise must not inherit it, in whatever order they come.
+func TestValidityIsNotShared(t *testing.T) {
+	for _, names := range [][]string{{"invalid", "plain"}, {"plain", "invalid"}} {
+		o := base()
+		for _, name := range names {
+			o.Pods = append(o.Pods, pod(name, func(p *corev1.Pod) {
+				p.Spec.Affinity = nil
+				if name == "invalid" {
+					p.Spec.NodeSelector = map[string]string{"kubernetes.io/hostname": ""}
+				}
+			}), pod("pinned-"+name, func(p *corev1.Pod) {
+				p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+					RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+						MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{name}}},
+					}}},
+				}}
+			}))
+		}
+		in := build(t, o)
+		for k, err := range in.Invalid {
+			if k != "default/invalid" {
+				t.Errorf("%s is invalid: %v", k, err)
+			}
+		}
 	}
 }

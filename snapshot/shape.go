@@ -29,13 +29,19 @@ import (
 // shape is what scheduling depends on in a pod, labels excluded. Pods with equal keys
 // share a shape.
 type shape struct {
-	class engine.PodClass // Labels and Name not set
-	err   error           // why the pod cannot be planned for: unresolved volumes, for example
+	*translation
+	err error // why the pod cannot be planned for: unresolved volumes, for example
 	// validated is whether Karpenter has validated a pod of this shape without volume
-	// claims; invalid is the result.
+	// claims; invalid is the result. Validation may read more of a pod than its
+	// translation keeps, so that shapes with one translation do not share it.
 	validated bool
 	invalid   error
-	// ids are the classes of this shape by encoded labels.
+}
+
+// translation is a pod in the engine's terms. Shapes with equal classes share it.
+type translation struct {
+	class engine.PodClass // Labels and Name not set
+	// ids are the classes by encoded labels.
 	ids map[string]engine.ClassID
 }
 
@@ -44,7 +50,7 @@ type shapes struct {
 	client  *kubemem.Client
 	volumes *karpsched.VolumeTopology
 	byKey   map[string]*shape // by the fields of the pod, see appendShape
-	byClass map[string]*shape // by the translation
+	byClass map[string]*translation // by the class
 	buf     []byte
 	// keys are the label keys that selectors use.
 	keys        map[string]bool
@@ -54,7 +60,7 @@ type shapes struct {
 }
 
 func newShapes(c *kubemem.Client) *shapes {
-	return &shapes{client: c, volumes: karpsched.NewVolumeTopology(c), byKey: map[string]*shape{}, byClass: map[string]*shape{}, keys: map[string]bool{}}
+	return &shapes{client: c, volumes: karpsched.NewVolumeTopology(c), byKey: map[string]*shape{}, byClass: map[string]*translation{}, keys: map[string]bool{}}
 }
 
 // of returns the shape of a pod and translates it if it is new. The key covers every
@@ -65,20 +71,20 @@ func (s *shapes) of(ctx context.Context, p *corev1.Pod) *shape {
 	if found, ok := s.byKey[string(s.buf)]; ok {
 		return found
 	}
-	sh := &shape{ids: map[string]engine.ClassID{}}
+	sh := &shape{translation: &translation{ids: map[string]engine.ClassID{}}}
 	key := string(s.buf)
 	sh.class, sh.err = s.translate(ctx, p)
+	s.byKey[key] = sh
 	// Different keys can have the same translation: a pending and a running pod of one
 	// Deployment, or the pods of a StatefulSet with a volume claim each.
 	content, err := json.Marshal(sh.class)
 	if err == nil && sh.err == nil {
 		if same, ok := s.byClass[string(content)]; ok {
-			s.byKey[key] = same
-			return same
+			sh.translation = same
+			return sh
 		}
-		s.byClass[string(content)] = sh
+		s.byClass[string(content)] = sh.translation
 	}
-	s.byKey[key] = sh
 	for _, c := range sh.class.Spread {
 		s.addKeys(c.Selector)
 	}
@@ -158,7 +164,7 @@ func (s *shapes) translate(ctx context.Context, p *corev1.Pod) (engine.PodClass,
 		return c, err
 	}
 	if a := p.Spec.Affinity; a != nil {
-		nodeAffinity(&c, a.NodeAffinity)
+		nodeAffinity(&c, p)
 		if a.PodAffinity != nil {
 			if c.PodAffinity, err = s.terms(ctx, p, a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution); err != nil {
 				return c, err
@@ -313,38 +319,54 @@ func impossible() engine.Requirement {
 	return engine.Requirement{Key: corev1.LabelHostname, Operator: engine.In}
 }
 
-func nodeAffinity(c *engine.PodClass, a *corev1.NodeAffinity) {
+func nodeAffinity(c *engine.PodClass, p *corev1.Pod) {
+	a := p.Spec.Affinity.NodeAffinity
 	if a == nil {
 		return
 	}
+	fields := readsFields(p)
 	if req := a.RequiredDuringSchedulingIgnoredDuringExecution; req != nil {
 		for i := range req.NodeSelectorTerms {
-			if term := expressions(req.NodeSelectorTerms[i].MatchExpressions); len(term) > 0 {
+			t := &req.NodeSelectorTerms[i]
+			if !fields && len(t.MatchExpressions) == 0 && len(t.MatchFields) > 0 {
+				// The term holds on the node that the pod is on.
+				c.NodeAffinity = nil
+				break
+			}
+			if term := nodeTerm(t, fields); len(term) > 0 {
 				c.NodeAffinity = append(c.NodeAffinity, term)
 			}
-		}
-		// As in the kube-scheduler, a term without expressions matches no node. A term
-		// with matchFields only comes from a bound daemon pod and is met.
-		if len(c.NodeAffinity) == 0 && len(req.NodeSelectorTerms) > 0 && !onlyFields(req) {
-			c.NodeAffinity = [][]engine.Requirement{{impossible()}}
+			// As in the kube-scheduler, a term without expressions matches no node.
+			if i == len(req.NodeSelectorTerms)-1 && len(c.NodeAffinity) == 0 {
+				c.NodeAffinity = [][]engine.Requirement{{impossible()}}
+			}
 		}
 	}
 	for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
 		t := &a.PreferredDuringSchedulingIgnoredDuringExecution[i]
-		if reqs := expressions(t.Preference.MatchExpressions); len(reqs) > 0 && t.Weight > 0 {
+		if reqs := nodeTerm(&t.Preference, fields); len(reqs) > 0 && t.Weight > 0 {
 			c.PreferredNodeAffinity = append(c.PreferredNodeAffinity, engine.PreferredTerm{Weight: t.Weight, Requirements: reqs})
 		}
 	}
 }
 
-func onlyFields(s *corev1.NodeSelector) bool {
-	for i := range s.NodeSelectorTerms {
-		if len(s.NodeSelectorTerms[i].MatchFields) > 0 {
-			return true
+// nodeTerm returns the requirements of a term, those for fields of the node only if
+// fields is true. The only field there is, metadata.name, is the hostname label of AKS's
+// nodes; machines to create have neither.
+func nodeTerm(t *corev1.NodeSelectorTerm, fields bool) []engine.Requirement {
+	out := expressions(t.MatchExpressions)
+	if fields {
+		for _, f := range t.MatchFields {
+			out = append(out, requirement(corev1.LabelHostname, f.Operator, f.Values))
 		}
 	}
-	return false
+	return out
 }
+
+// readsFields reports whether the requirements of a pod for fields of nodes have to be
+// met. Each pod of a DaemonSet has one for its own node, which would make as many
+// classes as there are nodes.
+func readsFields(p *corev1.Pod) bool { return !podutils.IsOwnedByDaemonSet(p) }
 
 func expressions(list []corev1.NodeSelectorRequirement) []engine.Requirement {
 	var out []engine.Requirement
@@ -495,6 +517,9 @@ func (s *shapes) term(ctx context.Context, p *corev1.Pod, t *corev1.PodAffinityT
 			return e, err
 		}
 		names = append(names, t.Namespaces...)
+		if len(names) == 0 {
+			e.Selector = nil // no namespace, no pod; an empty list would mean the pod's own
+		}
 		slices.Sort(names)
 		e.Namespaces = slices.Compact(names)
 	}
