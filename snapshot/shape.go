@@ -49,7 +49,7 @@ type translation struct {
 type shapes struct {
 	client  *kubemem.Client
 	volumes *karpsched.VolumeTopology
-	byKey   map[string]*shape // by the fields of the pod, see appendShape
+	byKey   map[string]*shape       // by the fields of the pod, see appendShape
 	byClass map[string]*translation // by the class
 	buf     []byte
 	// keys are the label keys that selectors use.
