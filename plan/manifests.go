@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -58,6 +61,7 @@ type manifests struct {
 	replicaSets  []*appsv1.ReplicaSet
 	statefulSets []*appsv1.StatefulSet
 	jobs         []*batchv1.Job
+	admission    admission
 }
 
 // ReadManifests reads YAML or JSON files, and replaces workloads by the pods their
@@ -221,7 +225,8 @@ func (m *manifests) decode(decoder runtime.Decoder, text []byte) error {
 
 func (m *manifests) add(o client.Object, kind string) {
 	switch t := o.(type) {
-	case *corev1.Namespace, *corev1.Node, *corev1.PersistentVolume, *storagev1.StorageClass, *storagev1.CSINode, *karpv1.NodePool, *karpv1.NodeClaim, *v1beta1.AKSNodeClass:
+	case *corev1.Namespace, *corev1.Node, *corev1.PersistentVolume, *storagev1.StorageClass, *storagev1.CSINode, *karpv1.NodePool, *karpv1.NodeClaim, *v1beta1.AKSNodeClass,
+		*schedulingv1.PriorityClass, *nodev1.RuntimeClass:
 	default:
 		if t.GetNamespace() == "" {
 			t.SetNamespace(metav1.NamespaceDefault)
@@ -250,7 +255,7 @@ func (m *manifests) add(o client.Object, kind string) {
 		}
 		m.Objects.Add(t)
 	default:
-		if !m.Objects.Add(o) {
+		if !m.admission.add(o) && !m.Objects.Add(o) {
 			m.note("ignored %s: it does not affect the plan", kind)
 		}
 	}
@@ -266,6 +271,10 @@ func (m *manifests) pod(p *corev1.Pod) {
 	}
 	switch {
 	case p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed:
+	case p.Spec.NodeName == "" && len(p.Spec.SchedulingGates) > 0:
+		p.Status = corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated,
+		}}}
 	case p.Spec.NodeName == "":
 		p.Status = corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
@@ -333,7 +342,39 @@ func (m *manifests) finish() {
 		}
 		m.expand(j.Namespace, j.Name, j, "Job", &n, &j.Spec.Template, nil)
 	}
+	m.admit()
 	m.cluster()
+}
+
+// admit completes the pods as the API server does when they are created. Pods that it
+// would refuse are left out, with a note.
+func (m *manifests) admit() {
+	gated := map[string]int{}
+	m.Objects.Pods = slices.DeleteFunc(m.Objects.Pods, func(p *corev1.Pod) bool {
+		if p.Spec.NodeName != "" {
+			return false // was admitted when it was created
+		}
+		name := p.Name
+		if o := metav1.GetControllerOfNoCopy(p); o != nil {
+			name = o.Name
+		}
+		if err := m.admission.admit(p.Namespace, &p.Spec); err != nil {
+			m.note("the API server refuses the pods of %s/%s: %v", p.Namespace, name, err)
+			return true
+		}
+		if len(p.Spec.SchedulingGates) > 0 {
+			gated[p.Namespace+"/"+name]++
+		}
+		return false
+	})
+	for _, name := range slices.Sorted(maps.Keys(gated)) {
+		m.note("%d pods of %s have scheduling gates: nothing is planned for them until the gates are removed", gated[name], name)
+	}
+	for _, d := range m.Objects.DaemonSets {
+		if err := m.admission.admit(d.Namespace, &d.Spec.Template.Spec); err != nil {
+			m.note("the API server refuses the pods of DaemonSet %s/%s: %v", d.Namespace, d.Name, err)
+		}
+	}
 }
 
 func replicaSetOf(d *appsv1.Deployment) *appsv1.ReplicaSet {
