@@ -93,7 +93,7 @@ func (o *Operations) fixedPool(ctx context.Context, cluster *rp.Record, caller r
 	if err := o.host.PrepareFixedPool(cluster.Doc, r.Doc, old, id.Name()); err != nil {
 		return nil, 0, err
 	}
-	o.touch(r)
+	r.Touch(o.env.Now())
 	r.State, r.ChangedBy = "Updating", caller.ObjectID
 	return r, before, nil
 }
@@ -312,7 +312,7 @@ func (d disabling) restoreFixedPool(ctx context.Context, pool *rp.Record, before
 	}
 	if n, _ := pool.Doc.Int("properties", "count"); n != before {
 		pool.Doc.Set(float64(before), "properties", "count")
-		d.touch(pool)
+		pool.Touch(d.env.Now())
 		return rp.Step{Save: true, Cmps: []clientv3.Cmp{rp.Unchanged(pool)}, Ops: []clientv3.Op{rp.PutOp(pool)}}, false, nil
 	}
 	done, waiting, err := d.host.ReconcilePool(d.ctx, d.op, d.r, pool)

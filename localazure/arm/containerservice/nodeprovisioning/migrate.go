@@ -148,7 +148,7 @@ func (m migrating) drainPools(ctx context.Context) (rp.Step, error) {
 			cmps, ops = append(cmps, rp.Unchanged(pool)), append(ops, rp.DeleteOp(pool.ParsedID()))
 		}
 	}
-	return rp.Step{Done: true, Cmps: cmps, Ops: ops, Result: rp.Doc{"nodeProvisioningMode": ModeAuto, "emptied": anys(m.op.Data.Strings("pools"))}}, nil
+	return rp.Step{Done: true, Cmps: cmps, Ops: ops, Result: rp.Doc{"nodeProvisioningMode": ModeAuto, "emptied": rp.Anys(m.op.Data.Strings("pools"))}}, nil
 }
 
 // wasManual reports whether the mode was Manual before the migration.
@@ -190,7 +190,7 @@ func (m migrating) restoreCounts(ctx context.Context) (done bool, waiting string
 		if n, _ := pool.Doc.Int("properties", "count"); n != count {
 			pool.Doc.Set(float64(count), "properties", "count")
 			pool.State = "Scaling"
-			m.touch(pool)
+			pool.Touch(m.env.Now())
 			resp, err := m.env.Store.KV.Txn(ctx).If(rp.Unchanged(pool)).Then(rp.PutOp(pool)).Commit()
 			if err != nil {
 				return false, "", fmt.Errorf("scaling pool %s back to %d nodes: %w", name, count, err)
@@ -269,7 +269,7 @@ func (m migrating) deleteNodePools(ctx context.Context) (rp.Step, error) {
 		for k, v := range was {
 			pool.Doc.Set(v, "properties", k)
 		}
-		m.touch(pool)
+		pool.Touch(m.env.Now())
 		c.Cmps, c.Ops = append(c.Cmps, rp.Unchanged(pool)), append(c.Ops, rp.PutOp(pool))
 	}
 	setMode(m.r.Doc, before.Str("mode"))
@@ -281,7 +281,7 @@ func (m migrating) deleteNodePools(ctx context.Context) (rp.Step, error) {
 	if err := m.host.WriteIntent(m.ctx, c); err != nil {
 		return rp.Step{}, err
 	}
-	m.touch(m.r)
+	m.r.Touch(m.env.Now())
 	step, err := next(m.op, phaseControllerStops, "the cluster is as before; the controller stops")
 	step.Cmps, step.Ops = c.Cmps, append([]clientv3.Op{rp.PutOp(m.r)}, c.Ops...)
 	return step, err
