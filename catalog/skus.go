@@ -11,37 +11,23 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v8"
 )
 
-type skuOptions struct{ asListed bool }
-
-// SKUOption changes what SKUs returns.
-type SKUOption func(*skuOptions)
-
-// AsListed keeps the restrictions of the source listing: one subscription's
-// view, in which about one size in five is not available.
-func AsListed() SKUOption { return func(o *skuOptions) { o.asListed = true } }
-
 // SKUs returns the sizes of a region in the form of the Compute Resource SKUs
 // API (resourceType virtualMachines, Azure's capability names, booleans as
-// True/False), including sizes without a price. Restrictions are left out unless
-// AsListed is given. It returns nil for an unknown region; Sizes returns the
-// error.
-func SKUs(regionName string, options ...SKUOption) []*armcompute.ResourceSKU {
-	var o skuOptions
-	for _, f := range options {
-		f(&o)
-	}
+// True/False), including sizes without a price; restrictions are left out. It
+// returns nil for an unknown region; Sizes returns the error.
+func SKUs(regionName string) []*armcompute.ResourceSKU {
 	r, err := lookupRegion(regionName)
 	if err != nil {
 		return nil
 	}
 	out := make([]*armcompute.ResourceSKU, 0, len(r.sizes))
 	for i := range r.sizes {
-		out = append(out, newSKU(normalizeRegion(regionName), &r.sizes[i], o))
+		out = append(out, newSKU(normalizeRegion(regionName), &r.sizes[i]))
 	}
 	return out
 }
 
-func newSKU(location string, s *Size, o skuOptions) *armcompute.ResourceSKU {
+func newSKU(location string, s *Size) *armcompute.ResourceSKU {
 	short := s.Name
 	if _, after, ok := strings.Cut(s.Name, "_"); ok {
 		short = after
@@ -53,7 +39,7 @@ func newSKU(location string, s *Size, o skuOptions) *armcompute.ResourceSKU {
 			Capabilities: []*armcompute.ResourceSKUCapabilities{capability("UltraSSDAvailable", "True")},
 		}}
 	}
-	sku := &armcompute.ResourceSKU{
+	return &armcompute.ResourceSKU{
 		ResourceType: ptr("virtualMachines"),
 		Name:         &s.Name, Tier: ptr("Standard"), Size: &short, Family: &s.QuotaFamily,
 		Locations:    ptrs([]string{location}),
@@ -61,14 +47,6 @@ func newSKU(location string, s *Size, o skuOptions) *armcompute.ResourceSKU {
 		Capabilities: capabilities(s),
 		Restrictions: []*armcompute.ResourceSKURestrictions{},
 	}
-	if s.Restricted && o.asListed {
-		sku.Restrictions = append(sku.Restrictions, &armcompute.ResourceSKURestrictions{
-			Type: ptr(armcompute.ResourceSKURestrictionsTypeLocation), Values: ptrs([]string{location}),
-			RestrictionInfo: &armcompute.ResourceSKURestrictionInfo{Locations: ptrs([]string{location})},
-			ReasonCode:      ptr(armcompute.ResourceSKURestrictionsReasonCodeNotAvailableForSubscription),
-		})
-	}
-	return sku
 }
 
 func capabilities(s *Size) []*armcompute.ResourceSKUCapabilities {
