@@ -6,7 +6,6 @@ export GO
 GOLANGCI_VERSION := v2.15.0
 GOVULNCHECK_VERSION := v1.9.0
 HELM_VERSION := v3.22.0
-export GOLANGCI_VERSION
 
 # Kubernetes compiled from its module has to be told which release it is.
 KUBE_VERSION := v1.37.2
@@ -34,7 +33,7 @@ help: ## list what can be done here
 
 plan: ## plan examples/shop.yaml without a cluster (builds nap without Kubernetes: 2.5 to 5 minutes the first time)
 	@mkdir -p bin
-	@NAP_SLIM=1 hack/build.sh bin/nap-plan ./cmd/nap -tags slim -ldflags '-s -w $(VERSION_LDFLAGS)'
+	@hack/build.sh bin/nap-plan ./cmd/nap -tags slim -ldflags '-s -w $(VERSION_LDFLAGS)'
 	@test -e bin/nap || ln -s nap-plan bin/nap
 	@bin/nap-plan plan -f examples/shop.yaml
 	@echo

@@ -11,8 +11,8 @@
 //
 // go generate writes catalog.tsv.gz from the files in gen/inputs; README.md
 // lists their sources, dates and terms. With -live the generator reads the
-// Azure APIs instead. Sources returns the provenance that the generator wrote
-// into the file. The committed file has:
+// Azure APIs instead. The file itself begins with its sources. The committed file
+// has:
 //
 //   - name, family, series, quota family, vCPUs, memory, architecture, data
 //     disks, NICs, GPUs, premium IO, accelerated networking, ephemeral OS disk,
@@ -22,8 +22,7 @@
 //   - zones, restrictions, spot capability per region: the Resource SKUs API of
 //     2026-08-01, as one subscription sees it. The restriction
 //     NotAvailableForSubscription is a property of that subscription, not of the
-//     region. Size.Restricted keeps it, but SKUs ignores it unless AsListed is
-//     given.
+//     region. Size.Restricted keeps it; SKUs ignores it.
 //   - on-demand prices: list prices of 2026-06-18, Linux, USD per hour. A listed
 //     size without a price has HasPrice false; it is not left out.
 //
@@ -140,7 +139,7 @@ var load = sync.OnceValues(func() (*catalogue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the embedded size catalogue: %w", err)
 	}
-	c := &catalogue{sources: f.Sources, regions: map[string]func() region{}}
+	c := &catalogue{regions: map[string]func() region{}}
 	for _, r := range f.Regions {
 		// Regions are expanded on first use: most callers need one region, and the
 		// expanded form is ten times larger.
@@ -152,7 +151,6 @@ var load = sync.OnceValues(func() (*catalogue, error) {
 })
 
 type catalogue struct {
-	sources []string
 	names   []string
 	regions map[string]func() region
 }
@@ -208,9 +206,6 @@ func mustLoad() *catalogue {
 
 // Regions returns the names of the regions in the catalogue, sorted.
 func Regions() []string { return slices.Clone(mustLoad().names) }
-
-// Sources returns the sources of the data with their dates, one line each.
-func Sources() []string { return slices.Clone(mustLoad().sources) }
 
 // Sizes returns all sizes that the region lists, sorted by name, including sizes
 // without a price and restricted sizes. The caller must not change the slices

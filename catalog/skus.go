@@ -8,71 +8,49 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v8"
+	"github.com/nap-aks/nap/internal/resourcesku"
 )
-
-type skuOptions struct{ asListed bool }
-
-// SKUOption changes what SKUs returns.
-type SKUOption func(*skuOptions)
-
-// AsListed keeps the restrictions of the source listing: one subscription's
-// view, in which about one size in five is not available.
-func AsListed() SKUOption { return func(o *skuOptions) { o.asListed = true } }
 
 // SKUs returns the sizes of a region in the form of the Compute Resource SKUs
 // API (resourceType virtualMachines, Azure's capability names, booleans as
-// True/False), including sizes without a price. Restrictions are left out unless
-// AsListed is given. It returns nil for an unknown region; Sizes returns the
-// error.
-func SKUs(regionName string, options ...SKUOption) []*armcompute.ResourceSKU {
-	var o skuOptions
-	for _, f := range options {
-		f(&o)
-	}
+// True/False), including sizes without a price; restrictions are left out. It
+// returns nil for an unknown region; Sizes returns the error.
+func SKUs(regionName string) []*resourcesku.SKU {
 	r, err := lookupRegion(regionName)
 	if err != nil {
 		return nil
 	}
-	out := make([]*armcompute.ResourceSKU, 0, len(r.sizes))
+	out := make([]*resourcesku.SKU, 0, len(r.sizes))
 	for i := range r.sizes {
-		out = append(out, newSKU(normalizeRegion(regionName), &r.sizes[i], o))
+		out = append(out, newSKU(normalizeRegion(regionName), &r.sizes[i]))
 	}
 	return out
 }
 
-func newSKU(location string, s *Size, o skuOptions) *armcompute.ResourceSKU {
+func newSKU(location string, s *Size) *resourcesku.SKU {
 	short := s.Name
 	if _, after, ok := strings.Cut(s.Name, "_"); ok {
 		short = after
 	}
-	info := &armcompute.ResourceSKULocationInfo{Location: &location, Zones: ptrs(s.Zones)}
+	info := &resourcesku.LocationInfo{Location: &location, Zones: ptrs(s.Zones)}
 	if s.UltraSSD && len(s.Zones) > 0 {
-		info.ZoneDetails = []*armcompute.ResourceSKUZoneDetails{{
+		info.ZoneDetails = []*resourcesku.ZoneDetails{{
 			Name:         ptrs(s.Zones),
-			Capabilities: []*armcompute.ResourceSKUCapabilities{capability("UltraSSDAvailable", "True")},
+			Capabilities: []*resourcesku.Capability{capability("UltraSSDAvailable", "True")},
 		}}
 	}
-	sku := &armcompute.ResourceSKU{
+	return &resourcesku.SKU{
 		ResourceType: ptr("virtualMachines"),
 		Name:         &s.Name, Tier: ptr("Standard"), Size: &short, Family: &s.QuotaFamily,
 		Locations:    ptrs([]string{location}),
-		LocationInfo: []*armcompute.ResourceSKULocationInfo{info},
+		LocationInfo: []*resourcesku.LocationInfo{info},
 		Capabilities: capabilities(s),
-		Restrictions: []*armcompute.ResourceSKURestrictions{},
+		Restrictions: []*resourcesku.Restriction{},
 	}
-	if s.Restricted && o.asListed {
-		sku.Restrictions = append(sku.Restrictions, &armcompute.ResourceSKURestrictions{
-			Type: ptr(armcompute.ResourceSKURestrictionsTypeLocation), Values: ptrs([]string{location}),
-			RestrictionInfo: &armcompute.ResourceSKURestrictionInfo{Locations: ptrs([]string{location})},
-			ReasonCode:      ptr(armcompute.ResourceSKURestrictionsReasonCodeNotAvailableForSubscription),
-		})
-	}
-	return sku
 }
 
-func capabilities(s *Size) []*armcompute.ResourceSKUCapabilities {
-	var out []*armcompute.ResourceSKUCapabilities
+func capabilities(s *Size) []*resourcesku.Capability {
+	var out []*resourcesku.Capability
 	add := func(name, value string) { out = append(out, capability(name, value)) }
 	number := func(name string, v int64) { add(name, strconv.FormatInt(v, 10)) }
 	flag := func(name string, v bool) {
@@ -134,8 +112,8 @@ func capabilities(s *Size) []*armcompute.ResourceSKUCapabilities {
 	return out
 }
 
-func capability(name, value string) *armcompute.ResourceSKUCapabilities {
-	return &armcompute.ResourceSKUCapabilities{Name: &name, Value: &value}
+func capability(name, value string) *resourcesku.Capability {
+	return &resourcesku.Capability{Name: &name, Value: &value}
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -131,10 +131,16 @@ func (ps *pass) move(m *plannedMachine, to int32, used []int64) {
 	if to == m.col {
 		return
 	}
+	ps.rebook(m, to)
+	m.become(to, used)
+}
+
+// rebook gives back what a machine's column draws on (limits, reservations) and
+// draws on that of another, which the machine is about to get.
+func (ps *pass) rebook(m *plannedMachine, to int32) {
 	ps.ledger.refund(m.col)
 	ps.ledger.draw(to)
 	ps.cursors.changed(m)
-	m.become(to, used)
 }
 
 // placeTogether handles pods that must share a machine (affinity over the
@@ -287,10 +293,8 @@ func (ps *pass) retarget(v *variant, m *plannedMachine, mask bitset) bool {
 			continue
 		}
 		if ps.ledger.canSwap(m.col, col) && m.room(v, 1) > 0 {
-			ps.ledger.refund(m.col)
-			ps.ledger.draw(col)
+			ps.rebook(m, col)
 			m.col = col
-			ps.cursors.changed(m)
 			return true
 		}
 	}

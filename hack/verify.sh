@@ -32,8 +32,7 @@ if [ "$(state)" != "$before" ]; then
   failed="$failed
   go generate ./..."
 fi
-step "lint" ".tools/golangci-lint-$GOLANGCI_VERSION" run ./...
-step "import rules, sizes of files and functions, licence headers" "$go" test -count=1 ./test/rules
+step "lint, import rules, sizes of files and functions, licence headers" "${MAKE:-make}" --no-print-directory lint
 # shellcheck disable=SC2046 # file names here hold no spaces
 step "shell scripts" .tools/shellcheck $(git ls-files | while read -r f; do
   if head -n 1 "$f" 2>/dev/null | grep -Eq '^#!.*[/ ](ba|da)?sh$'; then echo "$f"; fi

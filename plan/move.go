@@ -30,21 +30,22 @@ import (
 // Move describes the removal of nodes from a cluster. Simulate returns where their
 // pods would go, and the cost per hour before and after.
 type Move struct {
-	// Gone reports whether a node is removed.
-	Gone func(*corev1.Node) bool
-	// Provision allows new machines, from the NodePools of the source. Without it
-	// pods can only go to existing nodes and Fixed.
+	// Remove reports whether a node is to be removed.
+	Remove func(*corev1.Node) bool
+	// Provision allows buying machines for the NodePools of the source. Without it,
+	// pods can only be placed on existing nodes and on Fixed.
 	Provision bool
-	// Fixed are agent pools to create or scale before nodes are removed.
+	// Fixed are agent pools to create or scale up before nodes are removed.
 	Fixed []FixedNodes
 	// Region is the region for sizes and prices; empty means that of the nodes.
 	Region string
-	// Usages are the subscription's in the region. If nil, quotas are not considered
-	// and the report has a note about it.
+	// Usages is the subscription's quota usage in the region. If nil, quotas are
+	// ignored, and the report says so in a note.
 	Usages []instancetype.Usage
 }
 
-// FixedNodes is the wanted size of an agent pool; Count includes existing nodes.
+// FixedNodes is the desired node count and VM size of an agent pool. Count includes
+// the nodes that the pool has.
 type FixedNodes struct {
 	Pool  string
 	Size  string // full name, such as Standard_D8s_v5
@@ -52,31 +53,31 @@ type FixedNodes struct {
 	Zones []string // zone numbers; regional if empty
 }
 
-// MoveReport is the result of Simulate. Money is US dollars per hour; nodes whose
-// size is not in the catalogue count as free, with a note.
+// MoveReport is the result of Simulate. Costs are in US dollars per hour. A node
+// whose size has no price in the catalogue counts as free, and a note names it.
 type MoveReport struct {
 	Version int       `json:"version"`
 	Region  string    `json:"region"`
 	Time    time.Time `json:"time"`
-	// Before is the current cost of all nodes, After that of the remaining nodes, the
-	// new fixed ones and the machines to buy.
-	BeforeUSDPerHour float64     `json:"beforeUSDPerHour"`
-	AfterUSDPerHour  float64     `json:"afterUSDPerHour"`
-	Gone             []GoingNode `json:"gone"`
-	Stay             int         `json:"stay"` // number of nodes that stay
-	// Quotas are those that the move changes.
+	// BeforeUSDPerHour is the current cost of all nodes. AfterUSDPerHour is the cost
+	// of the remaining nodes, the new fixed nodes and the machines to buy.
+	BeforeUSDPerHour float64       `json:"beforeUSDPerHour"`
+	AfterUSDPerHour  float64       `json:"afterUSDPerHour"`
+	RemovedNodes     []RemovedNode `json:"gone"` // sorted by name
+	RemainingNodes   int           `json:"stay"` // number of existing nodes that are kept
+	// Quotas are the vCPU quotas whose usage the move changes.
 	Quotas []QuotaUse `json:"quotas,omitempty"`
-	// Plan places the pods of the nodes that go and the pending pods.
+	// Plan places the pods of the removed nodes and the pending pods.
 	Plan *Report `json:"plan"`
 }
 
-// GoingNode is a node that is removed.
-type GoingNode struct {
+// RemovedNode is a node that the move removes, with its current cost.
+type RemovedNode struct {
 	Name         string   `json:"name"`
 	Size         string   `json:"size"`
 	CapacityType string   `json:"capacityType"`
 	USDPerHour   float64  `json:"usdPerHour"`
-	Pods         []string `json:"pods"` // pods that have to move
+	Pods         []string `json:"pods"` // namespace/name of the pods that are rescheduled, sorted
 }
 
 // ReadManifestText is ReadManifests for text. Errors name it by name.
@@ -113,7 +114,7 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 	if err := s.AddInstanceTypes(region); err != nil {
 		return nil, err
 	}
-	out := &MoveReport{Version: ReportVersion, Region: region, Time: o.Now, Gone: []GoingNode{}}
+	out := &MoveReport{Version: ReportVersion, Region: region, Time: o.Now, RemovedNodes: []RemovedNode{}}
 	notes := s.ignoreEvictionBlocks(mv.Provision)
 	pods := map[string][]string{}
 	for _, p := range o.Pods {
@@ -128,16 +129,16 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 			unknown = append(unknown, n.Name)
 		}
 		out.BeforeUSDPerHour += price
-		if !mv.Gone(n) {
-			out.Stay++
+		if !mv.Remove(n) {
+			out.RemainingNodes++
 			out.AfterUSDPerHour += price
 			continue
 		}
 		o.Marked = append(o.Marked, n.Spec.ProviderID)
 		sort.Strings(pods[n.Name])
-		out.Gone = append(out.Gone, GoingNode{Name: n.Name, Size: size, CapacityType: capacity, USDPerHour: price, Pods: append([]string{}, pods[n.Name]...)})
+		out.RemovedNodes = append(out.RemovedNodes, RemovedNode{Name: n.Name, Size: size, CapacityType: capacity, USDPerHour: price, Pods: append([]string{}, pods[n.Name]...)})
 	}
-	sort.Slice(out.Gone, func(i, j int) bool { return out.Gone[i].Name < out.Gone[j].Name })
+	sort.Slice(out.RemovedNodes, func(i, j int) bool { return out.RemovedNodes[i].Name < out.RemovedNodes[j].Name })
 	var coming []FixedNodes
 	for _, f := range mv.Fixed {
 		for _, n := range o.Nodes {
@@ -160,7 +161,7 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 	o.Quotas = nil
 	if mv.Usages != nil {
 		var err error
-		if uses, err = s.setQuotas(mv.Usages, region, out.Gone, coming); err != nil {
+		if uses, err = s.setQuotas(mv.Usages, region, out.RemovedNodes, coming); err != nil {
 			return nil, fmt.Errorf("reading the quotas from the subscription's usages: %w", err)
 		}
 	} else {
@@ -172,8 +173,8 @@ func Simulate(s *Source, mv Move, opt Options) (*MoveReport, error) {
 	}
 	out.Quotas = judge(uses, o.Quotas, r.Machines)
 	for _, q := range out.Quotas {
-		if q.Missing != "" {
-			notes = append(notes, q.Missing)
+		if q.Shortage != "" {
+			notes = append(notes, q.Shortage)
 		}
 	}
 	r.Region, r.Notes = region, append(r.Notes, notes...)
@@ -336,16 +337,16 @@ func withoutDaemonSets(allocatable corev1.ResourceList, sets []*appsv1.DaemonSet
 	return left
 }
 
-// Homeless returns the number of pods without a place.
-func (m *MoveReport) Homeless() int { return m.Plan.Summary.Refused + m.Plan.Summary.Deferred }
+// Unplaced returns the number of pods that the plan places nowhere.
+func (m *MoveReport) Unplaced() int { return m.Plan.Summary.Refused + m.Plan.Summary.Deferred }
 
-// WriteTable writes the move as tables for a person.
+// WriteTable writes the report as text tables.
 func (m *MoveReport) WriteTable(w io.Writer) error {
 	r := m.Plan
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	if len(m.Gone) > 0 {
+	if len(m.RemovedNodes) > 0 {
 		fmt.Fprintln(tw, "NODE THAT GOES\tSIZE\tCAPACITY\t$/H\tPODS")
-		for _, g := range m.Gone {
+		for _, g := range m.RemovedNodes {
 			fmt.Fprintf(tw, "%s\t%s\t%s\t%.4f\t%s\n", g.Name, g.Size, g.CapacityType, g.USDPerHour, r.podList(g.Pods, 4))
 		}
 		fmt.Fprintln(tw)
@@ -360,12 +361,13 @@ func (m *MoveReport) WriteTable(w io.Writer) error {
 	return err
 }
 
-// Sentence returns a summary of the move.
+// Sentence returns a one-line summary: cost before and after, nodes removed,
+// machines bought, pods without a place.
 func (m *MoveReport) Sentence() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "now $%.4f per hour, afterwards $%.4f%s: %s, %s", m.BeforeUSDPerHour, m.AfterUSDPerHour, percent(m.AfterUSDPerHour, m.BeforeUSDPerHour),
-		count(len(m.Gone), "node")+" of "+strconv.Itoa(len(m.Gone)+m.Stay)+" would go", count(len(m.Plan.Machines), "machine")+" would be bought")
-	if n := m.Homeless(); n > 0 {
+		count(len(m.RemovedNodes), "node")+" of "+strconv.Itoa(len(m.RemovedNodes)+m.RemainingNodes)+" would go", count(len(m.Plan.Machines), "machine")+" would be bought")
+	if n := m.Unplaced(); n > 0 {
 		fmt.Fprintf(&b, "; %s would have no place", count(n, "pod"))
 	}
 	return b.String()

@@ -85,15 +85,15 @@ func TestMoveFromPoolToMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	src.With(more)
-	m, err := Simulate(src, Move{Gone: ofPool("web"), Provision: true}, Options{})
+	m, err := Simulate(src, Move{Remove: ofPool("web"), Provision: true}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := m.Plan.Summary
-	if len(m.Gone) != 2 || m.Stay != 1 || s.Pods != 3 || s.Refused != 1 || s.OnNodes != 1 || s.OnMachines != 1 || s.Machines != 1 {
-		t.Fatalf("%d nodes go, %d stay; %+v", len(m.Gone), m.Stay, s)
+	if len(m.RemovedNodes) != 2 || m.RemainingNodes != 1 || s.Pods != 3 || s.Refused != 1 || s.OnNodes != 1 || s.OnMachines != 1 || s.Machines != 1 {
+		t.Fatalf("%d nodes go, %d stay; %+v", len(m.RemovedNodes), m.RemainingNodes, s)
 	}
-	if g := m.Gone[1]; g.Name != "web-1" || strings.Join(g.Pods, " ") != "shop/big shop/pinned" {
+	if g := m.RemovedNodes[1]; g.Name != "web-1" || strings.Join(g.Pods, " ") != "shop/big shop/pinned" {
 		t.Errorf("of %s go %v", g.Name, g.Pods)
 	}
 	const d2, d8 = 0.096, 0.384 // Standard_D2s_v3 and Standard_D8s_v5 in eastus
@@ -147,7 +147,7 @@ status: {expectedPods: 3, disruptionsAllowed: 1, currentHealthy: 3, desiredHealt
 			p.Annotations = map[string]string{"karpenter.sh/do-not-disrupt": "true"}
 		}
 	}
-	m, err := Simulate(src, Move{Gone: ofPool("web")}, Options{})
+	m, err := Simulate(src, Move{Remove: ofPool("web")}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestMoveStaysWithinQuotas(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			mv := Move{Gone: ofPool("web"), Provision: x.fixed == 0, Usages: usagesOf(t, x.used, x.family, x.regional)}
+			mv := Move{Remove: ofPool("web"), Provision: x.fixed == 0, Usages: usagesOf(t, x.used, x.family, x.regional)}
 			if x.fixed > 0 {
 				mv.Fixed = []FixedNodes{{Pool: "fixed", Size: "standard_d4s_v5", Count: x.fixed}}
 			} else {
@@ -245,7 +245,7 @@ func TestMoveCountsExistingNodesOfFixedPool(t *testing.T) {
 	for _, n := range src.Objects.Nodes {
 		n.Labels["kubernetes.azure.com/agentpool"] = n.Labels["agentpool"]
 	}
-	m, err := Simulate(src, Move{Gone: func(*corev1.Node) bool { return false }, Fixed: []FixedNodes{{Pool: "web", Size: "Standard_D8s_v5", Count: 3}, {Pool: "system", Size: "Standard_D2s_v3", Count: 1}}, Usages: usagesOf(t, 18, 100, 100)}, Options{})
+	m, err := Simulate(src, Move{Remove: func(*corev1.Node) bool { return false }, Fixed: []FixedNodes{{Pool: "web", Size: "Standard_D8s_v5", Count: 3}, {Pool: "system", Size: "Standard_D2s_v3", Count: 1}}, Usages: usagesOf(t, 18, 100, 100)}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,25 +262,25 @@ func TestMoveCountsExistingNodesOfFixedPool(t *testing.T) {
 
 // Without provisioning, pods can only go to existing and to given fixed nodes.
 func TestMoveToFixedNodes(t *testing.T) {
-	none, err := Simulate(read(t, twoPools), Move{Gone: ofPool("web")}, Options{})
+	none, err := Simulate(read(t, twoPools), Move{Remove: ofPool("web")}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if none.Homeless() != 2 || none.Plan.Summary.OnNodes != 1 || len(none.Plan.Machines) != 0 {
-		t.Errorf("without new nodes %d pods have no place: %+v", none.Homeless(), none.Plan.Summary)
+	if none.Unplaced() != 2 || none.Plan.Summary.OnNodes != 1 || len(none.Plan.Machines) != 0 {
+		t.Errorf("without new nodes %d pods have no place: %+v", none.Unplaced(), none.Plan.Summary)
 	}
-	some, err := Simulate(read(t, twoPools), Move{Gone: ofPool("web"), Fixed: []FixedNodes{{Pool: "fixed", Size: "standard_d4s_v5", Count: 2, Zones: []string{"1"}}}}, Options{})
+	some, err := Simulate(read(t, twoPools), Move{Remove: ofPool("web"), Fixed: []FixedNodes{{Pool: "fixed", Size: "standard_d4s_v5", Count: 2, Zones: []string{"1"}}}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if some.Homeless() != 1 || some.Plan.Summary.OnNodes != 2 {
-		t.Errorf("with a fixed pool %d pods have no place: %+v %+v", some.Homeless(), some.Plan.Summary, some.Plan.Refused)
+	if some.Unplaced() != 1 || some.Plan.Summary.OnNodes != 2 {
+		t.Errorf("with a fixed pool %d pods have no place: %+v %+v", some.Unplaced(), some.Plan.Summary, some.Plan.Refused)
 	}
 	const d2, d4 = 0.096, 0.192
 	if math.Abs(some.AfterUSDPerHour-(d2+2*d4)) > 1e-9 {
 		t.Errorf("$%.4f afterwards", some.AfterUSDPerHour)
 	}
-	if _, err := Simulate(read(t, twoPools), Move{Gone: ofPool("web"), Fixed: []FixedNodes{{Pool: "fixed", Size: "Standard_Nope", Count: 1}}}, Options{}); err == nil || !strings.Contains(err.Error(), "pool fixed") {
+	if _, err := Simulate(read(t, twoPools), Move{Remove: ofPool("web"), Fixed: []FixedNodes{{Pool: "fixed", Size: "Standard_Nope", Count: 1}}}, Options{}); err == nil || !strings.Contains(err.Error(), "pool fixed") {
 		t.Errorf("an unknown size: %v", err)
 	}
 }

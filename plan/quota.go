@@ -15,27 +15,28 @@ import (
 type QuotaUse struct {
 	Name  string `json:"name"` // Azure's name, such as standardDSv5Family
 	Title string `json:"title,omitempty"`
-	// Limit and Used are the current values that Azure reports; Used includes the
-	// nodes that go.
+	// Limit and Used are vCPUs as Azure reports them now; Used includes the nodes to
+	// be removed.
 	Limit int64 `json:"limit"`
 	Used  int64 `json:"used"`
-	// Fixed and Machines are the vCPUs of new fixed nodes and of the machines to
-	// buy; Freed are those of the nodes that go.
+	// Fixed and Machines are the vCPUs of the new fixed nodes and of the machines to
+	// buy. Freed are the vCPUs of the nodes to be removed.
 	Fixed    int64 `json:"fixed"`
 	Machines int64 `json:"machines"`
 	Freed    int64 `json:"freed"`
-	// Missing says what does not fit, and when. Blocks reports whether the move
-	// cannot start because of it; otherwise it continues as nodes go.
-	Missing string `json:"missing,omitempty"`
-	Blocks  bool   `json:"blocks,omitempty"`
-	advice  string
+	// Shortage says what exceeds the quota, and what to do; empty if nothing does.
+	Shortage string `json:"missing,omitempty"`
+	// Blocking reports whether the move cannot start because of the shortage.
+	// Otherwise it proceeds as removed nodes free their vCPUs.
+	Blocking bool `json:"blocks,omitempty"`
+	advice   string
 	// least is the number of vCPUs of the smallest machine.
 	least int64
 }
 
-// setQuotas sets the quotas of the source. Their usage is that after the nodes
-// that go are deleted and the fixed ones created; the result has both changes.
-func (s *Source) setQuotas(usages []instancetype.Usage, region string, gone []GoingNode, fixed []FixedNodes) ([]*QuotaUse, error) {
+// setQuotas sets the quotas of the source. Their usage is that after nodes
+// have been removed and the fixed ones created; the result has both changes.
+func (s *Source) setQuotas(usages []instancetype.Usage, region string, removed []RemovedNode, fixed []FixedNodes) ([]*QuotaUse, error) {
 	quotas, err := quotasOf(usages, region)
 	if err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func (s *Source) setQuotas(usages []instancetype.Usage, region string, gone []Go
 	for i := range quotas {
 		q := &quotas[i]
 		u := &QuotaUse{Name: q.Name, Title: q.Title, Limit: q.Limit, Used: q.Used, advice: q.Advice}
-		for _, g := range gone {
+		for _, g := range removed {
 			u.Freed += charge(q, g.Size, g.CapacityType)
 		}
 		for _, f := range fixed {
@@ -67,8 +68,8 @@ func charge(q *snapshot.Quota, size, capacityType string) int64 {
 	return 0
 }
 
-// judge adds the machines of the plan and what is missing to the uses, and returns
-// those that the move changes.
+// judge adds the machines of the plan and the shortages to the uses, and returns
+// the uses that the move changes.
 func judge(uses []*QuotaUse, quotas []snapshot.Quota, machines []Machine) []QuotaUse {
 	var out []QuotaUse
 	for i, u := range uses {
@@ -90,34 +91,34 @@ func judge(uses []*QuotaUse, quotas []snapshot.Quota, machines []Machine) []Quot
 		}
 		switch {
 		case u.Fixed > 0 && u.Fixed > left:
-			u.Blocks = true
-			u.Missing = fmt.Sprintf("%s: the fixed nodes need %d vCPUs and %d of %d are left while the nodes that go still exist; they cannot be created", name, u.Fixed, max(0, left), u.Limit)
+			u.Blocking = true
+			u.Shortage = fmt.Sprintf("%s: the fixed nodes need %d vCPUs and %d of %d are left while the nodes that go still exist; they cannot be created", name, u.Fixed, max(0, left), u.Limit)
 		case u.least > left-u.Fixed && u.Machines > 0:
-			u.Blocks = true
-			u.Missing = fmt.Sprintf("%s: the smallest of the machines needs %d vCPUs and %d of %d are left; none can be bought before a node is deleted", name, u.least, max(0, left-u.Fixed), u.Limit)
+			u.Blocking = true
+			u.Shortage = fmt.Sprintf("%s: the smallest of the machines needs %d vCPUs and %d of %d are left; none can be bought before a node is deleted", name, u.least, max(0, left-u.Fixed), u.Limit)
 		case u.Machines > 0 && u.Machines > left-u.Fixed:
-			u.Missing = fmt.Sprintf("%s: the machines need %d vCPUs and %d of %d are left now; the rest is bought as nodes are deleted, which frees %d", name, u.Machines, left-u.Fixed, u.Limit, u.Freed)
+			u.Shortage = fmt.Sprintf("%s: the machines need %d vCPUs and %d of %d are left now; the rest is bought as nodes are deleted, which frees %d", name, u.Machines, left-u.Fixed, u.Limit, u.Freed)
 		}
-		if u.Missing != "" {
+		if u.Shortage != "" {
 			advice := u.advice
 			if u.Fixed > left {
 				ask, _, _ := strings.Cut(advice, ", or ") // the rest is about NodePools
 				advice = ask + ", or create fewer fixed nodes or of another family"
 			}
-			u.Missing += ". To start at once, " + advice
+			u.Shortage += ". To start at once, " + advice
 		}
 		out = append(out, *u)
 	}
 	return out
 }
 
-// BlockedByQuota returns what is missing from the quotas that prevent the start of
-// the move, or an empty string.
+// BlockedByQuota returns the shortages that keep the move from starting, joined, or
+// an empty string.
 func (m *MoveReport) BlockedByQuota() string {
 	var out []string
 	for _, q := range m.Quotas {
-		if q.Blocks {
-			out = append(out, q.Missing)
+		if q.Blocking {
+			out = append(out, q.Shortage)
 		}
 	}
 	return strings.Join(out, "; ")

@@ -19,13 +19,13 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v8"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	"sigs.k8s.io/karpenter/pkg/scheduling"
 
 	"github.com/nap-aks/nap/apis/v1beta1"
+	"github.com/nap-aks/nap/internal/resourcesku"
 )
 
 // DiskPlacement is the local disk that holds an ephemeral OS disk.
@@ -102,7 +102,7 @@ var ErrNoSKUs = errors.New("no usable VM size")
 
 // NewTable creates a table from the Resource SKUs of a region. It skips SKUs that are not
 // VM sizes. The error wraps ErrNoSKUs if none is usable.
-func NewTable(region string, skus []*armcompute.ResourceSKU) (*Table, error) {
+func NewTable(region string, skus []*resourcesku.SKU) (*Table, error) {
 	region = strings.ToLower(region)
 	t := &Table{Region: region, byName: map[string]*SKU{}, offerings: map[offeringKey]scheduling.Requirements{}}
 	for _, r := range skus {
@@ -173,7 +173,7 @@ func (c capabilities) number(name string) float64 {
 func (c capabilities) yes(name string) bool { return strings.EqualFold(c[name], "true") }
 
 // readSKU converts a Resource SKU. If the size is not usable, it returns the reason.
-func readSKU(region string, r *armcompute.ResourceSKU) (*SKU, string) {
+func readSKU(region string, r *resourcesku.SKU) (*SKU, string) {
 	name := *r.Name
 	if reason, ok := restricted[name]; ok {
 		return nil, reason
@@ -247,7 +247,7 @@ func readSKU(region string, r *armcompute.ResourceSKU) (*SKU, string) {
 
 // readZones sets the zones of a size in the region. It returns false if the region is
 // restricted.
-func (s *SKU) readZones(region string, r *armcompute.ResourceSKU) bool {
+func (s *SKU) readZones(region string, r *resourcesku.SKU) bool {
 	for _, info := range r.LocationInfo {
 		if info.Location != nil && strings.EqualFold(*info.Location, region) {
 			for _, z := range info.Zones {
@@ -266,13 +266,13 @@ func (s *SKU) readZones(region string, r *armcompute.ResourceSKU) bool {
 			locations, zones = restriction.RestrictionInfo.Locations, restriction.RestrictionInfo.Zones
 		}
 		switch *restriction.Type {
-		case armcompute.ResourceSKURestrictionsTypeLocation:
+		case resourcesku.RestrictedLocation:
 			for _, l := range append(slices.Clone(restriction.Values), locations...) {
 				if l != nil && strings.EqualFold(*l, region) {
 					return false
 				}
 			}
-		case armcompute.ResourceSKURestrictionsTypeZone:
+		case resourcesku.RestrictedZone:
 			s.Zones = slices.DeleteFunc(s.Zones, func(zone string) bool {
 				return slices.ContainsFunc(zones, func(z *string) bool { return z != nil && *z == zone })
 			})

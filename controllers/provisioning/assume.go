@@ -5,10 +5,12 @@ package provisioning
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	karpprovisioning "sigs.k8s.io/karpenter/pkg/controllers/provisioning"
 	"sigs.k8s.io/karpenter/pkg/controllers/state"
 	"sigs.k8s.io/karpenter/pkg/utils/resources"
@@ -97,17 +99,23 @@ func (p *Provisioner) expireAssumed(ctx context.Context) {
 	expire(p.cache.OverduePods(ready, now, timeout, bindTimeoutMax), "NotBound")
 }
 
+// withAssumedPods returns a function that reports whether pods are assumed on a
+// node or on its NodeClaim at the time of this call.
+func (p *Provisioner) withAssumedPods() func(*state.StateNode) bool {
+	assumedOn := sets.New(slices.Collect(maps.Values(p.cache.AssumedPods()))...)
+	return func(n *state.StateNode) bool {
+		return n.Node != nil && assumedOn.Has(n.Node.Name) || n.NodeClaim != nil && assumedOn.Has(n.NodeClaim.Name)
+	}
+}
+
 // readyNodes returns the initialized nodes by the names of node and NodeClaim. It
 // nominates, for Karpenter's disruption, the nodes with assumed pods: a node is not
 // empty while pods are to be bound to it.
 func (p *Provisioner) readyNodes(ctx context.Context) map[string]*state.StateNode {
-	assumedOn := map[string]bool{}
-	for _, on := range p.cache.AssumedPods() {
-		assumedOn[on] = true
-	}
+	hasAssumed := p.withAssumedPods()
 	ready, expecting := map[string]*state.StateNode{}, []string{}
 	for n := range p.cluster.Nodes() {
-		if n.Node != nil && assumedOn[n.Node.Name] || n.NodeClaim != nil && assumedOn[n.NodeClaim.Name] {
+		if hasAssumed(n) {
 			expecting = append(expecting, n.ProviderID())
 		}
 		if !n.Initialized() {

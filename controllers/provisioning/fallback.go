@@ -18,7 +18,6 @@ import (
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	karpprovisioning "sigs.k8s.io/karpenter/pkg/controllers/provisioning"
 	karpsched "sigs.k8s.io/karpenter/pkg/controllers/provisioning/scheduling"
-	"sigs.k8s.io/karpenter/pkg/controllers/state"
 	"sigs.k8s.io/karpenter/pkg/metrics"
 	karpoptions "sigs.k8s.io/karpenter/pkg/operator/options"
 
@@ -97,13 +96,7 @@ func (p *Provisioner) fallBack(ctx context.Context, pods []*corev1.Pod) error {
 // NodePool to schedule with.
 func (p *Provisioner) solveWithKarpenter(ctx context.Context, pods []*corev1.Pod) (karpsched.Results, bool, error) {
 	o := karpoptions.FromContext(ctx)
-	taken := map[string]bool{}
-	for _, on := range p.cache.AssumedPods() {
-		taken[on] = true
-	}
-	nodes := slices.DeleteFunc(p.cluster.DeepCopyNodes().Active(), func(n *state.StateNode) bool {
-		return n.Node != nil && taken[n.Node.Name] || n.NodeClaim != nil && taken[n.NodeClaim.Name]
-	})
+	nodes := slices.DeleteFunc(p.cluster.DeepCopyNodes().Active(), p.withAssumedPods())
 	opts := []karpsched.Options{
 		karpsched.DisableReservedCapacityFallback,
 		karpsched.NumConcurrentReconciles(int(math.Ceil(float64(o.CPURequests) / 1000))),

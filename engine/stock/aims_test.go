@@ -38,7 +38,7 @@ func TestOptimumIsBetweenBoundAndSolutionForEveryAim(t *testing.T) {
 		if len(s.grid) < s.md.nb {
 			coarse++
 		}
-		out := Quick(p).Unplaceable
+		out := quick(p).Unplaceable
 		for _, i := range out {
 			p.Items[i].Count = 0
 		}
@@ -157,7 +157,7 @@ func TestMostValueBoundsWhatRoomsTake(t *testing.T) {
 	above, tight := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		p := genProblem(t, 4, 3)
-		for _, i := range Quick(p).Unplaceable {
+		for _, i := range quick(p).Unplaceable {
 			p.Items[i].Count = 0
 		}
 		nd := len(p.Items[0].Size)

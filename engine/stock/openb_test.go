@@ -110,7 +110,7 @@ func TestOpenB(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := &Problem{Items: openb(t, c.gpus), Bins: sizes(t, c.keep)}
 			start := cpuTime()
-			q := Quick(p)
+			q := quick(p)
 			quick := cpuTime() - start
 			start = cpuTime()
 			s := Solve(p, Options{})
@@ -156,7 +156,7 @@ func deployments() []Item {
 func TestManyDeployments(t *testing.T) {
 	p := &Problem{Items: deployments(), Bins: sizes(t, family())}
 	start := cpuTime()
-	q := Quick(p)
+	q := quick(p)
 	quick := cpuTime() - start
 	start = cpuTime()
 	s := Solve(p, Options{})

@@ -114,11 +114,8 @@ const (
 	WorkQuick int64 = -1
 )
 
-// Quick is Solve with WorkQuick.
-func Quick(p *Problem) *Solution { return Solve(p, Options{Work: WorkQuick}) }
-
 // Solve returns the cheapest purchase that it finds within the budget, which is at
-// least as good as Quick's, and lower bounds on the cost of any. It panics if p
+// least as good as with WorkQuick, and lower bounds on the cost of any. It panics if p
 // does not pass Validate.
 func Solve(p *Problem, opts Options) *Solution {
 	if err := p.Validate(); err != nil {

@@ -55,10 +55,13 @@ func genProblem(t *rapid.T, maxItems, maxCount int) *Problem {
 	return p
 }
 
+// quick returns what the quick heuristics find.
+func quick(p *Problem) *Solution { return Solve(p, Options{Work: WorkQuick}) }
+
 func TestSolutionsAreFeasibleAndBetweenBoundAndQuick(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := genProblem(t, 12, 40)
-		q := Quick(p)
+		q := quick(p)
 		if err := q.Check(p); err != nil {
 			t.Fatalf("quick: %v", err)
 		}
@@ -453,7 +456,7 @@ func TestClusters(t *testing.T) {
 	plain, gaps := 0, 0.0
 	rapid.Check(t, func(t *rapid.T) {
 		p := genCluster(t)
-		q := Quick(p)
+		q := quick(p)
 		work := int64(rapid.SampledFrom([]int{500, 5000, 30000}).Draw(t, "work"))
 		s := Solve(p, Options{Work: work})
 		for _, x := range []*Solution{q, s} {

@@ -88,15 +88,6 @@ func (r *Result) Machines() []Machine {
 	return out
 }
 
-// USDPerHour returns the price of the planned machines.
-func (r *Result) USDPerHour() float64 {
-	var sum float64
-	for _, m := range r.Machines() {
-		sum += m.USDPerHour
-	}
-	return sum
-}
-
 // Options configure Schedule.
 type Options struct {
 	// Timeout limits the scheduling; zero means no limit.

@@ -53,21 +53,6 @@ func (s *Store) Tail(ctx context.Context, src Source) error {
 	}
 }
 
-// CatchUp appends the lines that a log file has now and returns their number.
-func (s *Store) CatchUp(ctx context.Context, src Source) (int, error) {
-	total := 0
-	for {
-		n, err := s.tailOnce(ctx, src)
-		total += n
-		if err != nil {
-			return total, fmt.Errorf("reading %s: %w", src.Path, err)
-		}
-		if n == 0 {
-			return total, nil
-		}
-	}
-}
-
 // tailOnce appends at most one batch of whole lines and returns their number.
 func (s *Store) tailOnce(ctx context.Context, src Source) (int, error) {
 	f, err := os.Open(src.Path)

@@ -1,3 +1,5 @@
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
 """The same resources with the Azure SDK for Python: azure-identity and the management clients."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright The nap Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
 # shellcheck shell=bash
 # Functions and variables of the pages; every page sources this file.
 set -Eeuo pipefail

@@ -186,7 +186,10 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 	}
 
 	// Cost.
-	r.nap, r.karp = p.CostUSDPerHour, kr.USDPerHour()
+	r.nap, r.karp = p.CostUSDPerHour, 0
+	for _, m := range kr.Machines() {
+		r.karp += m.USDPerHour
+	}
 	var sum float64
 	for i := range p.Machines {
 		sum += p.Machines[i].PriceUSDPerHour
@@ -200,7 +203,7 @@ func checkSeed(t testing.TB, ctx context.Context, k *kube, seed uint64, opt clus
 	r.comparable = len(refused) == 0 && len(more) == 0 && !hasPreferences(in) && !limited(o)
 	if r.comparable {
 		r.extra = r.nap - r.karp
-		if p.Bound != nil && p.Bound.USDPerHour > kr.USDPerHour()+1e-6 && samePodsOnMachines(p, kr) {
+		if p.Bound != nil && p.Bound.USDPerHour > r.karp+1e-6 && samePodsOnMachines(p, kr) {
 			r.problems = append(r.problems, fmt.Sprintf("Karpenter's plan costs %.6f, less than the bound of %.6f for the same pods", r.karp, p.Bound.USDPerHour))
 		}
 	}

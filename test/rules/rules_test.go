@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -107,6 +108,26 @@ func TestImportRules(t *testing.T) {
 		}
 		if !found {
 			t.Errorf("no package in %s: has the room moved? Then move its rule", r.dir)
+		}
+	}
+}
+
+// TestSlimBuildIsSmall checks that nap with plan and explain only, the first thing
+// that people build, compiles neither Kubernetes nor the Azure SDK.
+func TestSlimBuildIsSmall(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-tags", "slim", module+"cmd/nap").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, module+"plan") {
+		t.Fatalf("package plan is not among the %d packages of the slim build", len(deps))
+	}
+	for _, dep := range deps {
+		for _, deny := range []string{"k8s.io/kubernetes", "go.etcd.io/", "github.com/Azure/", "nap:localazure", "nap:controllers"} {
+			if matches(dep, deny) {
+				t.Errorf("the slim build of cmd/nap depends on %s, which takes long to compile: leave it out by a build tag, or split its package", dep)
+			}
 		}
 	}
 }

@@ -211,7 +211,7 @@ func simulateEnable(ctx context.Context, cluster string, pools []string, nodePoo
 	}
 	src.With(more)
 	move.Provision = true
-	move.Gone = func(n *corev1.Node) bool { return slices.Contains(pools, n.Labels["kubernetes.azure.com/agentpool"]) }
+	move.Remove = func(n *corev1.Node) bool { return slices.Contains(pools, n.Labels["kubernetes.azure.com/agentpool"]) }
 	return plan.Simulate(src, move, plan.Options{})
 }
 

@@ -154,7 +154,7 @@ func disableProvisioning(ctx context.Context, w io.Writer, cluster string, fixed
 	if err != nil {
 		return err
 	}
-	m, err := plan.Simulate(src, plan.Move{Gone: func(n *corev1.Node) bool { _, ok := n.Labels[nodePoolLabel]; return ok }, Fixed: fixed, Region: region, Usages: usages}, plan.Options{Quick: true})
+	m, err := plan.Simulate(src, plan.Move{Remove: func(n *corev1.Node) bool { _, ok := n.Labels[nodePoolLabel]; return ok }, Fixed: fixed, Region: region, Usages: usages}, plan.Options{Quick: true})
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func mayMove(m *plan.MoveReport, force bool, hint string) error {
 		return fmt.Errorf("%s; --force starts anyway", short)
 	}
 	on := map[string]bool{}
-	for _, g := range m.Gone {
+	for _, g := range m.RemovedNodes {
 		for _, p := range g.Pods {
 			on[p] = true
 		}

@@ -77,7 +77,8 @@ func (p *Provider) power(ctx context.Context, q *rp.Request, code, state string)
 		return nil, rp.NotFound(q.ID)
 	}
 	r.Doc.Set(code, "properties", "powerState", "code")
-	r.State, r.ETag, r.ChangedAt, r.ChangedBy = state, rp.NewGUID(), p.env.Now().UTC(), q.Caller.ObjectID
+	r.State, r.ChangedBy = state, q.Caller.ObjectID
+	r.Touch(p.env.Now())
 	c := p.action(q, r, r, &rp.Operation{Kind: "PutCluster", Verb: state})
 	c.Ops = append(c.Ops, rp.JSONOp(intent.ClusterIntentKey(r.UID), p.clusterIntent(r, &prev)))
 	if err := p.env.StartOperation(ctx, c); err != nil {

@@ -273,12 +273,3 @@ func (p *Provider) clusterAndPool(ctx context.Context, id rp.ID) (cluster, pool 
 	}
 	return cluster, pool, nil
 }
-
-// anys converts a list to that of a JSON document.
-func anys[T any](list []T) []any {
-	out := make([]any, len(list))
-	for i, v := range list {
-		out[i] = v
-	}
-	return out
-}

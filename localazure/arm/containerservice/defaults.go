@@ -137,15 +137,8 @@ func complete(d rp.Doc, settings []setting) error {
 // oneOf checks that a property, if it is set, has one of the allowed values.
 func oneOf(d rp.Doc, allowed []string, path ...string) error {
 	v, ok := d.Lookup(path...)
-	if !ok || v == nil || v == "" {
+	if !ok || v == nil || v == "" || d.Canonicalize(allowed, path...) {
 		return nil
-	}
-	s, _ := v.(string)
-	for _, a := range allowed {
-		if strings.EqualFold(a, s) {
-			d.Set(a, path...)
-			return nil
-		}
 	}
 	return rp.BadRequest("InvalidParameter", "The value of parameter %s is invalid: '%v' is none of %s. Please see https://aka.ms/aks-naming-rules for more details.", path[len(path)-1], v, strings.Join(allowed, ", ")).At(strings.Join(path, "."))
 }

@@ -84,7 +84,7 @@ func (p *Provider) putMachine(ctx context.Context, q *rp.Request) (*rp.Response,
 		id := q.ID.Parent().Child("machines", m.MachineName)
 		body := q.Body.Clone()
 		if len(m.Zones) > 0 {
-			body.Set(anys(m.Zones), "zones")
+			body.Set(rp.Anys(m.Zones), "zones")
 		}
 		tags := map[string]any{}
 		for k, v := range m.Tags {

@@ -367,7 +367,8 @@ func (p *Provider) upgradeImage(ctx context.Context, q *rp.Request) (*rp.Respons
 			return nil, err
 		}
 	}
-	pool.State, pool.ETag, pool.ChangedAt = "UpgradingNodeImageVersion", rp.NewGUID(), p.env.Now().UTC()
+	pool.State = "UpgradingNodeImageVersion"
+	pool.Touch(p.env.Now())
 	c := p.action(q, cluster, pool, &rp.Operation{Kind: "PutPool", Verb: "UpgradingNodeImageVersion", Location: cluster.Doc.Str("location"), Data: rp.Doc{forcedKey: forced(cluster.Doc, p.env.Now())}})
 	if err := p.env.StartOperation(ctx, c); err != nil {
 		return nil, err

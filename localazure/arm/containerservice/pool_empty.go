@@ -73,7 +73,8 @@ func (p *Provider) emptyPool(ctx context.Context, op *rp.Operation, cluster, poo
 			ops = append(ops, clientv3.OpDelete(intent.MachineIntentKey(m.ClusterUID, m.Pool, m.Name)))
 		}
 		pool.Doc.Set(float64(len(s.nodes)-len(empty)), "properties", "count")
-		pool.State, pool.ETag, pool.ChangedAt = "Scaling", rp.NewGUID(), p.env.Now().UTC()
+		pool.State = "Scaling"
+		pool.Touch(p.env.Now())
 		// On a conflict the next step repeats it.
 		if _, err := p.env.Store.KV.Txn(ctx).If(rp.Unchanged(pool), rp.Exists(cluster.ParsedID())).Then(append(ops, rp.PutOp(pool))...).Commit(); err != nil {
 			return false, "", fmt.Errorf("removing nodes of pool %s: %w", s.name, err)

@@ -96,12 +96,8 @@ func (p *Provider) renderWith(one, many string, types ...string) func(context.Co
 // corrects its case.
 func oneOf(d rp.Doc, fallback string, allowed []string, path ...string) error {
 	d.Default(fallback, path...)
-	got := d.Str(path...)
-	for _, a := range allowed {
-		if strings.EqualFold(a, got) {
-			d.Set(a, path...)
-			return nil
-		}
+	if d.Canonicalize(allowed, path...) {
+		return nil
 	}
-	return rp.BadRequest("InvalidRequestFormat", "%s is '%s', which is none of %s.", strings.Join(path, "."), got, strings.Join(allowed, ", ")).At(strings.Join(path, "."))
+	return rp.BadRequest("InvalidRequestFormat", "%s is '%s', which is none of %s.", strings.Join(path, "."), d.Str(path...), strings.Join(allowed, ", ")).At(strings.Join(path, "."))
 }

@@ -120,7 +120,8 @@ func (p *Provider) prepareVNet(ctx context.Context, c *rp.Change) error {
 				return err
 			}
 			r = r.Clone()
-			r.Doc, r.ETag, r.ChangedAt, r.ChangedBy = d, rp.NewGUID(), p.env.Now().UTC(), c.Caller.ObjectID
+			r.Doc, r.ChangedBy = d, c.Caller.ObjectID
+			r.Touch(p.env.Now())
 			changed = append(changed, r)
 		}
 	}

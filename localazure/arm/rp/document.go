@@ -168,6 +168,28 @@ func (d Doc) Default(value any, path ...string) {
 	d.Set(value, path...)
 }
 
+// Canonicalize writes the string at a path as it is spelt in allowed. It reports
+// whether allowed has it, in any case; if not, nothing is changed.
+func (d Doc) Canonicalize(allowed []string, path ...string) bool {
+	got := d.Str(path...)
+	for _, a := range allowed {
+		if strings.EqualFold(a, got) {
+			d.Set(a, path...)
+			return true
+		}
+	}
+	return false
+}
+
+// Anys returns a list as it is stored in a document.
+func Anys[T any](list []T) []any {
+	out := make([]any, len(list))
+	for i, v := range list {
+		out[i] = v
+	}
+	return out
+}
+
 // Drop removes the value at a path.
 func (d Doc) Drop(path ...string) {
 	m := map[string]any(d)

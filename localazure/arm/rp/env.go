@@ -333,8 +333,8 @@ func (e *Env) tryPut(ctx context.Context, t *Type, id ID, q PutRequest) (*PutRes
 	} else {
 		c.Rec = &Record{ID: id.String(), UID: NewGUID(), CreatedAt: now, CreatedBy: q.Caller.ObjectID, Internal: Doc{}}
 	}
-	c.Rec.Doc, c.Rec.ChangedAt, c.Rec.ChangedBy, c.Rec.ETag = c.Doc, now, q.Caller.ObjectID, NewGUID()
-	c.Rec.State = Succeeded
+	c.Rec.Doc, c.Rec.ChangedBy, c.Rec.State = c.Doc, q.Caller.ObjectID, Succeeded
+	c.Rec.Touch(now)
 	if t.Commit != nil {
 		if err := t.Commit(ctx, c); err != nil {
 			return nil, false, err

@@ -65,6 +65,9 @@ func (r *Record) Clone() *Record {
 	return &c
 }
 
+// Touch gives a changed record a new ETag and now as its time of change.
+func (r *Record) Touch(now time.Time) { r.ETag, r.ChangedAt = NewGUID(), now.UTC() }
+
 // RecordKey returns the etcd key of a resource: its type, scope and names, so that a
 // list is a scan of a prefix and does not include child types.
 func RecordKey(id ID) string {

@@ -93,18 +93,9 @@ func (o *Operations) fixedPool(ctx context.Context, cluster *rp.Record, caller r
 	if err := o.host.PrepareFixedPool(cluster.Doc, r.Doc, old, id.Name()); err != nil {
 		return nil, 0, err
 	}
-	o.touch(r)
+	r.Touch(o.env.Now())
 	r.State, r.ChangedBy = "Updating", caller.ObjectID
 	return r, before, nil
-}
-
-// disabling is one step of Disable.
-type disabling struct {
-	*Operations
-	ctx    context.Context // of the step
-	op     *rp.Operation
-	r      *rp.Record
-	client kubeapi.Client
 }
 
 func (o *Operations) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step, error) {
@@ -124,69 +115,63 @@ func (o *Operations) stepDisable(ctx context.Context, op *rp.Operation) (rp.Step
 		cmps, ops, err := o.host.SetState(ctx, r, rp.Succeeded)
 		return rp.Step{Done: true, Cmps: cmps, Ops: ops, Result: rp.Doc{"nodeProvisioningMode": ModeManual}}, err
 	}
-	client, err := o.dial(ctx, r.UID)
-	if err != nil {
-		return rp.Step{After: 2 * time.Second}, o.unreachable(err, op)
-	}
-	d := disabling{Operations: o, ctx: ctx, op: op, r: r, client: client}
-	callCtx, cancel := context.WithTimeout(ctx, kubeapi.Timeout)
-	defer cancel()
+	run := clusterStep.drain
 	switch phase {
 	case phaseStart:
-		return d.scaleFixedPools(callCtx)
+		run = clusterStep.scaleFixedPools
 	case phaseRollback:
-		return d.rollBack(callCtx)
+		run = clusterStep.rollBack
 	}
-	return d.drain(callCtx)
+	return o.onCluster(ctx, op, r, run)
 }
 
 // scaleFixedPools brings up the fixed pools, which the drained pods need, and
 // then closes the NodePools.
-func (d disabling) scaleFixedPools(ctx context.Context) (rp.Step, error) {
-	for _, x := range d.op.Data.List("pools") {
+func (s clusterStep) scaleFixedPools(ctx context.Context) (rp.Step, error) {
+	for _, x := range s.op.Data.List("pools") {
 		name := rp.Doc(x.(map[string]any)).Str("name")
-		pool, err := d.pool(d.ctx, d.r, name)
+		pool, err := s.pool(s.ctx, s.r, name)
 		if err != nil {
 			return rp.Step{}, err
 		}
 		if pool == nil {
 			continue
 		}
-		done, waiting, err := d.host.ReconcilePool(d.ctx, d.op, d.r, pool)
+		done, waiting, err := s.host.ReconcilePool(s.ctx, s.op, s.r, pool)
 		if rp.IsError(err) {
-			return rollback(d.op, rp.AsError(err))
+			return rollback(s.op, rp.AsError(err))
 		}
 		if err != nil {
 			return rp.Step{}, err
 		}
 		if !done {
-			same, save := d.noteProgress(d.op, "waiting for "+waiting)
+			same, save := s.noteProgress(s.op, "waiting for "+waiting)
 			if save {
 				return rp.Step{Save: true}, nil
 			}
 			if same > stuckAfter {
-				return rollback(d.op, rp.Conflict("OperationTimeout", "Gave up after %s of waiting for %s. Node auto-provisioning is on, as before.", stuckAfter, waiting))
+				return rollback(s.op, rp.Conflict("OperationTimeout", "Gave up after %s of waiting for %s. Node auto-provisioning is on, as before.", stuckAfter, waiting))
 			}
-			return rp.Step{Watch: []string{intent.MachineStatusPrefix + d.r.UID + "/" + name + "/"}, After: 2 * time.Second}, nil
+			return rp.Step{Watch: []string{intent.MachineStatusPrefix + s.r.UID + "/" + name + "/"}, After: 2 * time.Second}, nil
 		}
 	}
-	if err := d.client.EditNodePools(ctx, closePool); err != nil {
+	if err := s.client.EditNodePools(ctx, closePool); err != nil {
 		return rp.Step{}, err
 	}
-	return next(d.op, phaseDrain, "no new nodes are created; the existing ones are drained")
+	return next(s.op, phaseDrain, "no new nodes are created; the existing ones are drained")
 }
 
 // drain waits until the closed NodePools have drained all nodes.
-func (d disabling) drain(ctx context.Context) (rp.Step, error) {
-	nodes, err := d.client.ProvisionedNodes(ctx)
+func (s clusterStep) drain(ctx context.Context) (rp.Step, error) {
+	nodes, err := s.client.ProvisionedNodes(ctx)
 	if err != nil {
 		return rp.Step{}, err
 	}
-	machines, err := d.host.MachineNodes(d.ctx, d.r.ParsedID())
+	machines, err := s.host.MachineNodes(s.ctx, s.r.ParsedID())
 	if err != nil {
 		return rp.Step{}, err
 	}
-	claims, err := d.client.NodeClaims(ctx)
+	claims, err := s.client.NodeClaims(ctx)
 	if err != nil {
 		return rp.Step{}, err
 	}
@@ -201,87 +186,85 @@ func (d disabling) drain(ctx context.Context) (rp.Step, error) {
 		}
 	}
 	if len(left) == 0 {
-		return d.switchToManual(ctx)
+		return s.switchToManual(ctx)
 	}
 	names := slices.Sorted(maps.Keys(left))
-	same, save := d.noteProgress(d.op, fmt.Sprintf("%d nodes left: %s", len(names), strings.Join(names, ", ")))
+	same, save := s.noteProgress(s.op, fmt.Sprintf("%d nodes left: %s", len(names), strings.Join(names, ", ")))
 	if save {
 		return rp.Step{Save: true}, nil
 	}
 	why := "their pods do not fit elsewhere, or the NodePools' disruption budgets keep them"
 	if same > explainAfter {
-		unevictable, err := d.client.UnevictablePods(ctx, nodes)
+		unevictable, err := s.client.UnevictablePods(ctx, nodes)
 		if err != nil {
 			return rp.Step{}, err
 		}
 		if len(unevictable) > 0 {
 			why = "kept by " + Few(unevictable)
 		}
-		if same <= stuckAfter && explain(d.op, why) {
+		if same <= stuckAfter && explain(s.op, why) {
 			return rp.Step{Save: true}, nil
 		}
 	}
 	if same > stuckAfter {
-		return rollback(d.op, Refused(ModePath+" cannot be Manual unless no Node has the label karpenter.sh/nodepool", fmt.Sprintf(
+		return rollback(s.op, Refused(ModePath+" cannot be Manual unless no Node has the label karpenter.sh/nodepool", fmt.Sprintf(
 			"No node was removed for %s; left are %s: %s. Node auto-provisioning is on again, as before. Give the pods fixed pools that are large enough (fixedPools) and repeat the request.", stuckAfter, strings.Join(names, ", "), why)))
 	}
 	return rp.Step{Watch: []string{rp.ResourcePrefix + "microsoft.containerservice/"}, After: 2 * time.Second}, nil
 }
 
 // switchToManual sets mode Manual, which stops the controller.
-func (d disabling) switchToManual(ctx context.Context) (rp.Step, error) {
-	open, err := d.client.OpenNodePools(ctx)
+func (s clusterStep) switchToManual(ctx context.Context) (rp.Step, error) {
+	open, err := s.client.OpenNodePools(ctx)
 	if err != nil {
 		return rp.Step{}, err
 	}
 	if len(open) > 0 { // somebody opened or created them meanwhile
-		if err := d.client.EditNodePools(ctx, closeAgain); err != nil {
+		if err := s.client.EditNodePools(ctx, closeAgain); err != nil {
 			return rp.Step{}, err
 		}
 		return rp.Step{After: time.Second}, nil
 	}
-	setMode(d.r.Doc, ModeManual)
-	d.r.Internal.Set(true, closedPoolsKey)
-	c := &rp.Change{Env: d.env, ID: d.r.ParsedID(), Rec: d.r, Doc: d.r.Doc}
-	if err := d.host.WriteIntent(d.ctx, c); err != nil {
+	s.r.Internal.Set(true, closedPoolsKey)
+	cmps, ops, err := s.writeMode(ModeManual)
+	if err != nil {
 		return rp.Step{}, err
 	}
-	step, err := next(d.op, phaseControllerStops, "no nodes left; the controller is being stopped")
-	step.Cmps, step.Ops = append(c.Cmps, rp.Unchanged(d.r)), append([]clientv3.Op{rp.PutOp(d.r)}, c.Ops...)
+	step, err := next(s.op, phaseControllerStops, "no nodes left; the controller is being stopped")
+	step.Cmps, step.Ops = cmps, ops
 	return step, err
 }
 
 // rollBack restores mode Auto, the NodePools and the fixed pools, whose surplus
 // nodes are drained before they are removed.
-func (d disabling) rollBack(ctx context.Context) (rp.Step, error) {
-	if Mode(d.r.Doc) != ModeAuto {
-		setMode(d.r.Doc, ModeAuto)
-		d.r.Internal.Drop(closedPoolsKey)
-		c := &rp.Change{Env: d.env, ID: d.r.ParsedID(), Rec: d.r, Doc: d.r.Doc}
-		if err := d.host.WriteIntent(d.ctx, c); err != nil {
+func (s clusterStep) rollBack(ctx context.Context) (rp.Step, error) {
+	if Mode(s.r.Doc) != ModeAuto {
+		s.r.Internal.Drop(closedPoolsKey)
+		cmps, ops, err := s.writeMode(ModeAuto)
+		if err != nil {
 			return rp.Step{}, err
 		}
-		d.op.Data = d.op.Data.Clone()
-		d.op.Data[progressKey] = "restoring mode Auto"
-		return rp.Step{Save: true, Cmps: append(c.Cmps, rp.Unchanged(d.r)), Ops: append([]clientv3.Op{rp.PutOp(d.r)}, c.Ops...)}, nil
+		s.op.Data = s.op.Data.Clone()
+		s.op.Data[progressKey] = "restoring mode Auto"
+		return rp.Step{Save: true, Cmps: cmps, Ops: ops}, nil
 	}
-	ready, err := d.host.Ready(d.ctx, d.r.UID)
+	ready, err := s.host.Ready(s.ctx, s.r.UID)
 	if err != nil {
 		return rp.Step{}, err
 	}
 	if !ready {
-		return d.wait(d.op, "giving up: the controller of node auto-provisioning comes up again", []string{intent.ClusterStatusKey(d.r.UID)})
+		return s.wait(s.op, "giving up: the controller of node auto-provisioning comes up again", []string{intent.ClusterStatusKey(s.r.UID)})
 	}
-	if err := d.client.EditNodePools(ctx, reopenPool); err != nil {
+	if err := s.client.EditNodePools(ctx, reopenPool); err != nil {
 		return rp.Step{}, fmt.Errorf("reopening the NodePools: %w", err)
 	}
-	unscheduled, err := d.client.UnscheduledPods(ctx, d.op.Start)
+	unscheduled, err := s.client.UnscheduledPods(ctx, s.op.Start)
 	if err != nil {
 		return rp.Step{}, err
 	}
-	for _, x := range d.op.Data.List("pools") {
+	for _, x := range s.op.Data.List("pools") {
 		fixed := rp.Doc(x.(map[string]any))
-		pool, err := d.pool(d.ctx, d.r, fixed.Str("name"))
+		pool, err := s.pool(s.ctx, s.r, fixed.Str("name"))
 		if err != nil {
 			return rp.Step{}, err
 		}
@@ -289,22 +272,22 @@ func (d disabling) rollBack(ctx context.Context) (rp.Step, error) {
 			continue
 		}
 		before, _ := fixed.Int("before")
-		if step, done, err := d.restoreFixedPool(ctx, pool, before, unscheduled); err != nil || !done {
+		if step, done, err := s.restoreFixedPool(ctx, pool, before, unscheduled); err != nil || !done {
 			return step, err
 		}
 	}
-	return rp.Step{}, rollbackError(d.op)
+	return rp.Step{}, rollbackError(s.op)
 }
 
 // restoreFixedPool takes one step of restoring a fixed pool's node count.
-func (d disabling) restoreFixedPool(ctx context.Context, pool *rp.Record, before int, unscheduled []string) (step rp.Step, done bool, err error) {
-	watch := []string{intent.MachineStatusPrefix + d.r.UID + "/" + pool.ParsedID().Name() + "/"}
-	empty, text, err := d.host.EmptyPool(ctx, d.op, d.r, pool, Emptying{Client: d.client, Keep: max(0, before), Unscheduled: unscheduled})
+func (s clusterStep) restoreFixedPool(ctx context.Context, pool *rp.Record, before int, unscheduled []string) (step rp.Step, done bool, err error) {
+	watch := []string{intent.MachineStatusPrefix + s.r.UID + "/" + pool.ParsedID().Name() + "/"}
+	empty, text, err := s.host.EmptyPool(ctx, s.op, s.r, pool, Emptying{Client: s.client, Keep: max(0, before), Unscheduled: unscheduled})
 	if err != nil {
 		return rp.Step{}, false, err
 	}
 	if !empty {
-		step, err = d.wait(d.op, "giving up: "+text, watch)
+		step, err = s.wait(s.op, "giving up: "+text, watch)
 		return step, false, err
 	}
 	if before == newPool {
@@ -312,10 +295,10 @@ func (d disabling) restoreFixedPool(ctx context.Context, pool *rp.Record, before
 	}
 	if n, _ := pool.Doc.Int("properties", "count"); n != before {
 		pool.Doc.Set(float64(before), "properties", "count")
-		d.touch(pool)
+		pool.Touch(s.env.Now())
 		return rp.Step{Save: true, Cmps: []clientv3.Cmp{rp.Unchanged(pool)}, Ops: []clientv3.Op{rp.PutOp(pool)}}, false, nil
 	}
-	done, waiting, err := d.host.ReconcilePool(d.ctx, d.op, d.r, pool)
+	done, waiting, err := s.host.ReconcilePool(s.ctx, s.op, s.r, pool)
 	if err != nil && !rp.IsError(err) {
 		return rp.Step{}, false, err
 	}
@@ -323,7 +306,7 @@ func (d disabling) restoreFixedPool(ctx context.Context, pool *rp.Record, before
 		done, waiting = false, err.Error() // an ARM error must not end the rollback
 	}
 	if !done {
-		step, err = d.wait(d.op, "giving up: waiting for "+waiting, watch)
+		step, err = s.wait(s.op, "giving up: waiting for "+waiting, watch)
 		return step, false, err
 	}
 	return rp.Step{}, true, nil

@@ -97,7 +97,7 @@ func (o *Operations) Enable(ctx context.Context, q *rp.Request) (*rp.Response, e
 	if len(proposal.Replacements) == 0 {
 		return nil, rp.BadRequest("OperationNotAllowed", "Cluster '%s' has no user pool whose autoscaler is on, so there is nothing to migrate. Name the pools to replace in pools.", q.ID.Name()).At("pools")
 	}
-	return o.startMigration(ctx, q, r, pools, rp.Doc{"pools": anys(proposal.Pools()), "objects": anys(objects), "emptied": opts.emptied, "width": opts.maxUnavailable}, opts.defaultNodePools)
+	return o.startMigration(ctx, q, r, pools, rp.Doc{"pools": rp.Anys(proposal.Pools()), "objects": rp.Anys(objects), "emptied": opts.emptied, "width": opts.maxUnavailable}, opts.defaultNodePools)
 }
 
 // propose translates the cluster's agent pools to NodePools.
@@ -213,7 +213,7 @@ func (o *Operations) startMigration(ctx context.Context, q *rp.Request, r *rp.Re
 		pool.Doc.Set(false, "properties", "enableAutoScaling")
 		pool.Doc.Drop("properties", "minCount")
 		pool.Doc.Drop("properties", "maxCount")
-		o.touch(pool)
+		pool.Touch(o.env.Now())
 		pool.ChangedBy = q.Caller.ObjectID
 		c.Cmps, c.Ops = append(c.Cmps, rp.Unchanged(pool)), append(c.Ops, rp.PutOp(pool))
 	}
@@ -230,7 +230,7 @@ func (o *Operations) startMigration(ctx context.Context, q *rp.Request, r *rp.Re
 
 // start begins the operation of a change with the cluster in state Updating.
 func (o *Operations) start(ctx context.Context, q *rp.Request, r *rp.Record, c *rp.Change) (*rp.Response, error) {
-	o.touch(r)
+	r.Touch(o.env.Now())
 	r.State, r.ChangedBy = "Updating", q.Caller.ObjectID
 	if err := o.env.StartOperation(ctx, c); err != nil {
 		return nil, err

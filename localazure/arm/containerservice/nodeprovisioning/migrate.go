@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -16,15 +15,6 @@ import (
 	"github.com/nap-aks/nap/localazure/arm/rp"
 	"github.com/nap-aks/nap/localazure/intent"
 )
-
-// migrating is one step of a migration.
-type migrating struct {
-	*Operations
-	ctx    context.Context // of the step
-	op     *rp.Operation
-	r      *rp.Record
-	client kubeapi.Client
-}
 
 func (o *Operations) stepMigrate(ctx context.Context, op *rp.Operation) (rp.Step, error) {
 	r, err := o.env.Store.Target(ctx, op)
@@ -58,41 +48,35 @@ func (o *Operations) stepMigrate(ctx context.Context, op *rp.Operation) (rp.Step
 		}
 		return rp.Step{}, rollbackError(op)
 	}
-	client, err := o.dial(ctx, r.UID)
-	if err != nil {
-		return rp.Step{After: 2 * time.Second}, o.unreachable(err, op)
-	}
-	m := migrating{Operations: o, ctx: ctx, op: op, r: r, client: client}
-	callCtx, cancel := context.WithTimeout(ctx, kubeapi.Timeout)
-	defer cancel()
+	run := clusterStep.deleteNodePools
 	switch phase {
 	case phaseApply:
-		return m.applyNodePools(callCtx)
+		run = clusterStep.applyNodePools
 	case phaseDrain:
-		return m.drainPools(callCtx)
+		run = clusterStep.drainPools
 	case phaseRollback:
-		return m.restorePools(callCtx)
+		run = clusterStep.restorePools
 	case phaseReleaseNodes:
-		return m.releaseNodes(callCtx)
+		run = clusterStep.releaseNodes
 	}
-	return m.deleteNodePools(callCtx)
+	return o.onCluster(ctx, op, r, run)
 }
 
 // applyNodePools creates the NodePools and waits until they are ready.
-func (m migrating) applyNodePools(ctx context.Context) (rp.Step, error) {
+func (s clusterStep) applyNodePools(ctx context.Context) (rp.Step, error) {
 	var names []string
-	for _, x := range m.op.Data.List("objects") {
+	for _, x := range s.op.Data.List("objects") {
 		object := rp.Doc(x.(map[string]any))
 		if object.Str("kind") == "NodePool" {
 			names = append(names, object.Str("metadata", "name"))
 		}
-		if err := m.client.Create(ctx, object, m.op.ID); errors.Is(err, kubeapi.ErrRefused) {
-			return rollback(m.op, rp.BadRequest("InvalidParameter", "%v. No pod has been moved.", err).At("nodePools"))
+		if err := s.client.Create(ctx, object, s.op.ID); errors.Is(err, kubeapi.ErrRefused) {
+			return rollback(s.op, rp.BadRequest("InvalidParameter", "%v. No pod has been moved.", err).At("nodePools"))
 		} else if err != nil {
 			return rp.Step{}, err
 		}
 	}
-	notReady, err := m.client.NotReady(ctx, names)
+	notReady, err := s.client.NotReady(ctx, names)
 	if err != nil {
 		return rp.Step{}, err
 	}
@@ -103,22 +87,22 @@ func (m migrating) applyNodePools(ctx context.Context) (rp.Step, error) {
 				parts = append(parts, n+" ("+why+")")
 			}
 		}
-		return m.wait(m.op, "NodePools are not ready: "+strings.Join(parts, ", "), nil)
+		return s.wait(s.op, "NodePools are not ready: "+strings.Join(parts, ", "), nil)
 	}
-	return next(m.op, phaseDrain, "the pools are drained")
+	return next(s.op, phaseDrain, "the pools are drained")
 }
 
 // drainPools empties one pool after the other. The migration ends when all are
 // empty and every evicted pod has a node.
-func (m migrating) drainPools(ctx context.Context) (rp.Step, error) {
-	unscheduled, err := m.client.UnscheduledPods(ctx, m.op.Start)
+func (s clusterStep) drainPools(ctx context.Context) (rp.Step, error) {
+	unscheduled, err := s.client.UnscheduledPods(ctx, s.op.Start)
 	if err != nil {
 		return rp.Step{}, err
 	}
-	width, _ := m.op.Data.Int("width")
+	width, _ := s.op.Data.Int("width")
 	var pools []*rp.Record
-	for _, name := range m.op.Data.Strings("pools") {
-		pool, err := m.pool(m.ctx, m.r, name)
+	for _, name := range s.op.Data.Strings("pools") {
+		pool, err := s.pool(s.ctx, s.r, name)
 		if err != nil {
 			return rp.Step{}, err
 		}
@@ -126,37 +110,37 @@ func (m migrating) drainPools(ctx context.Context) (rp.Step, error) {
 			continue
 		}
 		pools = append(pools, pool)
-		done, text, err := m.host.EmptyPool(ctx, m.op, m.r, pool, Emptying{Client: m.client, MaxUnavailable: width, Unscheduled: unscheduled})
+		done, text, err := s.host.EmptyPool(ctx, s.op, s.r, pool, Emptying{Client: s.client, MaxUnavailable: width, Unscheduled: unscheduled})
 		if err != nil {
 			return rp.Step{}, err
 		}
 		if !done {
-			return m.wait(m.op, text, []string{intent.MachineStatusPrefix + m.r.UID + "/" + name + "/"})
+			return s.wait(s.op, text, []string{intent.MachineStatusPrefix + s.r.UID + "/" + name + "/"})
 		}
 	}
 	if len(unscheduled) > 0 {
-		return m.wait(m.op, "all pools are empty; waiting for a place for "+Few(unscheduled), nil)
+		return s.wait(s.op, "all pools are empty; waiting for a place for "+Few(unscheduled), nil)
 	}
-	cmps, ops, err := m.host.SetState(m.ctx, m.r, rp.Succeeded)
+	cmps, ops, err := s.host.SetState(s.ctx, s.r, rp.Succeeded)
 	if err != nil {
 		return rp.Step{}, err
 	}
-	if strings.EqualFold(m.op.Data.Str("emptied"), "Delete") {
+	if strings.EqualFold(s.op.Data.Str("emptied"), "Delete") {
 		// A transaction must not write and delete the same pool.
-		cmps, ops = []clientv3.Cmp{rp.Unchanged(m.r)}, []clientv3.Op{rp.PutOp(m.r)}
+		cmps, ops = []clientv3.Cmp{rp.Unchanged(s.r)}, []clientv3.Op{rp.PutOp(s.r)}
 		for _, pool := range pools {
 			cmps, ops = append(cmps, rp.Unchanged(pool)), append(ops, rp.DeleteOp(pool.ParsedID()))
 		}
 	}
-	return rp.Step{Done: true, Cmps: cmps, Ops: ops, Result: rp.Doc{"nodeProvisioningMode": ModeAuto, "emptied": anys(m.op.Data.Strings("pools"))}}, nil
+	return rp.Step{Done: true, Cmps: cmps, Ops: ops, Result: rp.Doc{"nodeProvisioningMode": ModeAuto, "emptied": rp.Anys(s.op.Data.Strings("pools"))}}, nil
 }
 
 // wasManual reports whether the mode was Manual before the migration.
-func (m migrating) wasManual() bool { return m.op.Data.Str("before", "mode") != ModeAuto }
+func (s clusterStep) wasManual() bool { return s.op.Data.Str("before", "mode") != ModeAuto }
 
 // restorePools gives the pools back their nodes.
-func (m migrating) restorePools(ctx context.Context) (rp.Step, error) {
-	done, text, err := m.restoreCounts(ctx)
+func (s clusterStep) restorePools(ctx context.Context) (rp.Step, error) {
+	done, text, err := s.restoreCounts(ctx)
 	if err != nil && !rp.IsError(err) {
 		return rp.Step{}, err
 	}
@@ -164,22 +148,22 @@ func (m migrating) restorePools(ctx context.Context) (rp.Step, error) {
 		text = err.Error() // an ARM error must not end the rollback
 	}
 	if !done {
-		return m.wait(m.op, "giving up: "+text, []string{intent.MachineStatusPrefix + m.r.UID + "/"})
+		return s.wait(s.op, "giving up: "+text, []string{intent.MachineStatusPrefix + s.r.UID + "/"})
 	}
-	if m.wasManual() {
-		return next(m.op, phaseReleaseNodes, "the pools are as before; provisioned nodes are drained")
+	if s.wasManual() {
+		return next(s.op, phaseReleaseNodes, "the pools are as before; provisioned nodes are drained")
 	}
-	return next(m.op, phaseDeleteNodePools, "the pools are as before; the NodePools are deleted")
+	return next(s.op, phaseDeleteNodePools, "the pools are as before; the NodePools are deleted")
 }
 
 // restoreCounts takes one step of scaling the pools back to their counts.
-func (m migrating) restoreCounts(ctx context.Context) (done bool, waiting string, err error) {
-	if err := m.client.Uncordon(ctx, m.op.ID); err != nil {
+func (s clusterStep) restoreCounts(ctx context.Context) (done bool, waiting string, err error) {
+	if err := s.client.Uncordon(ctx, s.op.ID); err != nil {
 		return false, "", err
 	}
-	before := m.op.Data.Map("before", "pools")
-	for _, name := range m.op.Data.Strings("pools") {
-		pool, err := m.pool(ctx, m.r, name)
+	before := s.op.Data.Map("before", "pools")
+	for _, name := range s.op.Data.Strings("pools") {
+		pool, err := s.pool(ctx, s.r, name)
 		if err != nil {
 			return false, "", err
 		}
@@ -190,19 +174,19 @@ func (m migrating) restoreCounts(ctx context.Context) (done bool, waiting string
 		if n, _ := pool.Doc.Int("properties", "count"); n != count {
 			pool.Doc.Set(float64(count), "properties", "count")
 			pool.State = "Scaling"
-			m.touch(pool)
-			resp, err := m.env.Store.KV.Txn(ctx).If(rp.Unchanged(pool)).Then(rp.PutOp(pool)).Commit()
+			pool.Touch(s.env.Now())
+			resp, err := s.env.Store.KV.Txn(ctx).If(rp.Unchanged(pool)).Then(rp.PutOp(pool)).Commit()
 			if err != nil {
 				return false, "", fmt.Errorf("scaling pool %s back to %d nodes: %w", name, count, err)
 			}
 			if !resp.Succeeded {
 				return false, "pool " + name + " is scaled back", nil
 			}
-			if pool, err = m.env.Store.Get(ctx, pool.ParsedID()); err != nil || pool == nil {
+			if pool, err = s.env.Store.Get(ctx, pool.ParsedID()); err != nil || pool == nil {
 				return false, "", err
 			}
 		}
-		done, waiting, err := m.host.ReconcilePool(ctx, m.op, m.r, pool)
+		done, waiting, err := s.host.ReconcilePool(ctx, s.op, s.r, pool)
 		if err != nil {
 			return false, "", err
 		}
@@ -215,52 +199,53 @@ func (m migrating) restoreCounts(ctx context.Context) (done bool, waiting string
 
 // releaseNodes drains the provisioned nodes one at a time: the pods of all at
 // once might not fit into the pools.
-func (m migrating) releaseNodes(ctx context.Context) (rp.Step, error) {
-	if err := m.client.EditNodePools(ctx, closePool); err != nil {
+func (s clusterStep) releaseNodes(ctx context.Context) (rp.Step, error) {
+	if err := s.client.EditNodePools(ctx, closePool); err != nil {
 		return rp.Step{}, err
 	}
-	nodes, err := m.client.ProvisionedNodes(ctx)
+	nodes, err := s.client.ProvisionedNodes(ctx)
 	if err != nil {
 		return rp.Step{}, err
 	}
 	if len(nodes) > 0 {
-		if err := m.client.Cordon(ctx, nodes, m.op.ID); err != nil {
+		if err := s.client.Cordon(ctx, nodes, s.op.ID); err != nil {
 			return rp.Step{}, err
 		}
-		if err := m.client.DeleteNodeClaim(ctx, nodes[0]); err != nil {
+		if err := s.client.DeleteNodeClaim(ctx, nodes[0]); err != nil {
 			return rp.Step{}, err
 		}
 	}
-	machines, err := m.host.MachineNodes(m.ctx, m.r.ParsedID())
+	machines, err := s.host.MachineNodes(s.ctx, s.r.ParsedID())
 	if err != nil {
 		return rp.Step{}, err
 	}
-	claims, err := m.client.NodeClaims(ctx)
+	claims, err := s.client.NodeClaims(ctx)
 	if err != nil {
 		return rp.Step{}, err
 	}
 	if len(nodes)+len(machines)+len(claims) > 0 {
-		return m.wait(m.op, fmt.Sprintf("giving up: %d provisioned nodes, %d machines and %d NodeClaims left; next is %s", len(nodes), len(machines), len(claims), Few(append(nodes, claims...))), []string{rp.ResourcePrefix + "microsoft.containerservice/"})
+		return s.wait(s.op, fmt.Sprintf("giving up: %d provisioned nodes, %d machines and %d NodeClaims left; next is %s", len(nodes), len(machines), len(claims), Few(append(nodes, claims...))), []string{rp.ResourcePrefix + "microsoft.containerservice/"})
 	}
-	return next(m.op, phaseDeleteNodePools, "no provisioned nodes left; the NodePools are deleted")
+	return next(s.op, phaseDeleteNodePools, "no provisioned nodes left; the NodePools are deleted")
 }
 
 // deleteNodePools deletes the NodePools that the migration created, and then
 // restores the mode and the autoscaler in one transaction.
-func (m migrating) deleteNodePools(ctx context.Context) (rp.Step, error) {
-	left, err := m.client.DeleteCreated(ctx, m.op.ID)
+func (s clusterStep) deleteNodePools(ctx context.Context) (rp.Step, error) {
+	left, err := s.client.DeleteCreated(ctx, s.op.ID)
 	if err != nil {
 		return rp.Step{}, err
 	}
 	if len(left) > 0 {
-		return m.wait(m.op, "giving up: still being deleted: "+Few(left), nil)
+		return s.wait(s.op, "giving up: still being deleted: "+Few(left), nil)
 	}
-	c := &rp.Change{Env: m.env, ID: m.r.ParsedID(), Rec: m.r, Doc: m.r.Doc}
-	before := m.op.Data.Map("before")
-	pools, err := m.host.Pools(m.ctx, m.r.ParsedID())
+	before := s.op.Data.Map("before")
+	pools, err := s.host.Pools(s.ctx, s.r.ParsedID())
 	if err != nil {
 		return rp.Step{}, err
 	}
+	var cmps []clientv3.Cmp
+	var ops []clientv3.Op
 	for _, pool := range pools {
 		was := before.Map("pools", pool.ParsedID().Name())
 		if !was.Bool("enableAutoScaling") {
@@ -269,21 +254,20 @@ func (m migrating) deleteNodePools(ctx context.Context) (rp.Step, error) {
 		for k, v := range was {
 			pool.Doc.Set(v, "properties", k)
 		}
-		m.touch(pool)
-		c.Cmps, c.Ops = append(c.Cmps, rp.Unchanged(pool)), append(c.Ops, rp.PutOp(pool))
+		pool.Touch(s.env.Now())
+		cmps, ops = append(cmps, rp.Unchanged(pool)), append(ops, rp.PutOp(pool))
 	}
-	setMode(m.r.Doc, before.Str("mode"))
-	m.r.Doc.Set(before.Str("defaultNodePools"), "properties", "nodeProvisioningProfile", "defaultNodePools")
-	if m.wasManual() {
-		m.r.Internal.Set(true, closedPoolsKey) // older NodePools are reopened in mode Auto
+	s.r.Doc.Set(before.Str("defaultNodePools"), "properties", "nodeProvisioningProfile", "defaultNodePools")
+	if s.wasManual() {
+		s.r.Internal.Set(true, closedPoolsKey) // older NodePools are reopened in mode Auto
 	}
-	c.Cmps = append(c.Cmps, rp.Unchanged(m.r))
-	if err := m.host.WriteIntent(m.ctx, c); err != nil {
+	s.r.Touch(s.env.Now())
+	clusterCmps, clusterOps, err := s.writeMode(before.Str("mode"))
+	if err != nil {
 		return rp.Step{}, err
 	}
-	m.touch(m.r)
-	step, err := next(m.op, phaseControllerStops, "the cluster is as before; the controller stops")
-	step.Cmps, step.Ops = c.Cmps, append([]clientv3.Op{rp.PutOp(m.r)}, c.Ops...)
+	step, err := next(s.op, phaseControllerStops, "the cluster is as before; the controller stops")
+	step.Cmps, step.Ops = append(clusterCmps, cmps...), append(clusterOps, ops...)
 	return step, err
 }
 

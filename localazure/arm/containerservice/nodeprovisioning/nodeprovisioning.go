@@ -162,15 +162,3 @@ func (o *Operations) autoCluster(ctx context.Context, q *rp.Request) (*rp.Record
 func (o *Operations) pool(ctx context.Context, cluster *rp.Record, name string) (*rp.Record, error) {
 	return o.env.Store.Get(ctx, cluster.ParsedID().Child("agentPools", name))
 }
-
-// touch gives a record a new etag and time of change.
-func (o *Operations) touch(r *rp.Record) { r.ETag, r.ChangedAt = rp.NewGUID(), o.env.Now().UTC() }
-
-// anys converts a list to that of a JSON document.
-func anys[T any](list []T) []any {
-	out := make([]any, len(list))
-	for i, v := range list {
-		out[i] = v
-	}
-	return out
-}
