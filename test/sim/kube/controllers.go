@@ -24,7 +24,6 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment"
 	"k8s.io/kubernetes/pkg/controller/disruption"
 	"k8s.io/kubernetes/pkg/controller/job"
-	"k8s.io/kubernetes/pkg/controller/podgc"
 	"k8s.io/kubernetes/pkg/controller/replicaset"
 	"k8s.io/kubernetes/pkg/controller/statefulset"
 	"k8s.io/kubernetes/pkg/controller/tainteviction"
@@ -211,11 +210,6 @@ func (c *controllers) disruption(client kubernetes.Interface) (func(context.Cont
 	d := disruption.NewDisruptionController(c.ctx, core.Pods(), c.factory.Policy().V1().PodDisruptionBudgets(), core.ReplicationControllers(),
 		apps.ReplicaSets(), apps.Deployments(), apps.StatefulSets(), client, mapper, scales, client.Discovery())
 	return func(ctx context.Context) { d.Run(ctx, c.o.Workers.Disruption) }, nil
-}
-
-func (c *controllers) podGC(client kubernetes.Interface) (func(context.Context), error) {
-	gc := podgc.NewPodGC(c.ctx, client, c.factory.Core().V1().Pods(), c.factory.Core().V1().Nodes(), c.o.TerminatedPods)
-	return gc.Run, nil
 }
 
 func (c *controllers) ttlAfterFinished(client kubernetes.Interface) (func(context.Context), error) {

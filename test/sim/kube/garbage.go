@@ -6,10 +6,12 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -19,8 +21,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"github.com/nap-aks/nap/test/sim/apiserver"
 )
 
 // GarbageOptions are the rates of the garbage collector.
@@ -53,7 +60,8 @@ type garbage struct {
 	queue  *keyQueue
 
 	mu         sync.Mutex
-	complete   bool // all objects are known
+	complete   bool               // all objects are known
+	gone       map[types.UID]bool // deleted before that
 	objects    map[types.UID]*tracked
 	dependents map[types.UID]map[types.UID]bool // by owner, which need not be known
 }
@@ -72,6 +80,68 @@ func (t *tracked) String() string {
 	return t.resource.Resource + " " + strings.TrimPrefix(t.namespace+"/"+t.name, "/")
 }
 
+// StartGarbageCollector starts the garbage collector on the objects of s, which it
+// deletes through cfg. It runs until ctx ends; stopped is closed when it has ended.
+// After that it can be started again with another context.
+func StartGarbageCollector(ctx context.Context, cfg *rest.Config, s *apiserver.Server, o GarbageOptions) (stopped <-chan struct{}, err error) {
+	if o.Workers <= 0 {
+		return nil, errors.New("garbage collector: the number of workers must be positive")
+	}
+	ctx = withLogger(ctx, o.Logger)
+	g, err := newGarbage(ctx, cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := discovery.NewDiscoveryClientForConfig(configFor(ctx, cfg, limits{}))
+	if err != nil {
+		return nil, fmt.Errorf("garbage collector: making a client: %w", err)
+	}
+	// The server keeps its subscribers: let it not keep what a stopped one knew.
+	var current atomic.Pointer[garbage]
+	current.Store(g)
+	s.Subscribe(func(e apiserver.Event) {
+		if g := current.Load(); g != nil {
+			g.observe(e.Resource, e.Object, e.Type == watch.Deleted)
+		}
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer current.Store(nil)
+		for _, r := range g.discover(ctx, resources) {
+			s.Each(r, func(obj runtime.Object) bool {
+				g.observe(r, obj, false)
+				return true
+			})
+		}
+		g.start()
+		g.queue.run(ctx, o.Workers)
+	}()
+	return done, nil
+}
+
+// discover returns the resources whose objects can be deleted, sorted. It tries until
+// the API answers or ctx ends.
+func (g *garbage) discover(ctx context.Context, client discovery.DiscoveryInterface) (out []schema.GroupVersionResource) {
+	for {
+		lists, err := client.ServerPreferredResources()
+		if err == nil {
+			found, err := discovery.GroupVersionResources(discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, lists))
+			if err == nil {
+				for r := range found {
+					out = append(out, r)
+				}
+				slices.SortFunc(out, func(a, b schema.GroupVersionResource) int { return strings.Compare(a.String(), b.String()) })
+				return out
+			}
+		}
+		klog.FromContext(ctx).Info("The garbage collector reads the API's resources again in a second", "error", err)
+		if !sleep(ctx, time.Second) {
+			return nil
+		}
+	}
+}
+
 func newGarbage(ctx context.Context, cfg *rest.Config, o GarbageOptions) (*garbage, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.ContentType = runtime.ContentTypeJSON
@@ -80,7 +150,7 @@ func newGarbage(ctx context.Context, cfg *rest.Config, o GarbageOptions) (*garba
 	if err != nil {
 		return nil, fmt.Errorf("garbage collector: making a client: %w", err)
 	}
-	g := &garbage{client: client, delay: o.Delay, objects: map[types.UID]*tracked{}, dependents: map[types.UID]map[types.UID]bool{}}
+	g := &garbage{client: client, delay: o.Delay, gone: map[types.UID]bool{}, objects: map[types.UID]*tracked{}, dependents: map[types.UID]map[types.UID]bool{}}
 	g.queue = newKeyQueue(func(ctx context.Context, key string) error { return g.collect(ctx, types.UID(key)) })
 	return g, nil
 }
@@ -97,7 +167,13 @@ func (g *garbage) observe(resource schema.GroupVersionResource, obj runtime.Obje
 	old := g.objects[uid]
 	if deleted {
 		g.forget(uid, old)
+		if !g.complete {
+			g.gone[uid] = true
+		}
 		return
+	}
+	if g.gone[uid] {
+		return // listed before, observed after its deletion
 	}
 	if old != nil && !old.deleting && m.GetDeletionTimestamp() == nil && sameOwners(old.owners, m.GetOwnerReferences()) {
 		return // most changes
@@ -175,7 +251,7 @@ func (g *garbage) sorted(uids map[types.UID]bool) []types.UID {
 func (g *garbage) start() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.complete = true
+	g.complete, g.gone = true, nil
 	all := map[types.UID]bool{}
 	for uid, t := range g.objects {
 		if len(t.owners) > 0 && !g.allKnown(t.owners) || t.orphan || t.foreground {

@@ -26,19 +26,37 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
 )
 
-// init starts the process's signal loop. kube-scheduler asks for a signal when it
-// is built; were that the first request of the process, the loop, which never
-// ends, would belong to the bubble.
+// init prepares what the process has once, outside of any bubble.
 func init() {
+	// kube-scheduler asks for a signal when it is built. Were that the first request
+	// of the process, the signal loop, which never ends, would belong to the bubble.
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR2)
 	signal.Stop(c)
+
+	// Kubernetes' handler of errors sleeps until a millisecond after the last error,
+	// which at first is the start of the process: decades of a bubble's time.
+	utilruntime.ErrorHandlers = []utilruntime.ErrorHandler{logError}
+}
+
+// logError logs what a component could not return to the component's logger. What
+// does not say whose it is, is mostly a retry, and is logged at level 1.
+func logError(ctx context.Context, err error, msg string, keysAndValues ...any) {
+	l, noLogger := logr.FromContext(ctx)
+	if noLogger != nil {
+		l = klog.Background().V(1)
+		if !l.Enabled() {
+			return
+		}
+	}
+	l.WithCallDepth(3).Error(err, msg, keysAndValues...)
 }
 
 // errStopped is what requests of a component answer after its context has ended.
