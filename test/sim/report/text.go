@@ -189,7 +189,7 @@ func spread(list []*Summary, r row) (float64, string) {
 	if n == 1 {
 		return median, r.format(median)
 	}
-	return median, fmt.Sprintf("%s (%s–%s)", r.format(median), r.format(values[0]), r.format(values[n-1]))
+	return median, fmt.Sprintf("%s (%s–%s)", r.format(median), number(r.format(values[0])), number(r.format(values[n-1])))
 }
 
 // outcomes counts how runs ended.
@@ -247,4 +247,10 @@ func (r *Result) What() string {
 		}
 	}
 	return ""
+}
+
+// number returns a formatted figure without its unit.
+func number(text string) string {
+	n, _, _ := strings.Cut(text, " ")
+	return n
 }

@@ -37,9 +37,7 @@ func decode(n *yaml.Node, v reflect.Value, what string) error {
 		if v.IsNil() {
 			v.Set(reflect.New(v.Type().Elem()))
 		}
-		if !v.Type().Implements(nodeDecoderType) {
-			return decode(n, v.Elem(), what)
-		}
+		return decode(n, v.Elem(), what)
 	}
 	if v.CanAddr() && v.Addr().Type().Implements(nodeDecoderType) {
 		return v.Addr().Interface().(nodeDecoder).decodeNode(n)
