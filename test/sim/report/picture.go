@@ -156,7 +156,12 @@ func panels(results []*Result) ([]*plot.Plot, error) {
 				top = max(top, most)
 			}
 		}
-		p.Y.Min, p.Y.Max = 0, max(1, top*1.08)
+		// Room for the legend above the lines; evictions only grow, so theirs is left.
+		p.Legend.Left = i == 3
+		if p.Legend.Left {
+			p.Legend.XOffs = vg.Points(4)
+		}
+		p.Y.Min, p.Y.Max = 0, max(1, top*1.25)
 		out = append(out, p)
 	}
 	return out, nil
@@ -172,7 +177,7 @@ func newPanel(label string, end float64) *plot.Plot {
 	p.X.Tick.Marker = timeTicks{end}
 	p.X.Min, p.X.Max = 0, max(end, 1)
 	p.Legend.Top = true
-	p.Legend.Padding = vg.Points(1)
+	p.Legend.Padding = vg.Points(3)
 	p.Legend.XOffs = -vg.Points(4)
 	p.Legend.YOffs = -vg.Points(2)
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
