@@ -7,6 +7,18 @@ package world
 
 import "unsafe"
 
+// fingStatus is the state of the goroutine that runs finalizers.
+//
+//go:linkname fingStatus runtime.fingStatus
+var fingStatus uint32
+
+// fingCreated says that the goroutine exists and does not wait for work.
+const fingCreated = 1
+
+// stopFinalizers ends finalizers for good. They would run outside of the bubble, where
+// its channels must not be used.
+func stopFinalizers() { fingStatus = fingCreated }
+
 // regionSize is the alignment of the memory in which a run begins.
 const regionSize = 1 << 28
 
@@ -17,6 +29,7 @@ var plugs [][]byte
 // process did before: it fills all free pages up to the next region. Maps with
 // pointers as keys are ordered by addresses.
 func freshHeap() {
+	stopFinalizers()
 	resetHeap()
 	plugs = make([][]byte, 0, regionSize/8192+1)
 	for end := uintptr(0); len(plugs) < cap(plugs); {

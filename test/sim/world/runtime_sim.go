@@ -5,7 +5,10 @@
 
 package world
 
-import _ "unsafe" // for linkname
+import (
+	"io"
+	_ "unsafe" // for linkname
+)
 
 // Deterministic reports whether the process has the Go runtime that hack/simruntime
 // prepares, in which a seed gives one history.
@@ -29,3 +32,9 @@ func runBubble(f func())
 //
 //go:linkname resetHeap
 func resetHeap()
+
+// seedCrypto makes crypto/rand read from r, as testing/cryptotest does: the Azure SDK
+// draws the jitter of its retries there.
+//
+//go:linkname seedCrypto crypto/internal/rand.SetTestingReader
+func seedCrypto(r io.Reader)

@@ -5,6 +5,8 @@
 
 package world
 
+import "io"
+
 // Deterministic reports whether the process has the Go runtime that hack/simruntime
 // prepares, in which a seed gives one history.
 const Deterministic = false
@@ -16,3 +18,5 @@ func freshHeap() {}
 func runBubble(func()) {
 	panic("this program was built without the runtime of the simulator: build it with make nap-sim")
 }
+
+func seedCrypto(io.Reader) {}

@@ -9,12 +9,15 @@ package world
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"runtime/pprof"
 	"sync"
 	"syscall"
 	"testing/synctest"
@@ -85,9 +88,20 @@ func Run(_ context.Context, s *scenario.Scenario, o app.RunOptions) (res *report
 	w := &world{scenario: s, plan: plan, options: o, settings: plan.Settings, replicas: map[string]int32{}}
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(-1)
-	for range 3 { // finalizers and cleanups of the start run now
+	// Finalizers and cleanups of the start run now. Without a sleep: an idle processor
+	// makes the runtime start threads, whose records are on the heap.
+	for range 3 {
 		runtime.GC()
-		time.Sleep(20 * time.Millisecond)
+		for range 100 {
+			runtime.Gosched()
+		}
+	}
+	if path := os.Getenv(profileVariable); path != "" {
+		stop, err := startProfile(path)
+		if err != nil {
+			return nil, err
+		}
+		defer stop()
 	}
 	before := cpuTime()
 	defer func() {
@@ -104,10 +118,30 @@ func Run(_ context.Context, s *scenario.Scenario, o app.RunOptions) (res *report
 		seedRuntime(o.Seed)
 		freshHeap()
 		utilrand.Seed(int64(o.Seed))
+		cryptorand.Reader = readerOf(scenario.Stream(o.Seed, "crypto"))
+		seedCrypto(cryptorand.Reader)
 		uuid.SetRand(readerOf(scenario.Stream(o.Seed, "uuid")))
 		res, err = w.live()
 	})
 	return res, err
+}
+
+// profileVariable is the environment variable with the path of a CPU profile of the run.
+const profileVariable = "NAP_SIM_CPUPROFILE"
+
+// startProfile writes a CPU profile until the function that it returns is called.
+func startProfile(path string) (stop func(), err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, fmt.Errorf("writing the CPU profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, fmt.Errorf("writing the CPU profile: %w", err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
 }
 
 // randomReader reads random bytes.
