@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 	kwok "sigs.k8s.io/kwok/pkg/kwok/controllers"
+	kwoklog "sigs.k8s.io/kwok/pkg/log"
 )
 
 // startKubelets simulates the kubelets of a cluster's nodes until ctx ends. The
@@ -53,7 +54,7 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 	if err != nil {
 		return nil, fmt.Errorf("kubelets: %w", err)
 	}
-	if err := ctr.Start(ctx); err != nil {
+	if err := ctr.Start(kwoklog.NewContext(ctx, kwoklog.NewLogger(newStageLog(log), kwoklog.LevelInfo))); err != nil {
 		return nil, fmt.Errorf("kubelets: %w", err)
 	}
 	go simulateCSI(ctx, client, c.currentIntent, ctr.GetNodeCache().Get, log)

@@ -23,6 +23,8 @@ const (
 	srcUnion                       // union of pipelines
 	srcRange                       // range name from .. to .. step ..
 	srcDatatable                   // rows of literals
+	srcNamed                       // the table that table() names
+	srcFind                        // rows of several tables that meet a condition
 )
 
 // source is the source of the rows of a pipeline.
@@ -38,10 +40,13 @@ type source struct {
 	// srcDatatable
 	cols  []Column
 	cells []*expr
+	table *expr     // srcNamed: the name
+	find  *findSpec // srcFind
 }
 
 // unionSpec is the inputs of a union and how their columns are combined.
 type unionSpec struct {
+	fuzzy    bool // inputs that do not exist are left out
 	branches []*pipeline
 	inner    bool   // only the columns that all branches have
 	source   string // withsource: the column with the name of the input
@@ -86,10 +91,13 @@ type operator struct {
 	union   *unionSpec  // union
 	pattern []parsePart // parse
 	flags   string      // parse kind=regex
-	index   string      // mv-expand with_itemindex
+	index   string      // mv-expand with_itemindex; count as
 	// make-series
 	axis           named
 	from, to, step *expr
+	// evaluate
+	plugin []*expr       // the arguments
+	output *outputSchema // the columns that it must return; nil is all
 }
 
 type exprOp uint8

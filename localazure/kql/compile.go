@@ -31,6 +31,9 @@ type exec struct {
 type compiler struct {
 	*exec
 	cols []Column
+	// serialized is true if the rows have an order on which window functions may
+	// rely.
+	serialized bool
 }
 
 func (c *compiler) column(name string) int { return position(c.cols, name) }
@@ -184,6 +187,12 @@ func (c *compiler) call(e *expr) (eval, Type, error) {
 	}
 	fn, ok := scalars[name]
 	if !ok {
+		if _, window := windowFunctions[name]; window {
+			return nil, "", semantic(c.src, e.tok, fmt.Sprintf("the window function '%s' can only be used in extend, project, serialize and where; extend the table with it first", e.name))
+		}
+		if slices.Contains(missingFunctions, name) {
+			return nil, "", unresolved(c.src, e.tok, fmt.Sprintf("the function '%s' is not supported", e.name))
+		}
 		if _, agg := aggregates[name]; agg {
 			return nil, "", semantic(c.src, e.tok, fmt.Sprintf("the aggregate function '%s' can only be used in summarize", e.name))
 		}
@@ -248,7 +257,7 @@ func arity(lo, hi int) string {
 // readsSchema reports whether the result of a function depends on the schema.
 func readsSchema(function string) bool {
 	switch strings.ToLower(function) {
-	case "column_ifexists", "columnifexists", "pack_all":
+	case "column_ifexists", "columnifexists", "pack_all", "estimate_data_size":
 		return true
 	}
 	return false
@@ -265,6 +274,9 @@ func (c *compiler) schemaCall(e *expr, name string) (eval, Type, error) {
 			}
 			return m
 		}, Dynamic, nil
+	}
+	if name == "estimate_data_size" {
+		return c.estimateDataSize(e)
 	}
 	if len(e.args) != 2 {
 		return nil, "", semantic(c.src, e.tok, fmt.Sprintf("function '%s' takes 2 arguments, not %d", e.name, len(e.args)))

@@ -20,6 +20,7 @@ import (
 
 // stringFunctions build, search and take apart text.
 var stringFunctions = map[string]scalar{
+	"format_bytes":           {1, 3, String, formatBytes},
 	"strcat":                 {1, -1, String, concat},
 	"strcat_delim":           {2, -1, String, joinArgs},
 	"tolower":                {1, 1, String, onString(strings.ToLower)},

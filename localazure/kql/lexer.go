@@ -68,7 +68,8 @@ func lex(src string) ([]token, error) {
 				i++
 			}
 			// some keywords contain dashes
-			for _, w := range []string{"project-away", "project-rename", "project-keep", "project-reorder", "mv-expand", "mv-apply", "make-series", "parse-where", "sample-distinct", "order-by", "sort-by"} {
+			for _, w := range []string{"project-away", "project-rename", "project-keep", "project-reorder", "mv-expand", "mv-apply", "make-series", "parse-where", "sample-distinct", "order-by", "sort-by", "project-smart",
+				"graph-match", "make-graph", "parse-kv", "project-by-names", "top-hitters", "top-nested"} {
 				if strings.HasPrefix(strings.ToLower(src[start:]), w) && strings.HasPrefix(src[i:], "-") {
 					i = start + len(w)
 				}

@@ -12,7 +12,7 @@ import (
 func (c *compiler) plan(ops []operator, r *run) ([]newStage, error) {
 	var out []newStage
 	for _, op := range ops {
-		b, err := c.operator(op, r)
+		b, err := c.windowed(op, r)
 		if err != nil {
 			return nil, err
 		}
@@ -43,7 +43,7 @@ func (c *compiler) operator(op operator, r *run) (newStage, error) {
 	case "distinct":
 		return c.distinct(op, r)
 	case "count":
-		c.cols = []Column{{"Count", Long}}
+		c.cols = []Column{{orElse(op.index, "Count"), Long}}
 		return func(next stage) stage { return &countStage{next: next} }, nil
 	case "getschema":
 		return c.getSchema(), nil
@@ -93,6 +93,10 @@ func (c *compiler) operator(op operator, r *run) (newStage, error) {
 		return c.summarize(op, r)
 	case "mv-expand":
 		return c.expand(op, r)
+	case "partition":
+		return c.partition(op, r)
+	case "evaluate":
+		return nil, semantic(c.src, op.tok, "evaluate cannot be used inside mv-apply and partition: its columns depend on the rows")
 	}
 	return nil, semantic(c.src, op.tok, fmt.Sprintf("the operator '%s' is not supported", op.kind))
 }

@@ -107,6 +107,9 @@ func (x *exec) unionSource(u *unionSpec) (*relation, error) {
 // union compiles union as an operator: first the rows of the pipeline, then
 // those of the other tables.
 func (c *compiler) union(op operator) (newStage, error) {
+	if op.union.fuzzy {
+		c.withoutMissing(op.union)
+	}
 	others, err := c.branches(op.union, 1)
 	if err != nil {
 		return nil, err

@@ -8,8 +8,6 @@ import (
 	"strings"
 )
 
-const operatorNames = "as, count, distinct, extend, getschema, join, lookup, make-series, mv-apply, mv-expand, order by, parse, parse-where, project (-away, -keep, -rename, -reorder), render, sample, sample-distinct, search, serialize, sort by, summarize, take, limit, top, union and where"
-
 func (p *parser) operator() (operator, error) {
 	t := p.next()
 	op := operator{kind: strings.ToLower(t.text), tok: t}
@@ -27,7 +25,6 @@ func (p *parser) operator() (operator, error) {
 	case "project", "extend", "distinct":
 		op.cols, err = p.namedList("Column")
 	case "serialize":
-		op.kind = "extend"
 		if p.cur().kind == tokName || p.is("(") {
 			op.cols, err = p.namedList("Column")
 		}
@@ -97,7 +94,18 @@ func (p *parser) operator() (operator, error) {
 			return op, p.fail("expected a name after as and found '%s'", p.cur().text)
 		}
 		p.next()
-	case "count", "getschema":
+	case "count":
+		if p.acceptName("as") {
+			if p.cur().kind != tokName {
+				return op, p.fail("expected a name after as and found '%s'", p.cur().text)
+			}
+			op.index = p.next().text
+		}
+	case "getschema":
+	case "partition":
+		err = p.partitionOf(&op)
+	case "evaluate":
+		err = p.evaluateOf(&op)
 	case "render":
 		for depth := 0; ; {
 			c := p.cur()
@@ -111,7 +119,7 @@ func (p *parser) operator() (operator, error) {
 		}
 	default:
 		p.pos--
-		return op, p.fail("the operator '%s' is not supported; use one of "+operatorNames, t.text)
+		return op, p.fail("the operator '%s' is not supported; use one of %s", t.text, strings.Join(operatorNames, ", "))
 	}
 	return op, err
 }

@@ -93,6 +93,16 @@ func (p *parser) source() (*pipeline, error) {
 				err = p.expect(")")
 			}
 		}
+	case "table":
+		if !p.is("(") {
+			q.source.tables = []token{t}
+			break
+		}
+		q.source.kind = srcNamed
+		q.source.table, err = p.tableName()
+	case "find":
+		q.source.kind = srcFind
+		q.source.find, err = p.findOf(t)
 	case "search":
 		var op operator
 		op, err = p.searchOf(t)
@@ -126,7 +136,9 @@ func (p *parser) startsTabular(at int) bool {
 		return next.kind == tokName || next.kind == tokString || next.kind == tokNumber || is("(")
 	case "range":
 		return next.kind == tokName
-	case "datatable", "materialize":
+	case "find":
+		return next.kind == tokName || next.kind == tokString
+	case "datatable", "materialize", "table":
 		return is("(")
 	}
 	if is("|") {
@@ -168,7 +180,7 @@ func (p *parser) unionOf() (*unionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &unionSpec{inner: kind == "inner", source: params["withsource"].text}
+	u := &unionSpec{inner: kind == "inner", source: params["withsource"].text, fuzzy: strings.EqualFold(params["isfuzzy"].text, "true")}
 	for {
 		q, err := p.tableOperand(true)
 		if err != nil {

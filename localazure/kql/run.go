@@ -197,8 +197,28 @@ func (x *exec) relation(q *pipeline) (*relation, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &compiler{exec: x, cols: rel.cols}
-	stages, err := c.plan(q.ops, x.run)
+	c := &compiler{exec: x, cols: rel.cols, serialized: q.source.kind == srcRange}
+	ops := q.ops
+	for i := 0; i < len(ops); {
+		if ops[i].kind != "evaluate" {
+			i++
+			continue
+		}
+		if rel, err = x.through(c, rel, ops[:i]); err != nil {
+			return nil, err
+		}
+		if rel, err = x.evaluate(rel, ops[i]); err != nil {
+			return nil, err
+		}
+		c = &compiler{exec: x, cols: rel.cols}
+		ops, i = ops[i+1:], 0
+	}
+	return x.through(c, rel, ops)
+}
+
+// through compiles operators on a relation, whose columns c has.
+func (x *exec) through(c *compiler, rel *relation, ops []operator) (*relation, error) {
+	stages, err := c.plan(ops, x.run)
 	if err != nil {
 		return nil, err
 	}

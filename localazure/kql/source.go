@@ -24,10 +24,21 @@ func (x *exec) sourceOf(q *pipeline) (*relation, error) {
 	case srcDatatable:
 		return x.datatable(s)
 	case srcUnion:
+		if s.union.fuzzy {
+			x.withoutMissing(s.union)
+		}
 		if names := plainTables(s.union); names != nil {
 			return x.scanned(q, names)
 		}
 		return x.unionSource(s.union)
+	case srcFind:
+		return x.findSource(s)
+	case srcNamed:
+		name, err := x.tableNamed(s)
+		if err != nil {
+			return nil, err
+		}
+		return x.scanned(q, []token{name})
 	}
 	return x.scanned(q, s.tables)
 }

@@ -204,7 +204,7 @@ func (q *pipeline) neededColumns(cols []Column) map[string]bool {
 		switch op.kind {
 		case "project", "summarize", "count", "distinct", "sample-distinct", "make-series", "getschema":
 			all = false
-		case "mv-apply":
+		case "mv-apply", "partition", "evaluate":
 			star = true
 		}
 		walk(op.pred)

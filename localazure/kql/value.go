@@ -198,3 +198,11 @@ func jsonValue(v any) any {
 
 // ToString returns a value as tostring() does.
 func ToString(v any) string { return text(v) }
+
+// orElse returns v, or def if v is empty.
+func orElse[T ~string](v, def T) T {
+	if v == "" {
+		return def
+	}
+	return v
+}

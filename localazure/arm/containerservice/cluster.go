@@ -49,6 +49,7 @@ func (p *Provider) prepareCluster(ctx context.Context, c *rp.Change) error {
 		return rp.BadRequest("InvalidParameter", "The request body does not have the shape of a managed cluster: %v", err)
 	}
 	d := c.Doc
+	fromVersion(d, c.APIVersion)
 	if d.Map("properties") == nil {
 		d.Set(map[string]any{}, "properties")
 	}
@@ -313,6 +314,7 @@ func (p *Provider) renderClusters(ctx context.Context, rs []*rp.Record, ds []rp.
 			profiles = append(profiles, map[string]any(d))
 		}
 		d := ds[i]
+		toVersion(d, apiVersion)
 		d.Set(profiles, "properties", "agentPoolProfiles")
 		d["id"] = strings.Replace(r.ID, "/resourceGroups/", "/resourcegroups/", 1)
 		if apiVersion >= "2022-" {

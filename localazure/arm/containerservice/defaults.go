@@ -34,7 +34,7 @@ var clusterSettings = []setting{
 	{"properties.nodeProvisioningProfile.defaultNodePools", strs(armcontainerservice.PossibleNodeProvisioningDefaultNodePoolsValues()), "Auto"},
 	{"properties.autoUpgradeProfile.upgradeChannel", strs(armcontainerservice.PossibleUpgradeChannelValues()), nil},
 	{"properties.autoUpgradeProfile.nodeOSUpgradeChannel", strs(armcontainerservice.PossibleNodeOSUpgradeChannelValues()), "NodeImage"},
-	{"properties.supportPlan", nil, "KubernetesOfficial"},
+	{"properties.supportPlan", strs(armcontainerservice.PossibleKubernetesSupportPlanValues()), "KubernetesOfficial"},
 	{"properties.servicePrincipalProfile.clientId", nil, "msi"},
 	{"properties.powerState.code", nil, "Running"},
 	{"properties.enableRBAC", nil, true},
@@ -83,7 +83,7 @@ var poolSettings = []setting{
 	{"properties.scaleSetEvictionPolicy", []string{"Delete", "Deallocate"}, nil},
 	{"properties.scaleDownMode", []string{"Delete", "Deallocate"}, "Delete"},
 	{"properties.osDiskType", []string{"Managed", "Ephemeral"}, nil},
-	{"properties.kubeletDiskType", nil, "OS"},
+	{"properties.kubeletDiskType", strs(armcontainerservice.PossibleKubeletDiskTypeValues()), "OS"},
 	{"properties.powerState.code", nil, "Running"},
 	{"properties.enableAutoScaling", nil, false},
 	{"properties.enableNodePublicIP", nil, false},
@@ -101,7 +101,7 @@ var machineSettings = []setting{
 	{"properties.mode", []string{"System", "User"}, "User"},
 	{"properties.priority", []string{"Regular", "Spot"}, "Regular"},
 	{"properties.operatingSystem.osType", []string{"Linux", "Windows"}, "Linux"},
-	{"properties.operatingSystem.osSKU", nil, "Ubuntu"},
+	{"properties.operatingSystem.osSKU", strs(armcontainerservice.PossibleOSSKUValues()), "Ubuntu"},
 }
 
 // What cannot be changed after the creation of a cluster, a pool and a machine.
