@@ -218,7 +218,7 @@ func (d *domains) counter(key int32, m *matcher, inverse bool, filter *class, ho
 				ctr.addNode(c, slot, n)
 			}
 		}
-		if filter != nil {
+		if m.terms[0].spread {
 			return // a daemon pod that is still to come evens out no spread
 		}
 		for slot := range cl.coming {

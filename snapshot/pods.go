@@ -319,7 +319,7 @@ func (c *Cache) groups(list []*podRecord) []engine.PodGroup {
 // classOf returns the number of the class of a pod.
 func (c *Cache) classOf(r *podRecord) engine.ClassID {
 	if r.keysVersion != c.shapes.keysVersion {
-		r.class = c.shapes.class(r.shape, r.pod.Labels, ownerName(r.pod))
+		r.class = c.shapes.class(r.shape, r.pod.Labels, ownerName(r.pod), false)
 		r.keysVersion = c.shapes.keysVersion
 	}
 	return r.class

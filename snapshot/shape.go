@@ -117,8 +117,11 @@ func (s *shapes) forget() { s.byKey = map[string]*shape{} }
 
 // class returns the number of the class of a pod with this shape and these labels. A
 // new class gets the name, which is for people.
-func (s *shapes) class(sh *shape, podLabels map[string]string, name string) engine.ClassID {
+func (s *shapes) class(sh *shape, podLabels map[string]string, name string, terminating bool) engine.ClassID {
 	s.buf = s.buf[:0]
+	if terminating {
+		s.buf = append(s.buf, '-')
+	}
 	for _, k := range s.sortedKeys {
 		if v, ok := podLabels[k]; ok {
 			s.buf = appendString(appendString(s.buf, k), v)
@@ -128,7 +131,7 @@ func (s *shapes) class(sh *shape, podLabels map[string]string, name string) engi
 		return id
 	}
 	c := sh.class
-	c.Name = name
+	c.Name, c.Terminating = name, terminating
 	for _, k := range s.sortedKeys {
 		if v, ok := podLabels[k]; ok {
 			if c.Labels == nil {
