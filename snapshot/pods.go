@@ -254,6 +254,7 @@ func (c *Cache) podsToPlace(ctx context.Context, moving map[string]*podRecord, i
 		out = append(out, r)
 		in.Pods[k] = r.pod
 	}
+	out = c.withoutContenders(ctx, out, moving, in)
 	for _, p := range c.virtual {
 		r := newPodRecord(PodKey(p), p)
 		r.shape, r.keysVersion = c.shapes.of(ctx, p), -1

@@ -16,11 +16,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	resourcehelper "k8s.io/component-helpers/resource"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	karpsched "sigs.k8s.io/karpenter/pkg/controllers/provisioning/scheduling"
 	"sigs.k8s.io/karpenter/pkg/scheduling"
 	podutils "sigs.k8s.io/karpenter/pkg/utils/pod"
-	"sigs.k8s.io/karpenter/pkg/utils/resources"
 
 	"github.com/nap-aks/nap/engine"
 	"github.com/nap-aks/nap/internal/kubemem"
@@ -215,6 +215,11 @@ func (s *shapes) podVolumes(ctx context.Context, p *corev1.Pod, c *engine.PodCla
 		}
 		c.VolumeTopology = append(c.VolumeTopology, vt)
 	}
+	places, err := s.volumePlaces(ctx, p)
+	if err != nil {
+		return err
+	}
+	c.VolumeTopology = append(c.VolumeTopology, places...)
 	return nil
 }
 
@@ -245,10 +250,11 @@ func ownClaims(p *corev1.Pod) map[string]bool {
 	return out
 }
 
+// requests returns what the kube-scheduler counts for a pod. While a resize in place,
+// of containers or of the pod, is under way, that is the most of what is wanted, given
+// and used.
 func requests(p *corev1.Pod) engine.Resources {
-	list := resources.RequestsForPods(p)
-	delete(list, corev1.ResourcePods) // the engine adds the pod itself
-	return amounts(list, true)
+	return amounts(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}), true)
 }
 
 // amounts converts quantities to the engine's integers. Requests are rounded up and
