@@ -217,7 +217,7 @@ func (g *generator) class(i int) PodClass {
 func (g *generator) daemon() {
 	if g.chance("daemon", 40) {
 		g.s.Daemons = append(g.s.Daemons, ClassID(len(g.s.Classes)))
-		d := PodClass{Name: "daemon", Namespace: "n1", Labels: map[string]string{"app": g.pick("dapp", "d", "d", "a")}, Requests: Resources{"cpu": 100, "memory": 1 << 27}}
+		d := PodClass{Name: "daemon", Namespace: "n1", Labels: map[string]string{"app": "d"}, Requests: Resources{"cpu": 100, "memory": 1 << 27}}
 		if g.chance("dtol", 60) {
 			d.Tolerations = []Toleration{{Operator: "Exists"}}
 		}
