@@ -42,6 +42,9 @@ func (p *PodClass) canon(b []byte) []byte {
 		str(k)
 		str(p.Labels[k])
 	}
+	if p.Terminating {
+		b = append(b, '|', 'g')
+	}
 	b = append(b, '|', 'p')
 	num(int(p.Priority))
 	for _, k := range keysInto(room[:0], p.Requests) {

@@ -70,6 +70,7 @@ type kind struct {
 	capacity Resources
 	takes    []int64 // of each limit of the pool
 	daemon   []int64 // what the daemons take of the allocatable amounts
+	daemons  []ClassID
 	ports    []HostPort
 	shared   []SharedVolume
 	lo, hi   int32 // columns, cheapest first
@@ -244,6 +245,7 @@ func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmp
 			}
 			k.alloc = c.dims.capacityVec(alloc, it.VolumeLimits)
 			k.daemon = make([]int64, len(c.dims.names))
+			k.daemons = t.dset
 			seen := map[SharedVolume]bool{}
 			for _, d := range t.dset {
 				dc := c.classes[d]

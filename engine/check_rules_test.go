@@ -347,6 +347,12 @@ func (w *world) topology(p *PodClass, h *host) error {
 			if !has {
 				return fmt.Errorf("no label %s", t.Key)
 			}
+			for _, id := range h.daemons {
+				if selectsAll(&w.s.Classes[id]) {
+					c[d]++
+					total++
+				}
+			}
 			if c[d] == 0 {
 				ok = false
 			}
@@ -363,6 +369,11 @@ func (w *world) topology(p *PodClass, h *host) error {
 			if w.count(t.Key, anyHost, func(o *PodClass) bool { return termSelects(t, p, o) })[d] > 0 {
 				return fmt.Errorf("pod anti-affinity over %s", t.Key)
 			}
+		}
+	}
+	for _, id := range h.daemons {
+		if o := &w.s.Classes[id]; setApart(p, o, h) || setApart(o, p, h) {
+			return fmt.Errorf("anti-affinity with the daemon %s", o.Name)
 		}
 	}
 	for _, other := range w.hosts {
@@ -402,6 +413,14 @@ func (w *world) topology(p *PodClass, h *host) error {
 		}
 	}
 	return nil
+}
+
+// setApart reports whether required anti-affinity of p keeps it off a host with o.
+func setApart(p, o *PodClass, h *host) bool {
+	return slices.ContainsFunc(p.PodAntiAffinity, func(t AffinityTerm) bool {
+		_, has := h.domain(t.Key)
+		return t.Weight == 0 && has && termSelects(t, p, o)
+	})
 }
 
 // couldOpen reports whether a machine for the pod could open a domain without

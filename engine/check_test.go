@@ -393,6 +393,11 @@ func (w *world) verifyState() error {
 
 // settled checks the topology rules of pods that are in place.
 func (w *world) settled(p *PodClass, h *host, n int) error {
+	for _, id := range h.daemons {
+		if o := &w.s.Classes[id]; setApart(p, o, h) || setApart(o, p, h) {
+			return fmt.Errorf("anti-affinity with the daemon %s", o.Name)
+		}
+	}
 	for _, t := range p.PodAntiAffinity {
 		if t.Weight > 0 {
 			continue
@@ -420,7 +425,8 @@ func (w *world) settled(p *PodClass, h *host, n int) error {
 		if !has {
 			return fmt.Errorf("affinity over %s, which is not there", t.Key)
 		}
-		if w.count(t.Key, anyHost, func(o *PodClass) bool { return termSelects(t, p, o) })[d] == 0 {
+		daemon := slices.ContainsFunc(h.daemons, func(id ClassID) bool { return termSelects(t, p, &w.s.Classes[id]) })
+		if !daemon && w.count(t.Key, anyHost, func(o *PodClass) bool { return termSelects(t, p, o) })[d] == 0 {
 			return fmt.Errorf("affinity over %s", t.Key)
 		}
 	}

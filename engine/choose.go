@@ -187,7 +187,7 @@ func (ps *pass) chooseIn(v *variant, t *tuple, n int64, tr *tier) (choice, bool)
 		}
 		tried = make([]bool, len(mk.alike))
 	}
-	f := filler{v: v, n: min(n, v.hostRoom(noneThere)), free: make([]int64, len(ps.c.dims.names))}
+	f := filler{v: v, n: min(n, v.hostRoom(noneThere, true)), free: make([]int64, len(ps.c.dims.names))}
 	if len(v.pc.cl.pc.HostPorts) > 0 {
 		f.n = min(n, 1)
 	}

@@ -65,6 +65,8 @@ type class struct {
 	keys  []int32 // labels that its requirements and topology rules look at
 	on    map[int32]int32
 	total int
+	// coming are the nodes to which a daemon pod of the class is still to come.
+	coming map[int32]bool
 	// pending is the class in the current pass, if it has pods to place.
 	pending *passClass
 

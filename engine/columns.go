@@ -382,6 +382,9 @@ func (b *poolBuilder) daemonsOf(t *tmpColumn, index map[int32]int) {
 				break
 			}
 		}
+		for _, terms := range dc.vols {
+			ok = ok && slices.ContainsFunc(terms, holds)
+		}
 		if ok {
 			t.dset = append(t.dset, d)
 			fmt.Fprintf(&sb, "%d,", d)

@@ -142,7 +142,7 @@ func (ps *pass) rehouse(from *plannedMachine, run placed, budget float64, saved 
 	looked := 0
 	for i := len(ps.machines) - 1; i >= 0 && looked < dissolveGrow; i-- {
 		m := ps.machines[i]
-		if !takes(m) || v.fitBeside(1, m.ports, m.count) == 0 {
+		if !takes(m) || v.fitBeside(1, m.ports, m.count, true) == 0 {
 			continue
 		}
 		looked++

@@ -96,7 +96,7 @@ func (d *domains) setup(classes []*passClass, soft bool) {
 	}
 	for _, id := range c.antiClasses {
 		owner := c.classes[id]
-		if owner.total == 0 && owner.pending == nil {
+		if owner.total == 0 && owner.pending == nil && len(owner.coming) == 0 {
 			continue
 		}
 		for i, m := range owner.anti {
@@ -218,16 +218,24 @@ func (d *domains) counter(key int32, m *matcher, inverse bool, filter *class, ho
 				ctr.addNode(c, slot, n)
 			}
 		}
+		if m.terms[0].spread {
+			return // a daemon pod that is still to come evens out no spread
+		}
+		for slot := range cl.coming {
+			if nd := c.nodes[slot]; nd != nil && !nd.n.Gone {
+				ctr.addNode(c, slot, 1)
+			}
+		}
 	}
 	if inverse {
 		for _, id := range c.antiClasses {
-			if cl := c.classes[id]; cl.total > 0 && cl.ownsAnti(key, m) {
+			if cl := c.classes[id]; (cl.total > 0 || len(cl.coming) > 0) && cl.ownsAnti(key, m) {
 				count(cl)
 			}
 		}
 	} else {
 		for _, id := range m.matched {
-			if cl := c.classes[id]; cl.total > 0 {
+			if cl := c.classes[id]; cl.total > 0 || len(cl.coming) > 0 {
 				count(cl)
 			}
 		}

@@ -74,7 +74,7 @@ func (e *existing) add(v *variant, slot int32, n int64) int64 {
 	if k == 0 {
 		return 0
 	}
-	k = v.fitBeside(k, nd.ports, func(ctr *counter) int64 { return int64(ctr.nodes[slot]) })
+	k = v.fitBeside(k, nd.ports, func(ctr *counter) int64 { return int64(ctr.nodes[slot]) }, false)
 	if k == 0 {
 		return 0
 	}

@@ -190,10 +190,10 @@ func (g *generator) class(i int) PodClass {
 		p.Spread = []SpreadConstraint{{Key: keys[g.num("skey", 0, 2)], MaxSkew: int32(g.num("skew", 1, 2)), Selector: sel(app), Soft: g.chance("soft", 30), MinDomains: int32(g.num("md", 0, 3)), NodeTaintsPolicy: NodePolicy(g.pick("tp", "", "Honor")), NodeAffinityPolicy: NodePolicy(g.pick("ap", "", "Ignore"))}}
 	}
 	if g.chance("affinity", 12) {
-		p.PodAffinity = []AffinityTerm{{Key: keys[g.num("akey", 0, 1)], Selector: sel(g.pick("aapp", app, app, apps[0])), AllNamespaces: g.chance("alln", 20), Weight: int32(g.num("aw", 0, 1) * 5)}}
+		p.PodAffinity = []AffinityTerm{{Key: keys[g.num("akey", 0, 1)], Selector: sel(g.pick("aapp", app, app, apps[0], "d")), AllNamespaces: g.chance("alln", 20), Weight: int32(g.num("aw", 0, 1) * 5)}}
 	}
 	if g.chance("anti", 20) {
-		p.PodAntiAffinity = []AffinityTerm{{Key: keys[g.num("xkey", 0, 1)], Selector: sel(g.pick("xapp", app, app, apps[1])), Weight: int32(g.num("xw", 0, 1) * 5)}}
+		p.PodAntiAffinity = []AffinityTerm{{Key: keys[g.num("xkey", 0, 1)], Selector: sel(g.pick("xapp", app, app, apps[1], "d")), Weight: int32(g.num("xw", 0, 1) * 5)}}
 	}
 	if g.chance("port", 8) {
 		p.HostPorts = []HostPort{{Port: 80}}
@@ -217,9 +217,12 @@ func (g *generator) class(i int) PodClass {
 func (g *generator) daemon() {
 	if g.chance("daemon", 40) {
 		g.s.Daemons = append(g.s.Daemons, ClassID(len(g.s.Classes)))
-		d := PodClass{Name: "daemon", Namespace: "kube-system", Requests: Resources{"cpu": 100, "memory": 1 << 27}}
+		d := PodClass{Name: "daemon", Namespace: "n1", Labels: map[string]string{"app": "d"}, Requests: Resources{"cpu": 100, "memory": 1 << 27}}
 		if g.chance("dtol", 60) {
 			d.Tolerations = []Toleration{{Operator: "Exists"}}
+		}
+		if g.chance("danti", 15) {
+			d.PodAntiAffinity = []AffinityTerm{{Key: LabelHostname, Selector: appSelector("app", g.pick("danti", "a", "c"))}}
 		}
 		if g.chance("dport", 20) {
 			d.HostPorts = []HostPort{{Port: 80}}

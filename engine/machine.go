@@ -59,7 +59,7 @@ func (m *plannedMachine) room(v *variant, n int64) int64 {
 	if k == 0 {
 		return 0
 	}
-	if k = v.fitBeside(k, m.ports, m.count); k == 0 {
+	if k = v.fitBeside(k, m.ports, m.count, true); k == 0 {
 		return 0
 	}
 	if len(cl.pc.SharedVolumes) > 0 {

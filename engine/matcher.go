@@ -13,13 +13,16 @@ type nsSelector struct {
 	namespaces []string
 	all        bool
 	sel        *Selector
+	// spread leaves out terminating pods, which count for affinity but not for
+	// topology spread.
+	spread bool
 }
 
 func (n *nsSelector) selects(p *PodClass) bool {
 	if !n.all && !slices.Contains(n.namespaces, p.Namespace) {
 		return false
 	}
-	return n.sel.selects(p.Labels)
+	return !(n.spread && p.Terminating) && n.sel.selects(p.Labels)
 }
 
 // matcher is an interned conjunction of selectors with the classes that it
@@ -48,6 +51,9 @@ func (c *Cluster) matcher(terms []nsSelector) *matcher {
 	}
 	for i := range terms {
 		t := &terms[i]
+		if t.spread {
+			b = append(b, '=')
+		}
 		if t.all {
 			b = append(b, '*')
 		} else {
@@ -90,7 +96,7 @@ func (c *Cluster) spreadMatcher(cl *class, i int) *matcher {
 	}
 	if cl.spreadM[i] == nil {
 		namespace := [1]string{cl.pc.Namespace}
-		selector := [1]nsSelector{{namespaces: namespace[:], sel: cl.pc.Spread[i].Selector}}
+		selector := [1]nsSelector{{namespaces: namespace[:], sel: cl.pc.Spread[i].Selector, spread: true}}
 		cl.spreadM[i] = c.matcher(selector[:])
 	}
 	return cl.spreadM[i]

@@ -21,6 +21,8 @@ type node struct {
 	ports  []HostPort
 	// daemonPorts are the host ports of daemon pods that are still to come.
 	daemonPorts []HostPort
+	// coming are the classes of these pods.
+	coming []ClassID
 }
 
 // SetNode adds a node, or replaces the one with its name, pods included.
@@ -94,6 +96,11 @@ func (c *Cluster) setNode(n Node, order bool) error {
 		dc := c.classes[d]
 		if c.staticFit(dc, nd, false) == nil {
 			sub(nd.free, dc.vec)
+			nd.coming = append(nd.coming, d)
+			if dc.coming == nil {
+				dc.coming = map[int32]bool{}
+			}
+			dc.coming[slot] = true
 			nd.daemonPorts = append(nd.daemonPorts, dc.pc.HostPorts...)
 		}
 	}
@@ -160,6 +167,9 @@ func (c *Cluster) RemoveNode(name string) {
 		cl := c.classes[g.Class]
 		cl.total -= len(g.Pods)
 		delete(cl.on, slot)
+	}
+	for _, d := range c.nodes[slot].coming {
+		delete(c.classes[d].coming, slot)
 	}
 	delete(c.nodeIndex, name)
 	if i := slices.Index(c.order, slot); i >= 0 {

@@ -244,7 +244,7 @@ func (ps *pass) enlarge(v *variant, t *tuple, n int64) int64 {
 		if len(m.pods) == 0 || !slices.ContainsFunc(v.host, func(k check) bool { return k.kind == checkAffinity && m.count(k.ctr) > 0 }) {
 			continue
 		}
-		k := min(n, v.hostRoom(m.count))
+		k := min(n, v.hostRoom(m.count, true))
 		if k == 0 {
 			continue
 		}
@@ -304,7 +304,7 @@ func (ps *pass) retarget(v *variant, m *plannedMachine, mask bitset) bool {
 // open creates a machine for up to n pods of the variant, or grows a planned one
 // if that is the better buy, and returns how many pods it placed.
 func (ps *pass) open(v *variant, t *tuple, n int64) int64 {
-	if v.hostRoom(noneThere) == 0 {
+	if v.hostRoom(noneThere, true) == 0 {
 		return 0
 	}
 	for range 3 {
@@ -363,7 +363,7 @@ func (ps *pass) grow(v *variant, t *tuple, n int64, score float64) int64 {
 		if len(m.pods) == 0 || len(ps.cat.pools[m.pool].minValues) > 0 {
 			continue
 		}
-		k := v.fitBeside(n, m.ports, m.count)
+		k := v.fitBeside(n, m.ports, m.count, true)
 		if k == 0 {
 			continue
 		}

@@ -96,9 +96,12 @@ func (ps *pass) rank(m *plannedMachine, row bitset, used []int64) []RankedOfferi
 		scan(false)
 	}
 	r.cols = out
-	hash := uint64(14695981039346656037)
 	for _, col := range out {
 		r.seen[cat.cols[col].offer] = false
+	}
+	out = ps.withoutUnfit(m, out, row, used)
+	hash := uint64(14695981039346656037)
+	for _, col := range out {
 		hash = (hash ^ uint64(col)) * 1099511628211
 	}
 	for _, l := range r.lists[hash] {

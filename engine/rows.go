@@ -30,6 +30,7 @@ type rowKey struct {
 	fit  fitKey
 	pref int
 	term ClassID // the class of the preferred term, or -1
+	anti ClassID // the class, if anti-affinity sets it and a daemon apart, or -1
 }
 
 // rowSet is an interned set of columns. Equal sets have equal numbers. It must not
@@ -61,7 +62,10 @@ func (cat *catalog) rowSet(row bitset) *rowSet {
 // counts if pref ≥ 0.
 func (c *Cluster) columnsOf(cat *catalog, cl *class, strict bool, pref int) *rowSet {
 	base := baseKey{cl.affID, cl.tolID, cl.volID, strict}
-	key := rowKey{base, cl.fitKey(), pref, -1}
+	key := rowKey{base, cl.fitKey(), pref, -1, -1}
+	if c.mindsDaemons(cl) {
+		key.anti = cl.id
+	}
 	if pref >= 0 {
 		key.term = cl.id
 	}
@@ -83,6 +87,9 @@ func (c *Cluster) columnsOf(cat *catalog, cl *class, strict bool, pref int) *row
 		}
 	}
 	c.fitRow(cat, row, cl)
+	if key.anti >= 0 {
+		c.daemonRow(cat, row, cl)
+	}
 	set := cat.rowSet(row)
 	cat.rowSets[key] = set
 	return set

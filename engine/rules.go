@@ -28,6 +28,7 @@ type check struct {
 	universe   []int32
 	late       []int32 // of the universe: not there when the first pods were placed
 	preferred  bool
+	brought    bool // by the daemons of every column of the variant, see besideDaemons
 }
 
 // text names the rule.
@@ -108,14 +109,18 @@ func (v *variant) bootstrap() bool {
 }
 
 // hostRoom returns how many pods of a variant the hostname rules allow on a host
-// where count returns what a counter counts.
-func (v *variant) hostRoom(count func(*counter) int64) int64 {
+// where count returns what a counter counts. The host is a node or a machine to
+// create, which has its daemons, too.
+func (v *variant) hostRoom(count func(*counter) int64, machine bool) int64 {
 	room := int64(noCap)
 	boot := false
 	if len(v.affs) > 0 {
 		boot = v.bootstrap()
 	}
 	for i := range v.host {
+		if machine && v.host[i].brought {
+			continue
+		}
 		room = min(room, v.host[i].room(count(v.host[i].ctr), 0, boot))
 		if room == 0 {
 			return 0
@@ -129,8 +134,8 @@ func noneThere(*counter) int64 { return 0 }
 
 // fitBeside returns how many of n pods the rules within a host allow: host ports
 // beside those that are taken, and hostname rules with the pods that count
-// returns.
-func (v *variant) fitBeside(n int64, taken []HostPort, count func(*counter) int64) int64 {
+// returns. The host is a node or a machine to create.
+func (v *variant) fitBeside(n int64, taken []HostPort, count func(*counter) int64, machine bool) int64 {
 	if ports := v.pc.cl.pc.HostPorts; len(ports) > 0 {
 		if conflictAny(ports, taken) {
 			return 0
@@ -138,15 +143,16 @@ func (v *variant) fitBeside(n int64, taken []HostPort, count func(*counter) int6
 		n = min(n, 1)
 	}
 	if len(v.host) > 0 {
-		n = min(n, v.hostRoom(count))
+		n = min(n, v.hostRoom(count, machine))
 	}
 	return n
 }
 
-// followsOnHost reports whether the variant has an affinity over the hostname.
+// followsOnHost reports whether the variant has an affinity over the hostname that
+// other pods than daemons have to meet.
 func (v *variant) followsOnHost() bool {
 	for i := range v.host {
-		if v.host[i].kind == checkAffinity {
+		if v.host[i].kind == checkAffinity && !v.host[i].brought {
 			return true
 		}
 	}

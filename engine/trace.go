@@ -110,6 +110,9 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 			}
 		}, nil)
 	}
+	if c.mindsDaemons(cl) {
+		stage("topology", ReasonAnti, "anti-affinity between the pod and DaemonSets that run on every such machine", func(b bitset) { c.daemonRow(cat, b, cl) }, nil)
+	}
 	boot := v.bootstrap()
 	for i := range v.domain {
 		k := &v.domain[i]
@@ -123,7 +126,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 		stage("topology", k.reason(), k.text(c)+ps.domainText(k), func(b bitset) {
 			vals := cat.vals[k.ctr.key]
 			for j := b.next(0, int32(len(cat.cols))); j < int32(len(cat.cols)); j = b.next(j+1, int32(len(cat.cols))) {
-				if !ok(vals[j]) {
+				if !ok(vals[j]) && !k.brought {
 					b.clear(j)
 				}
 			}
@@ -132,7 +135,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 	for i := range v.host {
 		k := &v.host[i]
 		stage("topology", k.reason(), k.text(c), func(b bitset) {
-			if k.room(0, 0, boot) == 0 {
+			if k.room(0, 0, boot) == 0 && !k.brought {
 				clear(b)
 			}
 		}, func(nd *node) bool { return k.room(int64(k.ctr.nodes[nd.slot]), 0, boot) > 0 })

@@ -95,7 +95,9 @@ func newTuples(c *Cluster, cat *catalog, v *variant, nodes []int32) tuples {
 			continue
 		}
 		t := x.find(vals)
-		t.nodes = append(t.nodes, slot)
+		if !v.unmet(vals) {
+			t.nodes = append(t.nodes, slot)
+		}
 	}
 	n := int32(len(cat.cols))
 	if len(keys) == 1 {
@@ -142,6 +144,17 @@ func newTuples(c *Cluster, cat *catalog, v *variant, nodes []int32) tuples {
 	return tuples{v, x.list}
 }
 
+// unmet reports whether nodes in some domains do not meet an affinity that new
+// machines meet by their daemons.
+func (v *variant) unmet(vals []int32) bool {
+	for i := range v.domain {
+		if k := &v.domain[i]; k.brought && k.ctr.at(vals[slices.Index(v.keys, k.ctr.key)]) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // room returns how many pods the rules of a variant allow in a tuple now, and how
 // many pods its spread constraints count there. mins are the least counts of the
 // rules.
@@ -157,7 +170,7 @@ func (t *tuple) room(v *variant, mins []int64, boot bool) (room, crowd int64) {
 			return 0, 0
 		}
 		cnt := k.ctr.at(val)
-		room = min(room, k.room(cnt, k.minWith(mins[i], val), boot))
+		room = min(room, k.room(cnt, k.minWith(mins[i], val), boot || k.brought && !t.noOpen))
 		if k.kind == checkSpread {
 			crowd += cnt
 			if k.self && room > 1 {

@@ -93,6 +93,9 @@ type PodClass struct {
 	// Labels of the pods. Only those that some selector looks at are needed; more
 	// of them are correct but make more classes.
 	Labels map[string]string `json:"labels,omitempty"`
+	// Terminating pods count for pod affinity and anti-affinity, not for topology
+	// spread. They keep what they request.
+	Terminating bool `json:"terminating,omitempty"`
 	// Priority of the pods (spec.priority). If limits do not suffice for all pods,
 	// those with higher priority are placed first.
 	Priority int32 `json:"priority,omitempty"`

@@ -130,6 +130,7 @@ func (ps *pass) compile(pc *passClass) {
 	if len(cl.pc.HostPorts) > 0 {
 		v.hostCap = min(v.hostCap, 1)
 	}
+	ps.besideDaemons(v)
 	pc.v = v
 }
 

@@ -74,7 +74,7 @@ func (c *Cache) refreshDaemonClasses() {
 	ids := make([]engine.ClassID, 0, len(c.daemonSets))
 	for i := range c.daemonSets {
 		d := &c.daemonSets[i]
-		d.class = c.shapes.class(d.shape, d.pod.Labels, d.pod.Name)
+		d.class = c.shapes.class(d.shape, d.pod.Labels, d.pod.Name, false)
 		ids = append(ids, d.class)
 	}
 	if !slices.Equal(ids, c.daemonClasses) {

@@ -265,7 +265,10 @@ func appendVolumes(b []byte, p *corev1.Pod) []byte {
 		}
 	}
 	b = appendInt(b, int64(n))
-	if n == 0 {
+	if p.Status.Resources != nil {
+		b = appendResources(appendResources(append(b, 2), p.Status.Resources.Requests), p.Status.AllocatedResources)
+	}
+	if n == 0 && p.Status.Resources == nil {
 		return b
 	}
 	b = appendString(b, p.Name)

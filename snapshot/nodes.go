@@ -371,7 +371,8 @@ func (c *Cache) podsOn(m *machine, n *engine.Node, assumed []*podRecord, moving 
 			switch {
 			case moving[k] != nil: // to be placed elsewhere
 			case podutils.IsTerminating(r.pod):
-				// It still uses its resources, but selectors of other pods ignore it.
+				// It still uses its resources and, as in the kube-scheduler, counts for
+				// affinity and anti-affinity, but no longer for topology spread.
 				terminating = append(terminating, engine.PodGroup{Class: c.terminatingClass(r), Pods: []string{k}})
 			default:
 				here = append(here, r)
@@ -387,7 +388,7 @@ func (c *Cache) podsOn(m *machine, n *engine.Node, assumed []*podRecord, moving 
 	}
 }
 
-// terminatingClass returns the class of a pod that is terminating. It has no labels.
+// terminatingClass returns the class of a pod that is terminating.
 func (c *Cache) terminatingClass(r *podRecord) engine.ClassID {
-	return c.shapes.class(r.shape, nil, fmt.Sprintf("%s (terminating)", ownerName(r.pod)))
+	return c.shapes.class(r.shape, r.pod.Labels, fmt.Sprintf("%s (terminating)", ownerName(r.pod)), true)
 }

@@ -254,6 +254,7 @@ func (c *Cache) podsToPlace(ctx context.Context, moving map[string]*podRecord, i
 		out = append(out, r)
 		in.Pods[k] = r.pod
 	}
+	out = c.withoutContenders(ctx, out, moving, in)
 	for _, p := range c.virtual {
 		r := newPodRecord(PodKey(p), p)
 		r.shape, r.keysVersion = c.shapes.of(ctx, p), -1
@@ -319,7 +320,7 @@ func (c *Cache) groups(list []*podRecord) []engine.PodGroup {
 // classOf returns the number of the class of a pod.
 func (c *Cache) classOf(r *podRecord) engine.ClassID {
 	if r.keysVersion != c.shapes.keysVersion {
-		r.class = c.shapes.class(r.shape, r.pod.Labels, ownerName(r.pod))
+		r.class = c.shapes.class(r.shape, r.pod.Labels, ownerName(r.pod), false)
 		r.keysVersion = c.shapes.keysVersion
 	}
 	return r.class

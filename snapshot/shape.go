@@ -16,11 +16,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	resourcehelper "k8s.io/component-helpers/resource"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	karpsched "sigs.k8s.io/karpenter/pkg/controllers/provisioning/scheduling"
 	"sigs.k8s.io/karpenter/pkg/scheduling"
 	podutils "sigs.k8s.io/karpenter/pkg/utils/pod"
-	"sigs.k8s.io/karpenter/pkg/utils/resources"
 
 	"github.com/nap-aks/nap/engine"
 	"github.com/nap-aks/nap/internal/kubemem"
@@ -117,8 +117,11 @@ func (s *shapes) forget() { s.byKey = map[string]*shape{} }
 
 // class returns the number of the class of a pod with this shape and these labels. A
 // new class gets the name, which is for people.
-func (s *shapes) class(sh *shape, podLabels map[string]string, name string) engine.ClassID {
+func (s *shapes) class(sh *shape, podLabels map[string]string, name string, terminating bool) engine.ClassID {
 	s.buf = s.buf[:0]
+	if terminating {
+		s.buf = append(s.buf, '-')
+	}
 	for _, k := range s.sortedKeys {
 		if v, ok := podLabels[k]; ok {
 			s.buf = appendString(appendString(s.buf, k), v)
@@ -128,7 +131,7 @@ func (s *shapes) class(sh *shape, podLabels map[string]string, name string) engi
 		return id
 	}
 	c := sh.class
-	c.Name = name
+	c.Name, c.Terminating = name, terminating
 	for _, k := range s.sortedKeys {
 		if v, ok := podLabels[k]; ok {
 			if c.Labels == nil {
@@ -212,6 +215,11 @@ func (s *shapes) podVolumes(ctx context.Context, p *corev1.Pod, c *engine.PodCla
 		}
 		c.VolumeTopology = append(c.VolumeTopology, vt)
 	}
+	places, err := s.volumePlaces(ctx, p)
+	if err != nil {
+		return err
+	}
+	c.VolumeTopology = append(c.VolumeTopology, places...)
 	return nil
 }
 
@@ -242,10 +250,11 @@ func ownClaims(p *corev1.Pod) map[string]bool {
 	return out
 }
 
+// requests returns what the kube-scheduler counts for a pod. While a resize in place,
+// of containers or of the pod, is under way, that is the most of what is wanted, given
+// and used.
 func requests(p *corev1.Pod) engine.Resources {
-	list := resources.RequestsForPods(p)
-	delete(list, corev1.ResourcePods) // the engine adds the pod itself
-	return amounts(list, true)
+	return amounts(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}), true)
 }
 
 // amounts converts quantities to the engine's integers. Requests are rounded up and
