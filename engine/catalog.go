@@ -21,6 +21,7 @@ type catalog struct {
 	vals         map[int32][]int32
 	openEnded    map[int32]bool // keys with a column per value that classes name
 	multi        map[int32]bool // keys with several values for some offering
+	sparse       map[int32]bool // of these, keys without a column for each combination
 	all          bitset         // all columns
 	avail        bitset         // available columns
 	reqRows      map[string]bitset
@@ -97,7 +98,7 @@ func (c *Cluster) catalog() *catalog {
 	}
 	cat := &catalog{
 		resources: &c.dims, hostKey: c.hostKey, reservations: map[string]int32{},
-		vals: map[int32][]int32{}, openEnded: map[int32]bool{}, multi: map[int32]bool{}, reqRows: map[string]bitset{}, baseRows: map[baseKey]bitset{},
+		vals: map[int32][]int32{}, openEnded: map[int32]bool{}, multi: map[int32]bool{}, sparse: map[int32]bool{}, reqRows: map[string]bitset{}, baseRows: map[baseKey]bitset{},
 		fitRows: map[fitKey]bitset{}, rowSets: map[rowKey]*rowSet{}, rowIDs: map[uint64][]*rowSet{}, domains: map[domainKey][]domainMask{},
 	}
 	for i := range c.pools {
@@ -176,6 +177,18 @@ func (c *Cluster) relevantLabels(keys []int32) map[string]bool {
 	return relevant
 }
 
+// manyColumns is how many columns of an instance type are so many that room for
+// as many of each other type is made at once.
+const manyColumns = 256
+
+// grow makes room for n more columns.
+func (cat *catalog) grow(keys []int32, n int) {
+	cat.cols = slices.Grow(cat.cols, n)
+	for _, key := range keys {
+		cat.vals[key] = slices.Grow(cat.vals[key], n)
+	}
+}
+
 // addPool appends the kinds and columns of a pool.
 func (cat *catalog) addPool(c *Cluster, pi int, keys []int32, infos *typeInfos) {
 	p := &c.pools[pi]
@@ -190,9 +203,14 @@ func (cat *catalog) addPool(c *Cluster, pi int, keys []int32, infos *typeInfos) 
 	types := c.catalogues[p.Catalogue].InstanceTypes
 	for ti := range types {
 		it := &types[ti]
-		if tmp := b.columns(it, infos.of(p.Catalogue)[ti]); len(tmp) > 0 {
-			c.addKinds(cat, int32(len(cat.pools)), it, tmp, keys)
+		tmp := b.columns(it, infos.of(p.Catalogue)[ti])
+		if len(tmp) == 0 {
+			continue
 		}
+		if len(tmp) > manyColumns && len(cat.cols)+len(tmp) > cap(cat.cols) {
+			cat.grow(keys, len(tmp)*(len(types)-ti))
+		}
+		c.addKinds(cat, int32(len(cat.pools)), it, tmp, keys)
 	}
 	cp.hi, cp.kindHi = int32(len(cat.cols)), int32(len(cat.kinds))
 	cp.most = make([]int64, len(cp.limits))

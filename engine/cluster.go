@@ -239,6 +239,9 @@ func (c *Cluster) addClass(p PodClass) (ClassID, error) {
 			c.inPlay[k] = true
 			c.cat = nil
 		}
+		if c.cat != nil && c.cat.sparse[k] {
+			c.cat = nil // the class may ask for another combination
+		}
 	}
 	for k, a := range p.Requests {
 		if a < 0 {

@@ -31,11 +31,16 @@ type poolBuilder struct {
 	zone   int32
 	ct     int32
 	pool   int32
+	frees  map[int32][]int32 // see free
+	// The combinations of these labels, see combos.
+	comboOf   []decided
+	comboList [][]int32
+	out       []tmpColumn // scratch of columns
 }
 
 // newPoolBuilder returns the builder of a pool with these compiled requirements.
 func newPoolBuilder(c *Cluster, cat *catalog, p *NodePool, reqs []creq, keys []int32) *poolBuilder {
-	b := &poolBuilder{c: c, cat: cat, p: p, keys: keys, byKey: map[int32][]creq{}, labels: map[int32]int32{}}
+	b := &poolBuilder{c: c, cat: cat, p: p, keys: keys, byKey: map[int32][]creq{}, labels: map[int32]int32{}, frees: map[int32][]int32{}}
 	b.index = make(map[int32]int, len(keys))
 	for i, k := range keys {
 		b.index[k] = i
@@ -92,8 +97,19 @@ func (b *poolBuilder) allowed(key int32, vs []int32) []int32 {
 	return out
 }
 
-// free returns the values of a key that only the pool restricts.
+// free returns the values of a key that only the pool restricts, always in the
+// same slice.
 func (b *poolBuilder) free(key int32) []int32 {
+	vs, ok := b.frees[key]
+	if !ok {
+		vs = b.restricted(key)
+		b.frees[key] = vs
+	}
+	return vs
+}
+
+// restricted finds the values of a key that only the pool restricts.
+func (b *poolBuilder) restricted(key int32) []int32 {
 	if v, ok := b.labels[key]; ok {
 		return b.allowed(key, []int32{v})
 	}
@@ -237,13 +253,10 @@ func (c *Cluster) intern(it *InstanceType, relevant map[string]bool) *typeInfo {
 	return ti
 }
 
-// columns returns the columns of an instance type in the pool.
+// columns returns the columns of an instance type in the pool, until the next
+// call.
 func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
 	c := b.c
-	type decided struct {
-		key int32
-		vs  []int32
-	}
 	fixed := make([]decided, 0, len(ti.listed)+len(b.extra))
 	absent := []int32{valAbsent}
 	for i := range ti.listed {
@@ -270,7 +283,7 @@ func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
 			fixed = append(fixed, decided{k, b.free(k)})
 		}
 	}
-	out := make([]tmpColumn, 0, len(ti.offers))
+	out := b.out[:0]
 	var multi []decided
 	arena := make([]int32, len(ti.offers)*len(b.keys))
 	var one [1]int32
@@ -327,29 +340,27 @@ func (b *poolBuilder) columns(it *InstanceType, ti *typeInfo) []tmpColumn {
 			out = append(out, t)
 			continue
 		}
-		// Sorted by name: numbers depend on the order in which values were seen.
-		slices.SortFunc(multi, func(x, y decided) int { return strings.Compare(c.sym.tab[x.key].name, c.sym.tab[y.key].name) })
-		expand := [][]int32{base}
-		for _, m := range multi {
-			m.vs = slices.Clone(m.vs)
-			slices.SortFunc(m.vs, func(x, y int32) int { return strings.Compare(c.sym.valueName(m.key, x), c.sym.valueName(m.key, y)) })
-			i := b.index[m.key]
-			var next [][]int32
-			for _, e := range expand {
-				for _, v := range m.vs {
-					n := slices.Clone(e)
-					n[i] = v
-					next = append(next, n)
-				}
-			}
-			expand = next
+		list := b.combos(multi)
+		at := make([]int, len(multi))
+		for i, m := range multi {
+			at[i] = b.index[m.key]
 		}
-		for _, vals := range expand {
+		arena := make([]int32, 0, len(list)*len(base))
+		if len(out)+len(list) > cap(out) {
+			out = slices.Grow(out, len(list)*(len(ti.offers)-oi))
+		}
+		for _, combo := range list {
+			arena = append(arena, base...)
+			vals := arena[len(arena)-len(base):]
+			for i, v := range combo {
+				vals[at[i]] = v
+			}
 			t := tmpColumn{off: &it.Offerings[oi], vals: vals}
 			b.daemonsOf(&t, b.index)
 			out = append(out, t)
 		}
 	}
+	b.out = out
 	return out
 }
 

@@ -289,9 +289,8 @@ func (ps *pass) problem(items []*item, apart []int64, free bool) (*stock.Problem
 	// of items that may be on it.
 	var bins []int32
 	p := &stock.Problem{}
-	distinct := distinctRows(items)
-	seen := map[string]bool{}
-	var sig []byte
+	alike := ps.alikeColumns(rows, distinctRows(items), keys)
+	seen := map[int32]bool{}
 	for ki := range cat.kinds {
 		k := &cat.kinds[ki]
 		clear(seen)
@@ -304,21 +303,10 @@ func (ps *pass) problem(items []*item, apart []int64, free bool) (*stock.Problem
 			if !free && (cc.reserve >= 0 || !ps.ledger.usable(col)) {
 				continue
 			}
-			sig = sig[:0]
-			for _, key := range keys {
-				sig = fmt.Appendf(sig, "%d,", cat.vals[key][col])
-			}
-			for _, r := range distinct {
-				if r.has(col) {
-					sig = append(sig, '1')
-				} else {
-					sig = append(sig, '0')
-				}
-			}
-			if seen[string(sig)] {
+			if seen[alike[col]] {
 				continue // columns of a kind are sorted by price
 			}
-			seen[string(sig)] = true
+			seen[alike[col]] = true
 			bins = append(bins, col)
 			p.Bins = append(p.Bins, stock.Bin{Capacity: room, Price: math.Max(cc.price, 1e-9)})
 		}
@@ -347,6 +335,40 @@ func (ps *pass) problem(items []*item, apart []int64, free bool) (*stock.Problem
 		p.Allowed = append(p.Allowed, allowed)
 	}
 	return p, bins
+}
+
+// alikeColumns numbers the columns in rows so that those that are in the same sets
+// and have the same values of some labels have the same number. The work grows
+// with the columns in the sets, not with sets times columns.
+func (ps *pass) alikeColumns(rows bitset, sets []bitset, keys []int32) []int32 {
+	type step struct{ from, by int32 }
+	n := int32(len(ps.cat.cols))
+	alike := make([]int32, n)
+	count := int32(0)
+	refine := func(row bitset, by func(col int32) int32) {
+		next := map[step]int32{}
+		last, to := step{-1, -1}, int32(0)
+		for col := row.next(0, n); col < n; col = row.next(col+1, n) {
+			if s := (step{alike[col], by(col)}); s != last {
+				last = s
+				var ok bool
+				if to, ok = next[s]; !ok {
+					count++
+					to = count
+					next[s] = to
+				}
+			}
+			alike[col] = to
+		}
+	}
+	for _, key := range keys {
+		vals := ps.cat.vals[key]
+		refine(rows, func(col int32) int32 { return vals[col] })
+	}
+	for _, set := range sets {
+		refine(set, func(int32) int32 { return 0 })
+	}
+	return alike
 }
 
 // distinctRows returns the different sets of columns of items.

@@ -153,16 +153,17 @@ func (cat *catalog) valueMasks(key int32) []valueMask {
 	if ms, ok := cat.masks[key]; ok {
 		return ms
 	}
-	index := map[int32]int{}
+	var index []int32 // by value: 1 + index in ms
 	var ms []valueMask
 	for col, val := range cat.vals[key] {
-		i, ok := index[val]
-		if !ok {
-			i = len(ms)
-			index[val] = i
-			ms = append(ms, valueMask{val, newBitset(len(cat.cols))})
+		if int(val) >= len(index) {
+			index = append(index, make([]int32, int(val)+1-len(index))...)
 		}
-		ms[i].mask.set(int32(col))
+		if index[val] == 0 {
+			ms = append(ms, valueMask{val, newBitset(len(cat.cols))})
+			index[val] = int32(len(ms))
+		}
+		ms[index[val]-1].mask.set(int32(col))
 	}
 	sort.Slice(ms, func(i, j int) bool { return ms[i].val < ms[j].val })
 	if cat.masks == nil {
@@ -180,16 +181,9 @@ func (c *Cluster) reqRow(cat *catalog, r *creq) bitset {
 	}
 	key := string(c.text)
 	row := newBitset(len(cat.cols))
-	vals := cat.vals[r.key]
-	verdict := map[int32]bool{}
-	for i, v := range vals {
-		ok, seen := verdict[v]
-		if !seen {
-			ok = c.sym.holds(r, v)
-			verdict[v] = ok
-		}
-		if ok {
-			row.set(int32(i))
+	for _, vm := range cat.valueMasks(r.key) {
+		if c.sym.holds(r, vm.val) {
+			row.or(vm.mask)
 		}
 	}
 	cat.reqRows[key] = row
