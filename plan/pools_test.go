@@ -13,7 +13,7 @@ func TestNodePoolsWithoutSizesAreExplained(t *testing.T) {
 		"key: topology.kubernetes.io/zone, operator: In, values: ['1']":                                                                   `for "1" write "eastus-1"`,
 		"key: karpenter.sh/capacity-type, operator: In, values: [Spot]":                                                                   `for "Spot" write "spot"`,
 		"key: node.kubernetes.io/instance-type, operator: In, values: [standard_d4s_v5]":                                                  `for "standard_d4s_v5" write "Standard_D4s_v5"`,
-		"key: karpenter.azure.com/sku-family, operator: In, values: [NCas_T4_v3]":                                                         `for "NCas_T4_v3" write "NC"`,
+		"key: karpenter.azure.com/sku-family, operator: In, values: [NCas_T4_v3]":                                                         `for "NCas_T4_v3" write "N"`,
 		"key: karpenter.azure.com/sku-family, operator: In, values: [D]}, {key: karpenter.sh/capacity-type, operator: In, values: [Spot]": `karpenter.sh/capacity-type In [Spot]`,
 	} {
 		_, r := planText(t, `

@@ -76,7 +76,7 @@ func closest(v string, have []string) string {
 	if best != "" {
 		return best
 	}
-	for _, h := range have { // a family instead of a series: NC for NCas_T4_v3
+	for _, h := range have { // a family instead of a series: N for NCas_T4_v3
 		if len(h) > len(best) && strings.HasPrefix(v, h) {
 			best = h
 		}
