@@ -30,6 +30,8 @@ type input struct {
 	// defaultPools is Auto if manifests get the NodePool that AKS creates in
 	// every cluster, else None.
 	defaultPools string
+	// cronJobs adds one run of each CronJob of the manifests.
+	cronJobs bool
 }
 
 func (i *input) flags(cmd *cobra.Command) {
@@ -41,6 +43,7 @@ func (i *input) flags(cmd *cobra.Command) {
 	f.StringVar(&i.kubeconfig, "kubeconfig", "", "kubeconfig file for --from-cluster (default: $KUBECONFIG, then ~/.kube/config)")
 	f.StringVar(&i.kubecontext, "context", "", "kubeconfig context for --from-cluster")
 	f.StringVar(&i.defaultPools, "default-node-pools", "Auto", "Auto or None, for manifests alone: Auto adds the NodePool that AKS creates (defaultNodePools), None plans with the given ones only")
+	f.BoolVar(&i.cronJobs, "cron-jobs", false, "plan one run of each CronJob of the manifests, at the same time")
 	f.StringVar(&i.usage, "usage", "", "file with the subscription's vCPU quotas, written by az vm list-usage -l REGION -o json; the plan stays within them")
 	f.StringVar(&i.save, "save", "", "write the cluster to this snapshot file, to replay it or attach it to a bug report")
 }
@@ -70,7 +73,7 @@ func (i *input) load(ctx context.Context) (*Source, string, error) {
 		}
 	}
 	if len(i.files) > 0 {
-		more, err := ReadManifests(i.files, src.Objects.Now)
+		more, err := readManifests(i.files, src.Objects.Now, i.cronJobs)
 		if err != nil {
 			return nil, "", err
 		}
@@ -130,12 +133,22 @@ func (s *Source) merge(more *Source) {
 	o.Services = replace(o.Services, m.Services)
 	o.ReplicaSets = replace(o.ReplicaSets, m.ReplicaSets)
 	o.StatefulSets = replace(o.StatefulSets, m.StatefulSets)
+	o.RCs = replace(o.RCs, m.RCs)
 	// Manifests get generated namespaces and storage classes: those of the cluster
 	// take precedence.
 	o.Namespaces = replace(m.Namespaces, o.Namespaces)
 	o.Classes = replace(m.Classes, o.Classes)
 	s.NodeClasses = replace(s.NodeClasses, more.NodeClasses)
 	s.Notes = append(s.Notes, more.Notes...)
+	s.Unread = append(s.Unread, more.Unread...)
+}
+
+// complete returns an error if files are missing from the plan.
+func (s *Source) complete() error {
+	if len(s.Unread) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the plan is not complete (see the notes): %s", strings.Join(s.Unread, ", "))
 }
 
 type named interface {
@@ -175,7 +188,8 @@ the reason for each pod without a place.
 It needs neither a cluster nor a network: sizes and prices come from the built-in
 catalogue (` + strings.Join(catalog.Regions(), ", ") + `).
 Manifests may have NodePools, AKSNodeClasses, Nodes, Pods, Deployments,
-StatefulSets, ReplicaSets, Jobs, DaemonSets, PodDisruptionBudgets,
+StatefulSets, ReplicaSets, ReplicationControllers, Jobs, CronJobs,
+DaemonSets, HorizontalPodAutoscalers, PodDisruptionBudgets,
 PersistentVolumeClaims, PersistentVolumes and StorageClasses in any mix. The
 NodePool "default" that AKS creates is added unless one of that name is given.
 With --snapshot or --from-cluster, manifests are planned as if they were applied
@@ -201,7 +215,10 @@ there.`,
 			if err != nil {
 				return err
 			}
-			return runPlan(cmd.Context(), cmd.OutOrStdout(), src, region, opt, engineName, compare, output)
+			if err := runPlan(cmd.Context(), cmd.OutOrStdout(), src, region, opt, engineName, compare, output); err != nil {
+				return err
+			}
+			return src.complete()
 		},
 	}
 	in.flags(cmd)
@@ -289,9 +306,14 @@ or --snapshot it reads the cluster of the current kubeconfig.`,
 				return err
 			}
 			if output == "json" {
-				return WriteJSON(cmd.OutOrStdout(), e)
+				err = WriteJSON(cmd.OutOrStdout(), e)
+			} else {
+				err = e.WriteTable(cmd.OutOrStdout())
 			}
-			return e.WriteTable(cmd.OutOrStdout())
+			if err != nil {
+				return err
+			}
+			return src.complete()
 		},
 	}
 	in.flags(cmd)

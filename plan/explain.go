@@ -62,7 +62,7 @@ func Explain(o *snapshot.Objects, pod string, opt Options) (*Explanation, error)
 		return nil, fmt.Errorf("the plan has no verdict for pod %s: please report this with the file that `nap plan --save` writes", pod)
 	}
 	v := &p.Verdicts[i]
-	e.Outcome, e.Code, e.Reason, e.Node, e.Relaxed, e.Alike = string(v.Outcome), string(v.Code), v.Reason, v.Node, v.Relaxed, len(v.Pods)
+	e.Outcome, e.Code, e.Reason, e.Node, e.Relaxed, e.Alike = string(v.Outcome), string(v.Code), withPools(v.Reason, string(v.Code), len(o.NodePools), emptyPools(o)), v.Node, v.Relaxed, len(v.Pods)
 	if v.Outcome == engine.OnMachine && v.Machine >= 0 && v.Machine < len(p.Machines) {
 		one := &Report{}
 		one.fromPlan(&snapshot.Input{Pods: in.Pods}, &engine.Plan{Machines: p.Machines[v.Machine : v.Machine+1]}, opt)

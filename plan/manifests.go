@@ -7,19 +7,16 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/awslabs/operatorpkg/status"
 	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -45,6 +42,9 @@ type Source struct {
 	NodeClasses []*v1beta1.AKSNodeClass
 	// Notes lists what was ignored or assumed.
 	Notes []string
+	// Unread lists the files and directories that are not, or not completely, in the
+	// plan. Each has a note.
+	Unread []string
 }
 
 func (s *Source) note(format string, args ...any) {
@@ -57,37 +57,78 @@ func (s *Source) note(format string, args ...any) {
 // manifests collects the objects of files before workloads become pods.
 type manifests struct {
 	*Source
-	deployments  []*appsv1.Deployment
-	replicaSets  []*appsv1.ReplicaSet
-	statefulSets []*appsv1.StatefulSet
-	jobs         []*batchv1.Job
-	admission    admission
+	workloads workloads
+	admission admission
+	names     map[string]int // objects with each generateName, by kind and namespace
+	cronRuns  bool           // plan one run of each CronJob
+	// kustomization is set by a document that is input of kustomize.
+	kustomization bool
 }
 
 // ReadManifests reads YAML or JSON files, and replaces workloads by the pods their
 // controllers would create. Of directories it reads .yaml, .yml and .json files,
-// recursively; "-" is standard input. Objects are created at now.
+// recursively; "-" is standard input. A file of a directory that cannot be read is
+// listed in Unread, with a note; a file that is named is an error. Objects are created
+// at now.
 func ReadManifests(paths []string, now time.Time) (*Source, error) {
-	m := &manifests{Source: &Source{Objects: &snapshot.Objects{Now: now}}}
+	return readManifests(paths, now, false)
+}
+
+// readManifests is ReadManifests, with one run of each CronJob if cronRuns is set.
+func readManifests(paths []string, now time.Time, cronRuns bool) (*Source, error) {
+	m := newManifests(now)
+	m.cronRuns = cronRuns
 	decoder, err := newDecoder()
 	if err != nil {
 		return nil, err
 	}
-	files, err := expandPaths(paths)
+	files, err := m.expandPaths(paths)
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range files {
-		data, err := readFile(path)
-		if err != nil {
-			return nil, err
+	var last error
+	read := 0
+	for _, f := range files {
+		m.kustomization = false
+		data, err := readFile(f.path)
+		if err == nil {
+			err = m.readFile(decoder, f.path, data)
 		}
-		if err := m.readFile(decoder, path, data); err != nil {
+		switch {
+		case m.kustomization || f.inDirectory && err != nil && isKustomization(f.path):
+			m.unread(f.path, "%s is input of kustomize, and what it changes is not planned: use kustomize build %s | nap plan -f -", f.path, filepath.Dir(f.path))
+		case err != nil && !f.inDirectory:
 			return nil, err
+		case err != nil:
+			m.unread(f.path, "not planned: %v", err)
+			last = err
+		default:
+			read++
 		}
+	}
+	if read == 0 && last != nil {
+		return nil, last
 	}
 	m.finish()
 	return m.Source, nil
+}
+
+func newManifests(now time.Time) *manifests {
+	return &manifests{Source: &Source{Objects: &snapshot.Objects{Now: now}}, names: map[string]int{}}
+}
+
+// unread notes a file that is not, or not completely, in the plan.
+func (m *manifests) unread(path, format string, args ...any) {
+	m.note(format, args...)
+	if !slices.Contains(m.Unread, path) {
+		m.Unread = append(m.Unread, path)
+	}
+}
+
+// isKustomization reports whether a file has one of the names that kustomize reads.
+func isKustomization(path string) bool {
+	name := filepath.Base(path)
+	return name == "kustomization.yaml" || name == "kustomization.yml"
 }
 
 func newDecoder() (runtime.Decoder, error) {
@@ -110,11 +151,18 @@ func karpenterTypes(s *runtime.Scheme) {
 	metav1.AddToGroupVersion(s, group)
 }
 
-func expandPaths(paths []string) ([]string, error) {
-	var out []string
+// file is a file to read.
+type file struct {
+	path        string
+	inDirectory bool // found in a directory, not named
+}
+
+// expandPaths returns the files of paths. Helm charts in directories are left out.
+func (m *manifests) expandPaths(paths []string) ([]file, error) {
+	var out []file
 	for _, p := range paths {
 		if p == "-" {
-			out = append(out, p)
+			out = append(out, file{path: p})
 			continue
 		}
 		info, err := os.Stat(p)
@@ -122,28 +170,36 @@ func expandPaths(paths []string) ([]string, error) {
 			return nil, fmt.Errorf("reading manifests: %w", err)
 		}
 		if !info.IsDir() {
-			out = append(out, p)
+			out = append(out, file{path: p})
 			continue
 		}
-		found := len(out)
+		found := len(out) + len(m.Unread)
 		err = filepath.WalkDir(p, func(path string, d os.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
+			if d.IsDir() {
+				if _, err := os.Stat(filepath.Join(path, "Chart.yaml")); err == nil {
+					m.unread(path, "%s is a Helm chart and not planned: use helm template %s | nap plan -f -", path, path)
+					return filepath.SkipDir
+				}
+				return nil
+			}
 			switch filepath.Ext(path) {
 			case ".yaml", ".yml", ".json":
-				if !d.IsDir() {
-					out = append(out, path)
-				}
+				out = append(out, file{path: path, inDirectory: true})
 			}
 			return nil
 		})
 		if err != nil {
 			return nil, fmt.Errorf("reading directory %s: %w", p, err)
 		}
-		if len(out) == found {
+		if len(out)+len(m.Unread) == found {
 			return nil, fmt.Errorf("directory %s has no .yaml, .yml or .json file", p)
 		}
+	}
+	if len(out) == 0 && len(m.Notes) > 0 {
+		return nil, errors.New(strings.Join(m.Notes, "; "))
 	}
 	return out, nil
 }
@@ -182,48 +238,7 @@ func (m *manifests) readFile(decoder runtime.Decoder, path string, data []byte) 
 	}
 }
 
-func (m *manifests) decode(decoder runtime.Decoder, text []byte) error {
-	// The two versions of the node class have the same fields.
-	text = bytes.Replace(text, []byte(`"apiVersion":"karpenter.azure.com/v1alpha2"`), []byte(`"apiVersion":"karpenter.azure.com/v1beta1"`), 1)
-	obj, gvk, err := decoder.Decode(text, nil, nil)
-	if err != nil {
-		if runtime.IsNotRegisteredError(err) {
-			kind := "object"
-			if gvk != nil {
-				kind = gvk.Kind + " (" + gvk.GroupVersion().String() + ")"
-			}
-			m.note("ignored %s: it does not affect the plan", kind)
-			return nil
-		}
-		if runtime.IsMissingKind(err) || runtime.IsMissingVersion(err) {
-			return fmt.Errorf("not a Kubernetes object: %w", err)
-		}
-		return err
-	}
-	if list, ok := obj.(*corev1.List); ok {
-		for _, item := range list.Items {
-			if err := m.decode(decoder, item.Raw); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if o, ok := obj.(client.Object); ok {
-		m.add(o, gvk.Kind)
-		return nil
-	}
-	// Typed lists: DeploymentList and so on.
-	items, err := extractList(obj)
-	if err != nil {
-		return fmt.Errorf("%s: %w", gvk.Kind, err)
-	}
-	for _, o := range items {
-		m.add(o, strings.TrimSuffix(gvk.Kind, "List"))
-	}
-	return nil
-}
-
-func (m *manifests) add(o client.Object, kind string) {
+func (m *manifests) add(o client.Object, kind schema.GroupVersionKind) {
 	switch t := o.(type) {
 	case *corev1.Namespace, *corev1.Node, *corev1.PersistentVolume, *storagev1.StorageClass, *storagev1.CSINode, *karpv1.NodePool, *karpv1.NodeClaim, *v1beta1.AKSNodeClass,
 		*schedulingv1.PriorityClass, *nodev1.RuntimeClass:
@@ -232,17 +247,8 @@ func (m *manifests) add(o client.Object, kind string) {
 			t.SetNamespace(metav1.NamespaceDefault)
 		}
 	}
+	m.generateName(o, kind.Kind)
 	switch t := o.(type) {
-	case *appsv1.Deployment:
-		m.deployments = append(m.deployments, t)
-	case *appsv1.ReplicaSet:
-		m.replicaSets = append(m.replicaSets, t)
-	case *appsv1.StatefulSet:
-		m.statefulSets = append(m.statefulSets, t)
-	case *batchv1.Job:
-		m.jobs = append(m.jobs, t)
-	case *batchv1.CronJob:
-		m.note("ignored CronJob %s/%s: its schedule is not planned", t.Namespace, t.Name)
 	case *v1beta1.AKSNodeClass:
 		m.NodeClasses = append(m.NodeClasses, t)
 	case *corev1.Pod:
@@ -255,10 +261,21 @@ func (m *manifests) add(o client.Object, kind string) {
 		}
 		m.Objects.Add(t)
 	default:
-		if !m.admission.add(o) && !m.Objects.Add(o) {
-			m.note("ignored %s: it does not affect the plan", kind)
+		if !m.workloads.add(o) && !m.admission.add(o) && !m.Objects.Add(o) {
+			m.left(kind)
 		}
 	}
+}
+
+// generateName gives an object without a name one of its own, as the API server does.
+// The names are the same in every run.
+func (m *manifests) generateName(o client.Object, kind string) {
+	if o.GetName() != "" {
+		return
+	}
+	key := kind + "/" + o.GetNamespace() + "/" + o.GetGenerateName()
+	m.names[key]++
+	o.SetName(fmt.Sprintf("%s%05d", o.GetGenerateName(), m.names[key]))
 }
 
 // pod adds a pod. A pod without a node gets the status of an unschedulable pod.
@@ -288,60 +305,7 @@ func (m *manifests) pod(p *corev1.Pod) {
 // finish replaces workloads by pods and adds what the API server and controllers of
 // a cluster would add.
 func (m *manifests) finish() {
-	owned := map[string]bool{} // "Kind/namespace/name" of controllers whose pods are given
-	for _, p := range m.Objects.Pods {
-		if o := metav1.GetControllerOfNoCopy(p); o != nil {
-			owned[o.Kind+"/"+p.Namespace+"/"+o.Name] = true
-		}
-	}
-	of := map[string]bool{} // Deployments whose ReplicaSets are given
-	for _, rs := range m.replicaSets {
-		if o := metav1.GetControllerOfNoCopy(rs); o != nil && o.Kind == "Deployment" {
-			if owned["ReplicaSet/"+rs.Namespace+"/"+rs.Name] {
-				of[rs.Namespace+"/"+o.Name] = true
-			}
-			m.Objects.Add(rs)
-			continue // expanded with its Deployment, or its pods are given
-		}
-		if !owned["ReplicaSet/"+rs.Namespace+"/"+rs.Name] {
-			m.expand(rs.Namespace, rs.Name, rs, "ReplicaSet", rs.Spec.Replicas, &rs.Spec.Template, nil)
-		}
-		m.Objects.Add(rs)
-	}
-	for _, d := range m.deployments {
-		if of[d.Namespace+"/"+d.Name] {
-			continue
-		}
-		rs := replicaSetOf(d)
-		m.Objects.Add(rs)
-		m.expand(d.Namespace, d.Name, rs, "ReplicaSet", d.Spec.Replicas, &rs.Spec.Template, nil)
-	}
-	for _, s := range m.statefulSets {
-		if s.UID == "" {
-			s.UID = types.UID("statefulset/" + s.Namespace + "/" + s.Name)
-		}
-		m.Objects.Add(s)
-		if !owned["StatefulSet/"+s.Namespace+"/"+s.Name] {
-			m.expand(s.Namespace, s.Name, s, "StatefulSet", s.Spec.Replicas, &s.Spec.Template, s.Spec.VolumeClaimTemplates)
-		}
-	}
-	for _, j := range m.jobs {
-		n := int32(1)
-		if j.Spec.Parallelism != nil {
-			n = *j.Spec.Parallelism
-		}
-		if j.Spec.Completions != nil && *j.Spec.Completions < n {
-			n = *j.Spec.Completions
-		}
-		if j.Spec.Suspend != nil && *j.Spec.Suspend {
-			m.note("ignored Job %s/%s: it is suspended", j.Namespace, j.Name)
-			continue
-		}
-		if j.Status.CompletionTime != nil || owned["Job/"+j.Namespace+"/"+j.Name] {
-			continue
-		}
-		m.expand(j.Namespace, j.Name, j, "Job", &n, &j.Spec.Template, nil)
-	}
+	m.expandWorkloads()
 	m.admit()
 	m.cluster()
 }
@@ -375,68 +339,6 @@ func (m *manifests) admit() {
 			m.note("the API server refuses the pods of DaemonSet %s/%s: %v", d.Namespace, d.Name, err)
 		}
 	}
-}
-
-func replicaSetOf(d *appsv1.Deployment) *appsv1.ReplicaSet {
-	h := fnv.New32a()
-	fmt.Fprintf(h, "%s/%s/%v", d.Namespace, d.Name, d.Spec.Template)
-	hash := strconv.FormatUint(uint64(h.Sum32()), 36)
-	rs := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Name + "-" + hash, UID: types.UID("replicaset/" + d.Namespace + "/" + d.Name)}}
-	rs.Spec.Selector = d.Spec.Selector.DeepCopy()
-	rs.Spec.Template = *d.Spec.Template.DeepCopy()
-	if rs.Spec.Template.Labels == nil {
-		rs.Spec.Template.Labels = map[string]string{}
-	}
-	rs.Spec.Template.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
-	return rs
-}
-
-// expand adds the pods of a workload.
-func (m *manifests) expand(ns, name string, owner client.Object, kind string, replicas *int32, t *corev1.PodTemplateSpec, claims []corev1.PersistentVolumeClaim) {
-	n := int32(1)
-	if replicas != nil {
-		n = *replicas
-	}
-	defaultPod(&t.Spec)
-	width := len(strconv.Itoa(int(max(n-1, 0))))
-	yes := true
-	for i := range n {
-		p := &corev1.Pod{ObjectMeta: *t.ObjectMeta.DeepCopy(), Spec: *t.Spec.DeepCopy()}
-		p.Namespace = ns
-		p.Name = fmt.Sprintf("%s-%0*d", name, width, i)
-		if kind == "StatefulSet" {
-			p.Name = fmt.Sprintf("%s-%d", name, i)
-			if p.Labels == nil {
-				p.Labels = map[string]string{}
-			}
-			p.Labels[appsv1.StatefulSetPodNameLabel] = p.Name
-		}
-		p.UID = ""
-		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: owner.GetName(), UID: owner.GetUID(), Controller: &yes}}
-		if kind == "Job" {
-			p.OwnerReferences[0].APIVersion = "batch/v1"
-		}
-		m.pod(p)
-		for _, c := range claims {
-			m.claim(p, c.Name, c.Spec)
-			p.Spec.Volumes = slices.DeleteFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == c.Name })
-			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: c.Name, VolumeSource: corev1.VolumeSource{
-				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c.Name + "-" + p.Name},
-			}})
-		}
-	}
-}
-
-// claim adds the claim that the StatefulSet controller would create, unless it is
-// given.
-func (m *manifests) claim(p *corev1.Pod, template string, spec corev1.PersistentVolumeClaimSpec) {
-	name := template + "-" + p.Name
-	if slices.ContainsFunc(m.Objects.PVCs, func(c *corev1.PersistentVolumeClaim) bool { return c.Namespace == p.Namespace && c.Name == name }) {
-		return
-	}
-	m.Objects.PVCs = append(m.Objects.PVCs, &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: name}, Spec: *spec.DeepCopy(), Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending},
-	})
 }
 
 // defaultPod sets the API server's defaults that affect scheduling.
@@ -504,53 +406,6 @@ func makeReady(np *karpv1.NodePool) {
 	np.Status.Conditions = nil
 	for _, c := range []string{karpv1.ConditionTypeValidationSucceeded, karpv1.ConditionTypeNodeClassReady, status.ConditionReady} {
 		np.Status.Conditions = append(np.Status.Conditions, status.Condition{Type: c, Status: metav1.ConditionTrue, Reason: c, ObservedGeneration: np.Generation})
-	}
-}
-
-// storage adds AKS's storage classes, the claims of generic ephemeral volumes, and
-// the default class of claims that name none.
-func (m *manifests) storage() {
-	o := m.Objects
-	for _, p := range o.Pods {
-		for i := range p.Spec.Volumes {
-			if v := &p.Spec.Volumes[i]; v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil {
-				name := p.Name + "-" + v.Name
-				if !slices.ContainsFunc(o.PVCs, func(c *corev1.PersistentVolumeClaim) bool { return c.Namespace == p.Namespace && c.Name == name }) {
-					o.PVCs = append(o.PVCs, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: name}, Spec: *v.Ephemeral.VolumeClaimTemplate.Spec.DeepCopy()})
-				}
-			}
-		}
-	}
-	if len(o.PVCs) == 0 {
-		return
-	}
-	given := map[string]bool{}
-	fallback := ""
-	for _, c := range o.Classes {
-		given[c.Name] = true
-		if c.Annotations["storageclass.kubernetes.io/is-default-class"] == "true" {
-			fallback = c.Name
-		}
-	}
-	wait, now := storagev1.VolumeBindingWaitForFirstConsumer, storagev1.VolumeBindingImmediate
-	for _, c := range []struct {
-		name, provisioner string
-		mode              *storagev1.VolumeBindingMode
-	}{
-		{"default", "disk.csi.azure.com", &wait}, {"managed-csi", "disk.csi.azure.com", &wait}, {"managed-csi-premium", "disk.csi.azure.com", &wait},
-		{"azurefile-csi", "file.csi.azure.com", &now}, {"azurefile-csi-premium", "file.csi.azure.com", &now},
-	} {
-		if !given[c.name] {
-			o.Classes = append(o.Classes, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: c.name}, Provisioner: c.provisioner, VolumeBindingMode: c.mode})
-		}
-	}
-	if fallback == "" {
-		fallback = "default"
-	}
-	for _, c := range o.PVCs {
-		if c.Spec.StorageClassName == nil && c.Spec.VolumeName == "" {
-			c.Spec.StorageClassName = &fallback
-		}
 	}
 }
 

@@ -82,7 +82,7 @@ type RemovedNode struct {
 
 // ReadManifestText is ReadManifests for text. Errors name it by name.
 func ReadManifestText(name string, text []byte, now time.Time) (*Source, error) {
-	m := &manifests{Source: &Source{Objects: &snapshot.Objects{Now: now}}}
+	m := newManifests(now)
 	decoder, err := newDecoder()
 	if err != nil {
 		return nil, err

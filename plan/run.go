@@ -58,7 +58,45 @@ func Nap(o *snapshot.Objects, opt Options) (*Report, error) {
 	r := &Report{Version: ReportVersion, Engine: EngineNap, Time: o.Now}
 	r.Summary.ReadSeconds, r.Summary.PlanSeconds = built.Sub(start).Seconds(), time.Since(built).Seconds()
 	r.fromPlan(in, p, opt)
+	r.emptyPools(o)
 	return r, nil
+}
+
+// emptyPools says which NodePools can create no machine at all, and why, in the notes
+// and in the reasons of pods that may have asked for one of them.
+func (r *Report) emptyPools(o *snapshot.Objects) {
+	why := emptyPools(o)
+	for _, text := range why {
+		r.Notes = append(r.Notes, text)
+	}
+	for i := range r.Refused {
+		r.Refused[i].Reason = withPools(r.Refused[i].Reason, r.Refused[i].Code, len(o.NodePools), why)
+	}
+}
+
+// emptyPools returns a sentence for each NodePool whose requirements no size meets.
+func emptyPools(o *snapshot.Objects) []string {
+	var out []string
+	for _, np := range o.NodePools {
+		if text := snapshot.Unmet(np, o.InstanceTypes[np.Name]); text != "" {
+			out = append(out, fmt.Sprintf("NodePool %s can create no machine: %s", np.Name, text))
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
+// withPools completes a reason for which NodePools without sizes may be the cause.
+func withPools(reason, code string, pools int, why []string) string {
+	switch {
+	case len(why) == 0:
+		return reason
+	case code == string(engine.ReasonNoPools) && len(why) == pools:
+		return strings.Join(why, "; ")
+	case code == string(engine.ReasonNoPools) || code == string(engine.ReasonRequirement) || code == string(engine.ReasonTaints):
+		return reason + "; " + strings.Join(why, "; ")
+	}
+	return reason
 }
 
 func (r *Report) fromPlan(in *snapshot.Input, p *engine.Plan, opt Options) {

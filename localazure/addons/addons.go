@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"github.com/nap-aks/nap/azure/aksdefaults"
 	"github.com/nap-aks/nap/localazure/intent"
 )
 
@@ -108,17 +109,8 @@ func valuesFor(ci intent.ClusterIntent) values {
 		v.Deployments = append(v.Deployments, workload{Name: "cilium-operator", App: "cilium-operator", Priority: "system-cluster-critical", Replicas: 2, HostNetwork: true, Spread: true,
 			Containers: one("cilium-operator", "containernetworking/cilium/operator-generic", "100m", "128Mi", "500Mi")})
 	}
-	const disk, file = "disk.csi.azure.com", "file.csi.azure.com"
-	v.StorageClasses = []storageClass{
-		{"default", disk, "StandardSSD_LRS", "WaitForFirstConsumer", true},
-		{"managed", disk, "StandardSSD_LRS", "WaitForFirstConsumer", false},
-		{"managed-csi", disk, "StandardSSD_LRS", "WaitForFirstConsumer", false},
-		{"managed-csi-premium", disk, "Premium_LRS", "WaitForFirstConsumer", false},
-		{"managed-premium", disk, "Premium_LRS", "WaitForFirstConsumer", false},
-		{"azurefile", file, "Standard_LRS", "Immediate", false},
-		{"azurefile-csi", file, "Standard_LRS", "Immediate", false},
-		{"azurefile-csi-premium", file, "Premium_LRS", "Immediate", false},
-		{"azurefile-premium", file, "Premium_LRS", "Immediate", false},
+	for _, c := range aksdefaults.StorageClasses() {
+		v.StorageClasses = append(v.StorageClasses, storageClass{c.Name, c.Provisioner, c.Parameters["skuname"], string(*c.VolumeBindingMode), c.Name == aksdefaults.DefaultStorageClass})
 	}
 	return v
 }
