@@ -6,6 +6,7 @@ package cloud
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,7 +54,7 @@ func (c *Cloud) Cost() (usd, perHour float64) {
 	return c.account.usd(), float64(c.account.rate) / nano
 }
 
-// priceChange multiplies the prices of some offerings. Empty fields match all.
+// priceChange multiplies the list prices of some offerings. Empty fields match all.
 type priceChange struct {
 	size, family, capacityType string
 	times                      float64
@@ -66,12 +67,13 @@ func (c *Cloud) price(s *catalog.Size, spot bool) float64 {
 	if spot {
 		usd, capacityType = s.SpotUSDPerHour, spotType
 	}
-	for _, p := range c.prices {
+	times := 1.0
+	for _, p := range c.prices { // the latest change holds
 		if (p.size == "" || strings.EqualFold(p.size, s.Name)) && (p.family == "" || isFamily(s, p.family)) && (p.capacityType == "" || p.capacityType == capacityType) {
-			usd *= p.times
+			times = p.times
 		}
 	}
-	return math.Round(usd*nano) / nano
+	return math.Round(usd*times*nano) / nano
 }
 
 // isFamily reports whether a size is of a family: the letters of its name ("D"), or
@@ -89,12 +91,16 @@ func (c *Cloud) Family(size string) string {
 	return ""
 }
 
-// SetPrice multiplies the prices of offerings, of machines that run, too. Empty fields
-// match all; changes add up. The provider sees it when it next reads prices.
+// SetPrice multiplies the list prices of offerings, also for machines that run. Empty
+// fields match all. Of changes that match an offering the latest holds: 1 takes earlier
+// ones back. The provider sees it when it next reads prices.
 func (c *Cloud) SetPrice(size, family, capacityType string, times float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.prices = append(c.prices, priceChange{size, family, capacityType, times})
+	p := priceChange{size, family, capacityType, times}
+	c.prices = append(slices.DeleteFunc(c.prices, func(x priceChange) bool {
+		return x.size == p.size && x.family == p.family && x.capacityType == p.capacityType
+	}), p)
 	for _, m := range c.list() {
 		before := m.USDPerHour
 		m.USDPerHour = c.price(c.sizes[strings.ToLower(m.Size)], m.CapacityType == spotType)

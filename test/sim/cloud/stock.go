@@ -15,7 +15,8 @@ type StockOut struct {
 	Zone         string // "1" or "eastus-1"
 	CapacityType string // "spot" or "on-demand"
 	// Code is Azure's error code: AllocationFailed, SkuNotAvailable and so on. Empty
-	// means ZonalAllocationFailed for zonal machines and AllocationFailed for others.
+	// means SkuNotAvailable for spot machines, and for others ZonalAllocationFailed or,
+	// outside of zones, AllocationFailed.
 	Code string
 	// AtOnce is whether the request for a machine is refused, rather than accepted and
 	// its operation failing later.
@@ -59,8 +60,10 @@ func (c *Cloud) shortage(m *Machine) (s *StockOut, code, message string) {
 func (s *StockOut) error(c *Cloud, m *Machine) (code, message string) {
 	code = s.Code
 	if code == "" {
-		code = "AllocationFailed"
-		if m.Zone != "" {
+		switch code = "AllocationFailed"; {
+		case m.CapacityType == spotType:
+			code = "SkuNotAvailable"
+		case m.Zone != "":
 			code = "ZonalAllocationFailed"
 		}
 	}
