@@ -71,23 +71,6 @@ func TestTranslatePods(t *testing.T) {
 			}
 			c.PreferredNodeAffinity = []engine.PreferredTerm{{Weight: 9, Requirements: []engine.Requirement{{Key: "d", Operator: engine.DoesNotExist}}}}
 		}},
-		"fields of the node": {func(p *corev1.Pod) {
-			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-				RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-					MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "a", Operator: corev1.NodeSelectorOpExists}},
-					MatchFields:      []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"n7"}}},
-				}}},
-			}}
-		}, nil, func(c *engine.PodClass) {
-			c.NodeAffinity = [][]engine.Requirement{{{Key: "a", Operator: engine.Exists}, in(corev1.LabelHostname, "n7")}}
-		}},
-		"a namespace selector that selects none": {func(p *corev1.Pod) {
-			p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
-				TopologyKey: corev1.LabelHostname, LabelSelector: sel, NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"tenant": "nobody"}},
-			}}}}
-		}, nil, func(c *engine.PodClass) {
-			c.PodAntiAffinity = []engine.AffinityTerm{{Key: corev1.LabelHostname}}
-		}},
 		"tolerations": {func(p *corev1.Pod) {
 			p.Spec.Tolerations = []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpEqual, Value: "v", Effect: corev1.TaintEffectNoExecute}}
 		}, nil, func(c *engine.PodClass) {
@@ -274,5 +257,32 @@ func TestValidityIsNotShared(t *testing.T) {
 				t.Errorf("%s is invalid: %v", k, err)
 			}
 		}
+	}
+}
+
+func TestTranslateFieldsOfTheNode(t *testing.T) {
+	c := only(t, pod("p", func(p *corev1.Pod) {
+		p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "a", Operator: corev1.NodeSelectorOpExists}},
+				MatchFields:      []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"n7"}}},
+			}}},
+		}}
+	}))
+	want := [][]engine.Requirement{{{Key: "a", Operator: engine.Exists}, {Key: corev1.LabelHostname, Operator: engine.In, Values: []string{"n7"}}}}
+	if !reflect.DeepEqual(c.NodeAffinity, want) {
+		t.Errorf("node affinity %v, want %v", c.NodeAffinity, want)
+	}
+}
+
+func TestTranslateANamespaceSelectorThatSelectsNone(t *testing.T) {
+	c := only(t, pod("p", func(p *corev1.Pod) {
+		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+			TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"tenant": "nobody"}},
+		}}}}
+	}))
+	if want := []engine.AffinityTerm{{Key: corev1.LabelHostname}}; !reflect.DeepEqual(c.PodAntiAffinity, want) {
+		t.Errorf("anti-affinity %v, want %v: it selects no pod", c.PodAntiAffinity, want)
 	}
 }
