@@ -104,3 +104,35 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 		t.Errorf("%d connections, want 2 or more", n)
 	}
 }
+
+// TestConfiguredClientSendsEverything counts what reaches the network's stand-in: a
+// configured client gets requests for tokens, to ARM and for prices.
+func TestConfiguredClientSendsEverything(t *testing.T) {
+	hosts := map[string]int{}
+	config := Config{
+		ARMEndpoint: "https://arm.invalid", TenantID: testTenant, ClientID: "c", ClientSecret: "s", ClusterResourceID: testClusterID, PricesEndpoint: "https://prices.invalid",
+		HTTPClient: &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			hosts[r.URL.Host]++
+			return &http.Response{StatusCode: http.StatusTeapot, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+		})},
+	}
+	if _, err := New(t.Context(), config, nil); err == nil {
+		t.Fatal("signing in to a teapot has succeeded")
+	}
+	clients, err := newClients(config, testSubscription)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := newPrices(config.PricesEndpoint, "eastus", clients.HTTP).refresh(t.Context()); err == nil {
+		t.Fatal("a teapot has prices")
+	}
+	if hosts["arm.invalid"] == 0 || hosts["prices.invalid"] != 1 || len(hosts) != 2 {
+		t.Fatalf("requests by host: %v", hosts)
+	}
+}
+
+// roundTripper makes a function a http.RoundTripper.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip calls f.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -550,23 +550,32 @@ func isSystemTaint(key string) bool {
 		func(prefix string) bool { return strings.HasPrefix(key, prefix) })
 }
 
-// registerCSI creates the CSINode with the number of data disks that the size
-// supports: the scheduler limits volumes by it.
+// registerCSI creates the CSINode of a node.
 func registerCSI(ctx context.Context, client kubernetes.Interface, n *corev1.Node, mi intent.MachineIntent) error {
-	size, err := catalog.Lookup(mi.Location, mi.VMSize)
+	csi, err := CSINodeFor(n, mi)
 	if err != nil {
 		return err
-	}
-	disks := int32(size.MaxDataDisks)
-	csi := &storagev1.CSINode{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}},
-		Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
-			{Name: "disk.csi.azure.com", NodeID: n.Name, TopologyKeys: []string{"topology.disk.csi.azure.com/zone"}, Allocatable: &storagev1.VolumeNodeResources{Count: &disks}},
-			{Name: "file.csi.azure.com", NodeID: n.Name},
-		}},
 	}
 	if _, err := client.StorageV1().CSINodes().Create(ctx, csi, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("registering the CSI drivers of node %s: %w", n.Name, err)
 	}
 	return nil
+}
+
+// CSINodeFor returns the CSINode of a node with the number of data disks that the size
+// supports: the scheduler limits volumes by it. It returns an error if the location
+// does not have the size.
+func CSINodeFor(n *corev1.Node, m intent.MachineIntent) (*storagev1.CSINode, error) {
+	size, err := catalog.Lookup(m.Location, m.VMSize)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
+	}
+	disks := int32(size.MaxDataDisks)
+	return &storagev1.CSINode{
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}},
+		Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
+			{Name: diskDriver, NodeID: n.Name, TopologyKeys: []string{diskZoneLabel}, Allocatable: &storagev1.VolumeNodeResources{Count: &disks}},
+			{Name: fileDriver, NodeID: n.Name},
+		}},
+	}, nil
 }

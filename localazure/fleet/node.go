@@ -20,6 +20,9 @@ import (
 	"github.com/nap-aks/nap/localazure/tunnel"
 )
 
+// CiliumTaint is the key of the taint that nodes have until Cilium's agent runs on them.
+const CiliumTaint = "node.cilium.io/agent-not-ready"
+
 const (
 	mib = int64(1) << 20
 
@@ -27,7 +30,7 @@ const (
 	// removed when the machine stops, which ends the heartbeats.
 	managedAnnotation = "kwok.x-k8s.io/node"
 
-	ciliumTaint = "node.cilium.io/agent-not-ready"
+	ciliumTaint = CiliumTaint
 	spotLabel   = "kubernetes.azure.com/scalesetpriority"
 )
 

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,11 +23,14 @@ import (
 
 	"github.com/nap-aks/nap/azure"
 	"github.com/nap-aks/nap/catalog"
-	"github.com/nap-aks/nap/localazure/intent"
 )
 
-// Endpoint is the address of the simulated Azure Resource Manager.
-const Endpoint = "https://management.sim"
+// Endpoint is the address of the simulated Azure Resource Manager, PricesEndpoint that
+// of the Retail Prices API.
+const (
+	Endpoint       = "https://management.sim"
+	PricesEndpoint = "https://prices.sim"
+)
 
 // errLost is what a client sees of a broken connection.
 var errLost = errors.New("connection reset by peer")
@@ -35,7 +40,7 @@ var errLost = errors.New("connection reset by peer")
 func (c *Cloud) Config(transport http.RoundTripper) azure.Config {
 	return azure.Config{
 		ARMEndpoint: Endpoint, TenantID: Tenant, ClientID: "33333333-3333-3333-3333-333333333333", ClientSecret: "secret",
-		ClusterResourceID: ClusterID, HTTPClient: &http.Client{Transport: transport, Timeout: 2 * time.Minute}, VMMemoryOverheadPercent: -1,
+		ClusterResourceID: ClusterID, PricesEndpoint: PricesEndpoint, HTTPClient: &http.Client{Transport: transport, Timeout: 2 * time.Minute}, VMMemoryOverheadPercent: -1,
 	}
 }
 
@@ -69,6 +74,7 @@ func (c *Cloud) roundTrip(r *http.Request) (*http.Response, error) {
 		_ = r.Body.Close()
 	}
 	call := callOf(r)
+	c.count(call)
 	wait := func(d time.Duration) error {
 		if d <= 0 {
 			return ctx.Err()
@@ -100,8 +106,10 @@ func (c *Cloud) roundTrip(r *http.Request) (*http.Response, error) {
 	if f.Status != 0 {
 		a = refuse(f.Status, f.Code, "%s", f.Message)
 		if f.RetryAfter > 0 {
-			a.header = http.Header{"Retry-After": {strconv.Itoa(int(f.RetryAfter.Seconds()))}}
+			a.header = http.Header{"Retry-After": {strconv.Itoa(seconds(f.RetryAfter))}}
 		}
+	} else if throttled, ok := c.throttle(call); ok {
+		a = throttled
 	} else {
 		a = c.handle(r, call, body)
 	}
@@ -111,12 +119,9 @@ func (c *Cloud) roundTrip(r *http.Request) (*http.Response, error) {
 	if f.Lose {
 		return nil, errLost
 	}
-	var text []byte
-	if a.body != nil {
-		var err error
-		if text, err = json.Marshal(a.body); err != nil {
-			return nil, err
-		}
+	text, err := encode(a.body)
+	if err != nil {
+		return nil, err
 	}
 	resp := &http.Response{
 		StatusCode: a.status, Status: strconv.Itoa(a.status) + " " + http.StatusText(a.status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -128,6 +133,17 @@ func (c *Cloud) roundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// encode returns the text of an answer's body.
+func encode(body any) ([]byte, error) {
+	switch b := body.(type) {
+	case nil:
+		return nil, nil
+	case json.RawMessage:
+		return b, nil
+	}
+	return json.Marshal(body)
+}
+
 var poolPath = strings.ToLower(ClusterID) + "/agentpools/" + azure.DefaultMachinesPool
 
 // callOf says what a request asks for.
@@ -135,6 +151,8 @@ func callOf(r *http.Request) Call {
 	call := Call{Method: r.Method}
 	path := strings.ToLower(r.URL.Path)
 	switch {
+	case r.URL.Host == "prices.sim":
+		call.Operation = "prices"
 	case strings.HasSuffix(path, "/.well-known/openid-configuration"), strings.HasSuffix(path, "/oauth2/v2.0/token"):
 		call.Operation = "token"
 	case path == strings.ToLower(ClusterID):
@@ -151,15 +169,18 @@ func callOf(r *http.Request) Call {
 		call.Operation, call.Machine = "machine", r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	case path == poolPath+"/deletemachines":
 		call.Operation = "delete"
-	case strings.Contains(path, "/operations/"):
+	case strings.HasPrefix(path, operationsPath), strings.HasPrefix(path, resultsPath):
 		call.Operation, call.Machine = "operation", r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	}
 	return call
 }
 
 func (c *Cloud) handle(r *http.Request, call Call, body []byte) reply {
-	if call.Operation == "token" {
+	switch call.Operation {
+	case "token":
 		return c.token(r)
+	case "prices":
+		return c.retailPrices(r.URL.Query())
 	}
 	if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
 		return refuse(http.StatusUnauthorized, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing.")
@@ -169,12 +190,16 @@ func (c *Cloud) handle(r *http.Request, call Call, body []byte) reply {
 	}
 	switch call.Operation {
 	case "cluster":
+		network := map[string]any{"networkPlugin": "azure", "networkPluginMode": "overlay"}
+		if c.options.Dataplane != "" {
+			network["networkDataplane"], network["networkPolicy"] = c.options.Dataplane, c.options.Dataplane
+		}
 		return reply{status: 200, body: map[string]any{"id": ClusterID, "name": "sim", "location": c.options.Location, "properties": map[string]any{
-			"nodeResourceGroup": NodeGroup, "networkProfile": map[string]any{"networkPlugin": "azure", "networkPluginMode": "overlay"},
+			"nodeResourceGroup": NodeGroup, "networkProfile": network,
 			"kubernetesVersion": c.options.Kubernetes, "currentKubernetesVersion": c.options.Kubernetes,
 		}}}
 	case "skus":
-		return reply{status: 200, body: armcompute.ResourceSKUsResult{Value: catalog.SKUs(c.options.Location)}}
+		return c.skus()
 	case "usages":
 		return c.usages()
 	case "images":
@@ -191,7 +216,7 @@ func (c *Cloud) handle(r *http.Request, call Call, body []byte) reply {
 	case "delete":
 		return c.deleteMachines(body)
 	case "operation":
-		return c.operation(call.Machine)
+		return c.poll(call.Machine, strings.HasPrefix(strings.ToLower(r.URL.Path), resultsPath))
 	}
 	return refuse(http.StatusNotFound, "ResourceNotFound", "%s %s was not found.", r.Method, r.URL.Path)
 }
@@ -204,21 +229,6 @@ func (c *Cloud) token(r *http.Request) reply {
 	return reply{status: 200, body: map[string]any{"token_type": "Bearer", "expires_in": 86399, "access_token": "token"}}
 }
 
-func (c *Cloud) usages() reply {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var list armcompute.ListUsagesResult
-	families := make([]string, 0, len(c.quotas))
-	for f := range c.quotas {
-		families = append(families, f)
-	}
-	slices.Sort(families)
-	for _, f := range families {
-		list.Value = append(list.Value, &armcompute.Usage{Name: &armcompute.UsageName{Value: to.Ptr(f)}, CurrentValue: to.Ptr(int32(c.used(f))), Limit: to.Ptr(int64(c.quotas[f])), Unit: to.Ptr("Count")})
-	}
-	return reply{status: 200, body: list}
-}
-
 func images() reply {
 	var list armcontainerservice.NodeImageVersionsListResult
 	for _, sku := range []string{"2404gen2containerd", "2404containerd", "2404gen2arm64containerd", "2204gen2containerd", "2204containerd", "2204gen2arm64containerd"} {
@@ -227,228 +237,63 @@ func images() reply {
 	return reply{status: 200, body: list}
 }
 
-// show returns the machine as ARM answers it.
-func (m *Machine) show() *armcontainerservice.Machine {
-	out := m.body
-	p := *m.body.Properties
-	out.ID, out.Name = to.Ptr(ClusterID+"/agentPools/"+azure.DefaultMachinesPool+"/machines/"+m.Name), to.Ptr(m.Name)
-	p.ETag = to.Ptr(strconv.Itoa(m.etag))
-	p.ProvisioningState = to.Ptr(m.state)
-	p.Status = &armcontainerservice.MachineStatus{CreationTimestamp: to.Ptr(m.Created)}
-	if m.state == "Failed" {
-		p.Status.ProvisioningError = &armcontainerservice.ErrorDetail{Code: to.Ptr("VMCreateFailed"), Message: to.Ptr("The virtual machine could not be created."), Details: []*armcontainerservice.ErrorDetail{{Code: to.Ptr(m.code), Message: to.Ptr(m.text)}}}
-	} else if !m.Running.IsZero() {
-		p.ResourceID = to.Ptr(m.resourceID())
-	}
-	if p.Priority != nil && *p.Priority == armcontainerservice.ScaleSetPriorityRegular {
-		p.Priority = nil // as AKS answers
-	}
-	out.Properties = &p
-	return &out
-}
-
-func (m *Machine) resourceID() string {
-	return "/subscriptions/" + Subscription + "/resourceGroups/" + NodeGroup + "/providers/Microsoft.Compute/virtualMachines/" + m.NodeName
-}
-
-func (c *Cloud) listMachines() reply {
+// skus answers the sizes of the location.
+func (c *Cloud) skus() reply {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	list := armcontainerservice.MachineListResult{Value: []*armcontainerservice.Machine{}}
-	names := make([]string, 0, len(c.machines))
-	for n := range c.machines {
-		names = append(names, n)
+	if c.skuList == nil {
+		text, err := json.Marshal(armcompute.ResourceSKUsResult{Value: catalog.SKUs(c.options.Location)})
+		if err != nil {
+			return refuse(http.StatusInternalServerError, "InternalServerError", "%v", err)
+		}
+		c.skuList = text
 	}
-	slices.Sort(names)
-	for _, n := range names {
-		list.Value = append(list.Value, c.machines[n].show())
-	}
-	return reply{status: 200, body: list}
+	return reply{status: 200, body: json.RawMessage(c.skuList)}
 }
 
-func (c *Cloud) getMachine(name string) reply {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if m := c.machines[name]; m != nil {
-		return reply{status: 200, body: m.show()}
-	}
-	return refuse(http.StatusNotFound, "NotFound", "Machine %s was not found in agent pool %s.", name, azure.DefaultMachinesPool)
-}
+// pricesPerPage is how many prices a page of the Retail Prices API has.
+const pricesPerPage = 1000
 
-func (c *Cloud) putMachine(r *http.Request, name string, body []byte) reply {
-	var in armcontainerservice.Machine
-	if err := json.Unmarshal(body, &in); err != nil || in.Properties == nil || in.Properties.Hardware == nil || in.Properties.Hardware.VMSize == nil {
-		return refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is not a machine with a VM size.")
+// retailPrices answers a page of the Retail Prices API: of the sizes of the location,
+// at what they cost now.
+func (c *Cloud) retailPrices(query url.Values) reply {
+	type item struct {
+		ArmSKUName    string  `json:"armSkuName"`
+		SKUName       string  `json:"skuName"`
+		ProductName   string  `json:"productName"`
+		MeterName     string  `json:"meterName"`
+		ArmRegionName string  `json:"armRegionName"`
+		RetailPrice   float64 `json:"retailPrice"`
+		UnitOfMeasure string  `json:"unitOfMeasure"`
+		CurrencyCode  string  `json:"currencyCode"`
 	}
-	c.mu.Lock()
-	if old := c.machines[name]; old != nil {
-		defer c.mu.Unlock()
-		if want := r.Header.Get("If-Match"); want != "" && want != strconv.Itoa(old.etag) {
-			return refuse(http.StatusPreconditionFailed, "PreconditionFailed", "The ETag of machine %s is %d.", name, old.etag)
-		}
-		in.Zones = old.body.Zones
-		old.body = in
-		old.etag++
-		return reply{status: 200, body: old.show(), header: operationHeader(name)}
-	}
-	m, refused := c.newMachine(name, &in)
-	if refused.status != 0 {
-		c.mu.Unlock()
-		return refused
-	}
-	var l Launch
-	if c.launch != nil {
-		l = c.launch(m)
-	}
-	m.Broken = l.NeverRegister || l.NeverReady
-	c.machines[name] = m
-	create, boot := c.options.Create.draw(c.options.Rand), c.options.Boot.draw(c.options.Rand)
-	answer := reply{status: http.StatusCreated, body: m.show(), header: operationHeader(name)}
-	c.mu.Unlock()
-	sleepThen(create, func() { c.finish(m, l, boot) })
-	return answer
-}
-
-func operationHeader(name string) http.Header {
-	return http.Header{"Azure-Asyncoperation": {Endpoint + "/subscriptions/" + Subscription + "/providers/Microsoft.ContainerService/locations/eastus/operations/" + name + "?api-version=2025-10-01"}}
-}
-
-// newMachine returns the machine of a request, or the answer that refuses it. The
-// caller holds the lock.
-func (c *Cloud) newMachine(name string, in *armcontainerservice.Machine) (*Machine, reply) {
-	p := in.Properties
-	size := c.sizes[strings.ToLower(*p.Hardware.VMSize)]
-	if size == nil {
-		return nil, refuse(http.StatusBadRequest, "InvalidParameter", "The VM size %s is not available in location %s.", *p.Hardware.VMSize, c.options.Location)
-	}
-	m := &Machine{
-		Name: name, Size: size.Name, NodeName: "aks-" + azure.DefaultMachinesPool + "-" + name + "-00000000-vm",
-		Created: time.Now(), state: "Creating", etag: 1, body: *in, vcpus: size.VCPUs, CapacityType: "on-demand",
-	}
-	m.ProviderID = azure.ProviderID(m.resourceID())
-	if len(in.Zones) > 0 && in.Zones[0] != nil {
-		m.Zone = *in.Zones[0]
-	}
-	spot := p.Priority != nil && *p.Priority == armcontainerservice.ScaleSetPrioritySpot
-	if spot {
-		m.CapacityType = "spot"
-	}
-	m.USDPerHour = c.price(size, spot)
-	for k, v := range p.Tags {
-		switch {
-		case v == nil:
-		case strings.HasSuffix(k, "nodepool"):
-			m.NodePool = *v
-		case strings.HasSuffix(k, "nodeclaim"):
-			m.Claim = *v
-		}
-	}
-	for _, f := range []string{strings.ToLower(size.Family), "cores"} {
-		if limit, ok := c.quotas[f]; ok && c.used(f)+m.vcpus > limit {
-			return nil, refuse(http.StatusConflict, "QuotaExceeded", "Operation could not be completed as it results in exceeding approved %s Cores quota. Additional details - Current Limit: %d, Current Usage: %d, Additional Required: %d", size.Family, limit, c.used(f), m.vcpus)
-		}
-	}
-	m.spec = intent.MachineIntent{
-		Pool: intent.MachinesPool, Name: name, NodeName: m.NodeName, ProviderID: m.ProviderID, VMSize: size.Name, Location: c.options.Location,
-		Zone: m.Zone, Spot: spot, Labels: map[string]string{}, KubernetesVersion: c.options.Kubernetes, NodeResourceGroup: NodeGroup,
-	}
-	if k := p.Kubernetes; k != nil {
-		for key, v := range k.NodeLabels {
-			m.spec.Labels[key] = *v
-		}
-		for _, list := range [][]*string{k.NodeTaints, k.NodeInitializationTaints} {
-			for _, t := range list {
-				m.spec.Taints = append(m.spec.Taints, *t)
+	items := []item{}
+	if strings.Contains(query.Get("$filter"), "armRegionName eq '"+c.options.Location+"'") {
+		c.mu.Lock()
+		for _, name := range slices.Sorted(maps.Keys(c.sizes)) {
+			s := c.sizes[name]
+			meter := strings.ReplaceAll(strings.TrimPrefix(s.Name, "Standard_"), "_", " ")
+			for _, spot := range []bool{false, true} {
+				usd, suffix := c.price(s, spot), ""
+				if spot {
+					suffix = " Spot"
+				}
+				if usd > 0 {
+					items = append(items, item{s.Name, meter + suffix, "Virtual Machines " + s.Series + " Series", meter + suffix, c.options.Location, usd, "1 Hour", "USD"})
+				}
 			}
 		}
-		if k.MaxPods != nil {
-			m.spec.MaxPods = int(*k.MaxPods)
-		}
-	}
-	if o := p.OperatingSystem; o != nil {
-		if o.OSDiskSizeGB != nil {
-			m.spec.OSDiskSizeGB = int(*o.OSDiskSizeGB)
-		}
-		if o.OSSKU != nil {
-			m.spec.OSSKU = string(*o.OSSKU)
-		}
-	}
-	if p.NodeImageVersion != nil {
-		m.spec.NodeImageVersion = *p.NodeImageVersion
-	}
-	return m, reply{}
-}
-
-// finish is the end of a machine's creation.
-func (c *Cloud) finish(m *Machine, l Launch, boot time.Duration) {
-	if l.Code != "" {
-		c.mu.Lock()
-		m.state, m.code, m.text = "Failed", l.Code, l.Message
-		m.Failed = l.Late == 0
 		c.mu.Unlock()
-		if l.Late == 0 {
-			c.tell(Failed, m)
-			return
-		}
-		time.Sleep(l.Late)
 	}
-	c.mu.Lock()
-	if m.Deleting || !m.Deleted.IsZero() {
-		c.mu.Unlock()
-		return
+	skip, err := strconv.Atoi(query.Get("$skip"))
+	if err != nil || skip < 0 {
+		skip = 0
 	}
-	c.settle()
-	m.Running, m.state = time.Now(), "Succeeded"
-	c.settle()
-	c.mu.Unlock()
-	c.tell(Bought, m)
-	if l.NeverRegister {
-		return
+	page := items[min(skip, len(items)):min(skip+pricesPerPage, len(items))]
+	next := ""
+	if skip+pricesPerPage < len(items) {
+		query.Set("$skip", strconv.Itoa(skip+pricesPerPage))
+		next = PricesEndpoint + "/api/retail/prices?" + query.Encode()
 	}
-	time.Sleep(boot)
-	c.mu.Lock()
-	alive := m.Deleted.IsZero()
-	c.mu.Unlock()
-	if alive {
-		c.tell(Booted, m)
-	}
-}
-
-func (c *Cloud) deleteMachines(body []byte) reply {
-	var p armcontainerservice.AgentPoolDeleteMachinesParameter
-	if err := json.Unmarshal(body, &p); err != nil || len(p.MachineNames) == 0 {
-		return refuse(http.StatusBadRequest, "InvalidRequestContent", "The request names no machine.")
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, n := range p.MachineNames {
-		if c.machines[*n] == nil {
-			return refuse(http.StatusBadRequest, "InvalidParameter", "Cannot find any valid machines for deletion: %s.", *n)
-		}
-	}
-	for _, n := range p.MachineNames {
-		m := c.machines[*n]
-		if m.Deleting {
-			continue
-		}
-		m.Deleting, m.state = true, "Deleting"
-		sleepThen(c.options.Create.draw(c.options.Rand), func() { c.Remove(m.Name) })
-	}
-	return reply{status: http.StatusAccepted, header: http.Header{"Location": {Endpoint + "/subscriptions/" + Subscription + "/providers/Microsoft.ContainerService/locations/eastus/operations/delete?api-version=2025-10-01"}}}
-}
-
-// operation answers the poll of an asynchronous operation.
-func (c *Cloud) operation(machine string) reply {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	status := "Succeeded"
-	if m := c.machines[machine]; m != nil {
-		switch m.state {
-		case "Creating":
-			status = "InProgress"
-		case "Failed":
-			return reply{status: 200, body: map[string]any{"status": "Failed", "error": map[string]string{"code": m.code, "message": m.text}}}
-		}
-	}
-	return reply{status: 200, body: map[string]string{"status": status}}
+	return reply{status: 200, body: map[string]any{"BillingCurrency": "USD", "Items": page, "NextPageLink": next, "Count": len(page)}}
 }
