@@ -49,6 +49,9 @@ type Config struct {
 	// CAFile is a PEM file of certificates to trust in addition to the system's.
 	CAFile string
 
+	// HTTPClient sends all requests; nil means one of its own, which trusts CAFile.
+	HTTPClient *http.Client
+
 	// ClusterResourceID is the managed cluster's ARM ID.
 	ClusterResourceID string
 	// Location is the region's name ("eastus"); empty means that ARM's is used.
@@ -117,9 +120,12 @@ var (
 	pingWait  = 5 * time.Second
 )
 
-// httpClient returns a client that trusts the configured certificates and keeps
-// enough connections for many concurrent launches.
+// httpClient returns the configured client, or one that trusts the configured
+// certificates and keeps enough connections for many concurrent launches.
 func (c Config) httpClient() (*http.Client, error) {
+	if c.HTTPClient != nil {
+		return c.HTTPClient, nil
+	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 64
 	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}

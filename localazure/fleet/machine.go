@@ -479,7 +479,7 @@ const machineAnnotation = "nap.local/machine"
 // labels and taints to its nodes. before is the intent that was last applied since
 // the fleet started, nil if there was none.
 func register(ctx context.Context, client kubernetes.Interface, mi intent.MachineIntent, ci intent.ClusterIntent, before *intent.MachineIntent) error {
-	n, err := nodeFor(mi, ci)
+	n, err := NodeFor(mi, ci)
 	if err != nil {
 		return err
 	}

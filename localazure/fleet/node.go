@@ -31,9 +31,9 @@ const (
 	spotLabel   = "kubernetes.azure.com/scalesetpriority"
 )
 
-// nodeFor returns the Node that the kubelet of a machine registers, with the
+// NodeFor returns the Node that the kubelet of a machine registers, with the
 // labels, capacity and taints that AKS gives that size.
-func nodeFor(m intent.MachineIntent, c intent.ClusterIntent) (*corev1.Node, error) {
+func NodeFor(m intent.MachineIntent, c intent.ClusterIntent) (*corev1.Node, error) {
 	size, err := catalog.Lookup(m.Location, m.VMSize)
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", m.Name, err)

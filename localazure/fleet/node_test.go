@@ -78,7 +78,7 @@ func TestNodeLooksLikeOneOfAKS(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			n, err := nodeFor(aMachine(tt.change), ciliumCluster)
+			n, err := NodeFor(aMachine(tt.change), ciliumCluster)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,7 +112,7 @@ func TestNodeLooksLikeOneOfAKS(t *testing.T) {
 // A node must report the same capacity that the Azure provider computes for its
 // size, or every machine looks drifted or too small.
 func TestAllocatableMemoryMatchesTheProvider(t *testing.T) {
-	n, err := nodeFor(aMachine(nil), ciliumCluster)
+	n, err := NodeFor(aMachine(nil), ciliumCluster)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestParseTaints(t *testing.T) {
 			t.Errorf("%q was accepted", bad)
 		}
 	}
-	if _, err := nodeFor(aMachine(func(m *intent.MachineIntent) { m.Taints = []string{"broken"} }), ciliumCluster); err == nil || !strings.Contains(err.Error(), "default-abcde") {
+	if _, err := NodeFor(aMachine(func(m *intent.MachineIntent) { m.Taints = []string{"broken"} }), ciliumCluster); err == nil || !strings.Contains(err.Error(), "default-abcde") {
 		t.Errorf("the error does not name the machine: %v", err)
 	}
 }

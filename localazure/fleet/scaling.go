@@ -148,7 +148,7 @@ func templateNode(pool *armcontainerservice.ManagedClusterAgentPoolProfile, ci i
 	if zones := values(pool.AvailabilityZones); len(zones) > 0 {
 		m.Zone = zones[n%len(zones)]
 	}
-	node, err := nodeFor(m, ci)
+	node, err := NodeFor(m, ci)
 	if err != nil {
 		// Unreachable: the size is known and ARM has validated the taints.
 		return &corev1.Node{}

@@ -102,7 +102,8 @@ func (c *child) run(ctx context.Context, s *scenario.Scenario, o RunOptions) (*r
 	var stdout bytes.Buffer
 	stderr := &tail{}
 	cmd := exec.CommandContext(limited, program, "exec")
-	cmd.Env = append(os.Environ(), c.env...)
+	// One P from the start and no collection by itself: what a seed gives depends on it.
+	cmd.Env = append(append(os.Environ(), "GOMAXPROCS=1", "GOGC=off"), c.env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, stderr
 	cmd.WaitDelay = 5 * time.Second
 	runErr := cmd.Run()

@@ -62,9 +62,12 @@ func inBubble(t *testing.T, o config, f func(*cluster)) {
 
 func newCluster(t testing.TB, o config) *cluster {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &cluster{t: t, s: apiserver.New(apiserver.Options{Seed: 1}), ctx: ctx}
+	server, err := apiserver.New(apiserver.Options{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{t: t, s: server, ctx: ctx}
 	c.end = append(c.end, c.s.Stop, cancel)
-	var err error
 	if c.client, err = kubernetes.NewForConfig(c.s.Config("test")); err != nil {
 		t.Fatal(err)
 	}
