@@ -102,10 +102,14 @@ func (s *Server) DeleteWith(gvr schema.GroupVersionResource, namespace, name str
 // what is left of it once it has been sent, times in whole seconds for example.
 func (s *Server) own(obj runtime.Object) (*resource, runtime.Object, error) {
 	gvk := obj.GetObjectKind().GroupVersionKind()
-	if kinds, _, err := s.scheme.ObjectKinds(obj); err == nil {
-		gvk = kinds[0]
-	} else if gvk.Empty() {
-		return nil, nil, fmt.Errorf("finding the kind of %T: %w", obj, err)
+	for _, types := range s.schemes {
+		if kinds, _, err := types.ObjectKinds(obj); err == nil {
+			gvk = kinds[0]
+			break
+		}
+	}
+	if gvk.Empty() {
+		return nil, nil, fmt.Errorf("%T has no known kind", obj)
 	}
 	s.mu.Lock()
 	var r *resource

@@ -88,7 +88,7 @@ var defaultScheme = sync.OnceValue(func() *runtime.Scheme {
 	return s
 })
 
-// addBuiltins serves the built-in resources whose types the scheme has.
+// addBuiltins serves the built-in resources.
 func (s *Server) addBuiltins() error {
 	for _, b := range builtins {
 		gv, err := schema.ParseGroupVersion(b.groupVersion)
@@ -102,10 +102,11 @@ func (s *Server) addBuiltins() error {
 				namespaced: !strings.Contains(kind, "*"), status: strings.Contains(kind, "/"),
 				scale: strings.Contains(kind, "+"), generations: strings.Contains(kind, "#"),
 			}
-			if s.scheme.Recognizes(r.gvk) {
-				s.mu.Lock()
-				s.serve(r)
-				s.mu.Unlock()
+			s.mu.Lock()
+			s.serve(r)
+			s.mu.Unlock()
+			if r.typ == nil {
+				return fmt.Errorf("there is no Go type for %s", r.gvk) // a broken build
 			}
 		}
 	}
@@ -115,10 +116,13 @@ func (s *Server) addBuiltins() error {
 // serve adds a resource. The caller holds the lock.
 func (s *Server) serve(r *resource) {
 	r.objects, r.compacted = map[string]*object{}, s.version
-	if example, err := s.scheme.New(r.gvk); err == nil {
-		r.typ = reflect.TypeOf(example).Elem()
-		_, r.proto = example.(protoMessage)
-		r.proto = r.proto && r.custom == nil
+	for _, types := range s.schemes {
+		if example, err := types.New(r.gvk); err == nil {
+			r.typ = reflect.TypeOf(example).Elem()
+			_, r.proto = example.(protoMessage)
+			r.proto = r.proto && r.custom == nil
+			break
+		}
 	}
 	r.kindPrefix = fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,`, r.gvk.Kind, r.gvk.GroupVersion().String())
 	s.resources[r.gvr] = r

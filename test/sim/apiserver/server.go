@@ -27,8 +27,8 @@ type Options struct {
 	Seed uint64
 	// Version is what /version answers; empty means v1.36.3.
 	Version string
-	// Scheme has the Go types of the resources; nil means all built-in types,
-	// Karpenter's and nap's. Custom resources without a type are Unstructured.
+	// Scheme has Go types of custom resources in addition to Karpenter's and nap's;
+	// nil means none. Custom resources without a type are Unstructured.
 	Scheme *runtime.Scheme
 	// CRDs are the custom resources served from the start, each in its stored
 	// version. More can be created as objects.
@@ -83,7 +83,7 @@ type Event struct {
 // Server is an API server. Use New. Its methods are safe for concurrent use.
 type Server struct {
 	options Options
-	scheme  *runtime.Scheme
+	schemes []*runtime.Scheme // where Go types are looked up
 
 	mu          sync.Mutex // never held while anything is encoded or slept
 	version     int64      // of the last change
@@ -109,14 +109,14 @@ func New(o Options) (*Server, error) {
 	if o.Version == "" {
 		o.Version = "v1.36.3"
 	}
-	if o.Scheme == nil {
-		o.Scheme = defaultScheme()
-	}
 	s := &Server{
-		options: o, scheme: o.Scheme, version: 1,
+		options: o, schemes: []*runtime.Scheme{defaultScheme()}, version: 1,
 		resources: map[schema.GroupVersionResource]*resource{},
 		rng:       rand.New(rand.NewPCG(o.Seed, 0x617069)), // its own stream: "api"
 		calls:     map[CallKey]int{}, epoch: make(chan struct{}),
+	}
+	if o.Scheme != nil {
+		s.schemes = append(s.schemes, o.Scheme)
 	}
 	if err := s.addBuiltins(); err != nil {
 		return nil, err
