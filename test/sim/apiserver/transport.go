@@ -69,6 +69,10 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// CancelRequest does nothing: the end of its context ends a request. Clients with a
+// timeout look for it.
+func (*transport) CancelRequest(*http.Request) {}
+
 // setRetryAfter copies the time to wait from a Status into its header, where clients
 // look for it.
 func setRetryAfter(h http.Header, body []byte) {
