@@ -80,6 +80,9 @@ func compile(crd *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.C
 	if err != nil {
 		return nil, fmt.Errorf("reading the schema of version %s: %w", v.Name, err)
 	}
+	if errs := structuralschema.ValidateStructural(field.NewPath("schema"), structural); len(errs) > 0 {
+		return nil, fmt.Errorf("the schema of version %s is not structural: %w", v.Name, errs.ToAggregate())
+	}
 	validator, _, err := validation.NewSchemaValidator(internal)
 	if err != nil {
 		return nil, fmt.Errorf("reading the schema of version %s: %w", v.Name, err)
@@ -256,6 +259,7 @@ func (s *Server) drop(i int) {
 	delete(s.resources, r.gvr)
 	s.ordered = slices.Delete(s.ordered, i, i+1)
 	for _, w := range r.watchers {
-		w.end()
+		w.last.Store(true)
+		w.wake()
 	}
 }

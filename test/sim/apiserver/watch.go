@@ -14,6 +14,7 @@ import (
 	"sort"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -43,14 +44,15 @@ type watcher struct {
 	bookmark bool
 	until    time.Time
 	woken    chan struct{} // has an element after a change
-	ended    chan struct{} // closed by end
+	ended    chan struct{} // closed by Close
 	endOnce  sync.Once
+	last     atomic.Bool   // there will be no more changes
 
 	// What follows belongs to the goroutine that reads.
 
 	next    int       // number of the next change to look at
 	initial []*object // sent first
-	last    int64     // version of a bookmark after initial; 0: none
+	mark    int64     // version of a bookmark after initial; 0: none
 	due     time.Time // when the next change may be delivered; zero: not known yet
 	buffer  []byte
 	err     error // what reads return once the buffer is empty
@@ -103,7 +105,7 @@ func (s *Server) start(q *request, w *watcher) error {
 		w.initial = slices.Clone(r.sorted)
 		w.next = r.first + len(r.log)
 		if initial {
-			w.last = s.version
+			w.mark = s.version
 		}
 	case after < r.compacted:
 		return apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", after, r.compacted))
@@ -123,12 +125,9 @@ func (w *watcher) wake() {
 	}
 }
 
-// end makes the reader stop.
-func (w *watcher) end() { w.endOnce.Do(func() { close(w.ended) }) }
-
 // Close ends the watch.
 func (w *watcher) Close() error {
-	w.end()
+	w.endOnce.Do(func() { close(w.ended) })
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
 	if i := slices.Index(w.resource.watchers, w); i >= 0 {
@@ -174,9 +173,10 @@ func (w *watcher) broken() error {
 // fill appends events that are due to the buffer, or waits for something to happen.
 // The error, if any, is what the client sees after the buffer.
 func (w *watcher) fill() error {
-	if len(w.initial) > 0 || w.last > 0 {
+	if len(w.initial) > 0 || w.mark > 0 {
 		return w.fillInitial()
 	}
+	last := w.last.Load() // before the look at the changes: those before it count
 	changes, version, behind := w.unread()
 	if behind {
 		st := apierrors.NewResourceExpired("the watch was too slow and has missed changes").Status()
@@ -205,11 +205,14 @@ func (w *watcher) fill() error {
 	if len(w.buffer) > 0 {
 		return nil
 	}
+	if last {
+		return io.EOF
+	}
 	if wait := time.Until(w.until); wait > 0 {
 		return w.pause(wait, true)
 	}
 	if w.bookmark {
-		if err := w.mark(version, false); err != nil {
+		if err := w.writeBookmark(version, false); err != nil {
 			return err
 		}
 	}
@@ -230,12 +233,12 @@ func (w *watcher) fillInitial() error {
 			return nil
 		}
 	}
-	version := w.last
-	w.initial, w.last = nil, 0
+	version := w.mark
+	w.initial, w.mark = nil, 0
 	if version == 0 {
 		return nil
 	}
-	return w.mark(version, true)
+	return w.writeBookmark(version, true)
 }
 
 // unread returns the changes that the watch has not looked at, and the present
@@ -302,8 +305,8 @@ func (w *watcher) change(c *change) error {
 	return nil
 }
 
-// mark writes a bookmark. initial says that all initial objects have been sent.
-func (w *watcher) mark(version int64, initial bool) error {
+// writeBookmark writes a bookmark. initial says that all initial objects have been sent.
+func (w *watcher) writeBookmark(version int64, initial bool) error {
 	o := w.resource.newObject()
 	if w.format.partial {
 		p := &metav1.PartialObjectMetadata{}
