@@ -98,8 +98,15 @@ func compile(crd *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.C
 		}
 	}
 	kind := schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.Kind}
-	main := customresource.NewStrategy(nil, crd.Spec.Scope == apiextensionsv1.NamespaceScoped, kind, validator, statusValidator, structural, status, nil, v.SelectableFields)
-	return &rules{schema: structural, main: main, status: customresource.NewStatusStrategy(main)}, nil
+	namespaced := crd.Spec.Scope == apiextensionsv1.NamespaceScoped
+	// The rules of the spec need not be run when only the status changes.
+	withoutSpec := structural.DeepCopy()
+	delete(withoutSpec.Properties, "spec")
+	return &rules{
+		schema: structural,
+		main:   customresource.NewStrategy(nil, namespaced, kind, validator, statusValidator, structural, status, nil, v.SelectableFields),
+		status: customresource.NewStatusStrategy(customresource.NewStrategy(nil, namespaced, kind, validator, statusValidator, withoutSpec, status, nil, v.SelectableFields)),
+	}, nil
 }
 
 // complete prunes what the schema does not know and sets its defaults.

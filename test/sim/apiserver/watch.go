@@ -46,7 +46,7 @@ type watcher struct {
 	woken    chan struct{} // has an element after a change
 	ended    chan struct{} // closed by Close
 	endOnce  sync.Once
-	last     atomic.Bool   // there will be no more changes
+	last     atomic.Bool // there will be no more changes
 
 	// What follows belongs to the goroutine that reads.
 
