@@ -17,7 +17,8 @@
 //
 // It leaves out authentication, authorization, audit, webhooks, LimitRange and
 // ResourceQuota, service accounts' tokens, addresses of Services, OpenAPI documents,
-// tables, conversion between versions (only the stored version of a custom resource is
+// tables, the immutability of parts of built-in objects (a pod's spec, a Deployment's
+// selector), conversion between versions (only the stored version of a custom resource is
 // served; events and events.k8s.io are separate), and owners of fields: server-side
 // apply is a merge that creates what is missing and removes nothing.
 //

@@ -87,7 +87,6 @@ func (s *Server) evictPod(q *request, options metav1.DeleteOptions, dryRun bool)
 // deleteEvicted marks a pod as evicted and deletes it. If exact is true it must still
 // be in the given state.
 func (s *Server) deleteEvicted(q *request, o *object, options metav1.DeleteOptions, exact, dryRun bool) error {
-	by := actor{client: q.Client, verb: "evict"}
 	want := metav1.Preconditions{}
 	if options.Preconditions != nil {
 		want = *options.Preconditions
@@ -96,7 +95,7 @@ func (s *Server) deleteEvicted(q *request, o *object, options metav1.DeleteOptio
 		v := o.meta().GetResourceVersion()
 		want.ResourceVersion = &v
 	}
-	next, err := s.modify(q.resource, q.Namespace, q.Name, by, dryRun, func(old *object) (runtime.Object, error) {
+	next, err := s.modify(q.resource, q.Namespace, q.Name, actor{client: q.Client, verb: "update"}, dryRun, func(old *object) (runtime.Object, error) {
 		if err := precondition(q.resource, old, &want); err != nil {
 			return nil, err
 		}
@@ -114,7 +113,7 @@ func (s *Server) deleteEvicted(q *request, o *object, options metav1.DeleteOptio
 		want.ResourceVersion = &v
 	}
 	options.Preconditions = &want
-	_, _, err = s.remove(q.resource, q.Namespace, q.Name, options, by, dryRun)
+	_, _, err = s.remove(q.resource, q.Namespace, q.Name, options, actor{client: q.Client, verb: "evict"}, dryRun)
 	return err
 }
 
@@ -151,7 +150,7 @@ func (s *Server) spend(p *corev1.Pod, dryRun bool) (name string, exact bool, err
 			return found.Name, true, nil
 		}
 	}
-	_, err = s.modify(r, found.Namespace, found.Name, actor{verb: "evict"}, dryRun, func(old *object) (runtime.Object, error) {
+	_, err = s.modify(r, found.Namespace, found.Name, actor{verb: "update"}, dryRun, func(old *object) (runtime.Object, error) {
 		b := copyOf(old.obj).(*policyv1.PodDisruptionBudget)
 		return b, pay(b, p.Name)
 	})

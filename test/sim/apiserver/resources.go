@@ -34,6 +34,7 @@ type resource struct {
 	proto       bool         // can be protobuf
 	kindPrefix  []byte       // how JSON of its objects begins
 	custom      *customRules // nil if built in
+	expires     bool         // objects go eventTTL after they were last written
 
 	// What follows is guarded by Server.mu.
 
@@ -42,6 +43,7 @@ type resource struct {
 	// log has the latest changes; first is the number of changes before them, and
 	// compacted the version up to which changes are gone.
 	log       []*change
+	expiring  []expiry // of events, oldest first
 	first     int
 	compacted int64
 	watchers  []*watcher
@@ -100,7 +102,7 @@ func (s *Server) addBuiltins() error {
 			r := &resource{
 				gvr: gv.WithResource(name), gvk: gv.WithKind(strings.TrimRight(kind, "/*+#")),
 				namespaced: !strings.Contains(kind, "*"), status: strings.Contains(kind, "/"),
-				scale: strings.Contains(kind, "+"), generations: strings.Contains(kind, "#"),
+				scale: strings.Contains(kind, "+"), generations: strings.Contains(kind, "#"), expires: name == "events",
 			}
 			s.mu.Lock()
 			s.serve(r)

@@ -77,7 +77,7 @@ type Event struct {
 	Object   runtime.Object // after the change; the last state if Deleted
 	Old      runtime.Object // before it; nil if Added
 	Client   string         // who asked for it; "" for trusted writes and the server itself
-	Verb     string         // create, update, patch, delete, evict or bind
+	Verb     string         // create, update, patch, delete, bind, or evict: the deletion after an eviction
 }
 
 // Server is an API server. Use New. Its methods are safe for concurrent use.

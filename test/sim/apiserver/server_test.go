@@ -412,6 +412,27 @@ func TestSubscribersSeeAllChangesInOrder(t *testing.T) {
 	})
 }
 
+func TestEventsExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, Options{})
+		events := corev1.SchemeGroupVersion.WithResource("events")
+		event := func(name string) *corev1.Event {
+			return &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+		}
+		must(t, s.Create(event("old")))
+		must(t, s.Create(event("repeated")))
+		time.Sleep(40 * time.Minute)
+		again := event("repeated")
+		again.Count = 2
+		must(t, s.Update(again))
+		time.Sleep(40 * time.Minute)
+		must(t, s.Create(event("new")))
+		if _, ok := s.Get(events, "default", "old"); ok || s.Count(events) != 2 {
+			t.Errorf("there are %d events, the old one is there: %v", s.Count(events), ok)
+		}
+	})
+}
+
 func TestDirectAccessNormalisesAndCopies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t, Options{})

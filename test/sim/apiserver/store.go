@@ -76,6 +76,9 @@ func (s *Server) commit(r *resource, t watch.EventType, next, old *object, by ac
 	for _, w := range r.watchers {
 		w.wake()
 	}
+	if r.expires && t != watch.Deleted {
+		r.expiring = append(r.expiring, expiry{object: next, at: time.Now().Add(eventTTL)})
+	}
 	if len(s.subscribers) > 0 {
 		e := Event{Type: t, Resource: r.gvr, Object: next.obj, Client: by.client, Verb: by.verb}
 		if old != nil {
@@ -83,6 +86,31 @@ func (s *Server) commit(r *resource, t watch.EventType, next, old *object, by ac
 		}
 		s.queue = append(s.queue, e)
 	}
+}
+
+// eventTTL is how long events are kept, as in the API server.
+const eventTTL = time.Hour
+
+// expiry is when an object goes unless it has been written again.
+type expiry struct {
+	object *object
+	at     time.Time
+}
+
+// expire deletes the objects whose time has come. It is done when others are created,
+// so that no timer is needed. The caller holds the lock.
+func (s *Server) expire(r *resource) {
+	n := 0
+	for ; n < len(r.expiring) && !r.expiring[n].at.After(time.Now()); n++ {
+		o := r.expiring[n].object
+		if r.objects[o.key] != o {
+			continue
+		}
+		if last, err := r.newState(copyOf(o.work)); err == nil {
+			s.commit(r, watch.Deleted, last, o, actor{verb: "delete"})
+		}
+	}
+	r.expiring = slices.Delete(r.expiring, 0, n)
 }
 
 // append adds a change to the log, and forgets old ones.

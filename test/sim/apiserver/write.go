@@ -76,6 +76,7 @@ func (s *Server) create(r *resource, work runtime.Object, by actor, dryRun bool)
 	}
 	if !dryRun {
 		s.commit(r, watch.Added, next, nil, by)
+		s.expire(r)
 		if r.gvr == definitions {
 			s.definitionChanged(next, false)
 		}
