@@ -5,150 +5,152 @@ package apiserver
 
 import (
 	"fmt"
-	"slices"
+	"reflect"
 	"strings"
+	"sync"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
+	buffersv1beta1 "sigs.k8s.io/karpenter/pkg/apis/autoscaling/v1beta1"
+	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+	karpv1alpha1 "sigs.k8s.io/karpenter/pkg/apis/v1alpha1"
+
+	"github.com/nap-aks/nap/apis/v1beta1"
 )
 
 // resource is a kind of object that the server has.
 type resource struct {
-	gvr        schema.GroupVersionResource
-	kind       string
-	namespaced bool
-	status     bool // has a status subresource
-	scale      bool // has a scale subresource
-	custom     *customRules
-	example    runtime.Object // an empty object
+	gvr         schema.GroupVersionResource
+	gvk         schema.GroupVersionKind
+	namespaced  bool
+	status      bool         // has a status subresource
+	scale       bool         // has a scale subresource
+	generations bool         // counts the changes of its spec
+	typ         reflect.Type // of its objects' structs; nil: Unstructured
+	proto       bool         // can be protobuf
+	kindPrefix  []byte       // how JSON of its objects begins
+	custom      *customRules // nil if built in
+	expires     bool         // objects go eventTTL after they were last written
 
-	objects map[string]runtime.Object // by namespace/name
+	// What follows is guarded by Server.mu.
+
+	objects map[string]*object // by namespace/name
+	sorted  []*object          // the same, by namespace/name
 	// log has the latest changes; first is the number of changes before them, and
-	// compacted the version of the last of those.
+	// compacted the version up to which changes are gone.
 	log       []*change
+	expiring  []expiry // of events, oldest first
 	first     int
 	compacted int64
-	watchers  map[*watcher]bool
+	watchers  []*watcher
 }
 
-func (r *resource) gvk() schema.GroupVersionKind { return r.gvr.GroupVersion().WithKind(r.kind) }
-
 // builtins lists the built-in resources: group/version, then names with their kinds.
-// "/" after a kind says that it has a status, "*" that it has no namespace, "+" that
-// it has a scale.
+// After a kind, "/" says that it has a status subresource, "*" that it has no
+// namespace, "+" that it has a scale, and "#" that its spec's changes are counted.
 var builtins = []struct{ groupVersion, resources string }{
-	{"v1", "pods:Pod/ services:Service/ configmaps:ConfigMap secrets:Secret serviceaccounts:ServiceAccount events:Event endpoints:Endpoints limitranges:LimitRange resourcequotas:ResourceQuota/ persistentvolumeclaims:PersistentVolumeClaim/ replicationcontrollers:ReplicationController/+ nodes:Node/* namespaces:Namespace/* persistentvolumes:PersistentVolume/*"},
-	{"apps/v1", "deployments:Deployment/+ replicasets:ReplicaSet/+ statefulsets:StatefulSet/+ daemonsets:DaemonSet/ controllerrevisions:ControllerRevision"},
-	{"batch/v1", "jobs:Job/ cronjobs:CronJob/"},
-	{"policy/v1", "poddisruptionbudgets:PodDisruptionBudget/"},
+	{"v1", "pods:Pod/# services:Service/ configmaps:ConfigMap secrets:Secret serviceaccounts:ServiceAccount events:Event endpoints:Endpoints limitranges:LimitRange resourcequotas:ResourceQuota/ persistentvolumeclaims:PersistentVolumeClaim/ podtemplates:PodTemplate replicationcontrollers:ReplicationController/+# nodes:Node/* namespaces:Namespace/* persistentvolumes:PersistentVolume/*"},
+	{"apps/v1", "deployments:Deployment/+# replicasets:ReplicaSet/+# statefulsets:StatefulSet/+# daemonsets:DaemonSet/# controllerrevisions:ControllerRevision"},
+	{"batch/v1", "jobs:Job/# cronjobs:CronJob/#"},
+	{"policy/v1", "poddisruptionbudgets:PodDisruptionBudget/#"},
+	{"autoscaling/v2", "horizontalpodautoscalers:HorizontalPodAutoscaler/"},
 	{"storage.k8s.io/v1", "storageclasses:StorageClass* csinodes:CSINode* csidrivers:CSIDriver* volumeattachments:VolumeAttachment/* csistoragecapacities:CSIStorageCapacity volumeattributesclasses:VolumeAttributesClass*"},
 	{"scheduling.k8s.io/v1", "priorityclasses:PriorityClass*"},
 	{"coordination.k8s.io/v1", "leases:Lease"},
 	{"discovery.k8s.io/v1", "endpointslices:EndpointSlice"},
 	{"events.k8s.io/v1", "events:Event"},
 	{"node.k8s.io/v1", "runtimeclasses:RuntimeClass*"},
-	{"autoscaling/v2", "horizontalpodautoscalers:HorizontalPodAutoscaler/"},
-	{"resource.k8s.io/v1", "resourceclaims:ResourceClaim/ resourceclaimtemplates:ResourceClaimTemplate resourceslices:ResourceSlice* deviceclasses:DeviceClass* devicetaintrules:DeviceTaintRule/*"},
+	{"networking.k8s.io/v1", "ingresses:Ingress/# networkpolicies:NetworkPolicy# ingressclasses:IngressClass*#"},
+	{"rbac.authorization.k8s.io/v1", "roles:Role rolebindings:RoleBinding clusterroles:ClusterRole* clusterrolebindings:ClusterRoleBinding*"},
+	{"resource.k8s.io/v1", "resourceclaims:ResourceClaim/ resourceclaimtemplates:ResourceClaimTemplate resourceslices:ResourceSlice*# deviceclasses:DeviceClass*# devicetaintrules:DeviceTaintRule/*#"},
+	{"apiextensions.k8s.io/v1", "customresourcedefinitions:CustomResourceDefinition/*#"},
 }
 
-// resources returns the built-in resources whose types the scheme has, and those of
-// the definitions.
-func resources(types *runtime.Scheme, crds []*apiextensionsv1.CustomResourceDefinition) ([]*resource, error) {
-	var out []*resource
-	add := func(r *resource) {
-		r.objects, r.watchers = map[string]runtime.Object{}, map[*watcher]bool{}
-		out = append(out, r)
+// defaultScheme returns the types of all resources that nap knows.
+var defaultScheme = sync.OnceValue(func() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme, v1beta1.AddToScheme} {
+		if err := add(s); err != nil {
+			panic(fmt.Sprintf("registering API types: %v", err)) // a broken build
+		}
 	}
+	// Karpenter registers its types in the global scheme only.
+	for gv, types := range map[schema.GroupVersion][]runtime.Object{
+		{Group: "karpenter.sh", Version: "v1"}:            {&karpv1.NodePool{}, &karpv1.NodePoolList{}, &karpv1.NodeClaim{}, &karpv1.NodeClaimList{}},
+		{Group: "karpenter.sh", Version: "v1alpha1"}:      {&karpv1alpha1.NodeOverlay{}, &karpv1alpha1.NodeOverlayList{}},
+		{Group: buffersv1beta1.Group, Version: "v1beta1"}: {&buffersv1beta1.CapacityBuffer{}, &buffersv1beta1.CapacityBufferList{}},
+	} {
+		s.AddKnownTypes(gv, types...)
+		metav1.AddToGroupVersion(s, gv)
+	}
+	return s
+})
+
+// addBuiltins serves the built-in resources.
+func (s *Server) addBuiltins() error {
 	for _, b := range builtins {
 		gv, err := schema.ParseGroupVersion(b.groupVersion)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, entry := range strings.Fields(b.resources) {
 			name, kind, _ := strings.Cut(entry, ":")
-			r := &resource{gvr: gv.WithResource(name), namespaced: !strings.Contains(kind, "*"), status: strings.Contains(kind, "/"), scale: strings.Contains(kind, "+")}
-			r.kind = strings.TrimRight(kind, "/*+")
-			if r.example, err = types.New(r.gvk()); err == nil {
-				add(r)
+			r := &resource{
+				gvr: gv.WithResource(name), gvk: gv.WithKind(strings.TrimRight(kind, "/*+#")),
+				namespaced: !strings.Contains(kind, "*"), status: strings.Contains(kind, "/"),
+				scale: strings.Contains(kind, "+"), generations: strings.Contains(kind, "#"), expires: name == "events",
+			}
+			s.mu.Lock()
+			s.serve(r)
+			s.mu.Unlock()
+			if r.typ == nil {
+				return fmt.Errorf("there is no Go type for %s", r.gvk) // a broken build
 			}
 		}
 	}
-	for _, crd := range crds {
-		i := slices.IndexFunc(crd.Spec.Versions, func(v apiextensionsv1.CustomResourceDefinitionVersion) bool { return v.Storage })
-		if i < 0 {
-			return nil, fmt.Errorf("definition %s has no stored version", crd.Name)
-		}
-		v := crd.Spec.Versions[i]
-		rules, err := newCustomRules(&v)
-		if err != nil {
-			return nil, fmt.Errorf("definition %s: %w", crd.Name, err)
-		}
-		r := &resource{
-			gvr:  schema.GroupVersionResource{Group: crd.Spec.Group, Version: v.Name, Resource: crd.Spec.Names.Plural},
-			kind: crd.Spec.Names.Kind, namespaced: crd.Spec.Scope == apiextensionsv1.NamespaceScoped,
-			status: v.Subresources != nil && v.Subresources.Status != nil, custom: rules,
-		}
-		if r.example, err = types.New(r.gvk()); err != nil {
-			return nil, fmt.Errorf("definition %s: the scheme has no type for it: %w", crd.Name, err)
-		}
-		add(r)
-	}
-	return out, nil
+	return nil
 }
 
-var verbs = metav1.Verbs{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
+// serve adds a resource. The caller holds the lock.
+func (s *Server) serve(r *resource) {
+	r.objects, r.compacted = map[string]*object{}, s.version
+	for _, types := range s.schemes {
+		if example, err := types.New(r.gvk); err == nil {
+			r.typ = reflect.TypeOf(example).Elem()
+			_, r.proto = example.(protoMessage)
+			r.proto = r.proto && r.custom == nil
+			break
+		}
+	}
+	r.kindPrefix = fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,`, r.gvk.Kind, r.gvk.GroupVersion().String())
+	s.resources[r.gvr] = r
+	s.ordered = append(s.ordered, r)
+}
 
-// discover returns the discovery document at a path, or nil if there is none.
-func (s *Server) discover(path string) any {
-	switch path {
-	case "/version":
-		major, rest, _ := strings.Cut(strings.TrimPrefix(s.options.Version, "v"), ".")
-		minor, _, _ := strings.Cut(rest, ".")
-		return map[string]string{"major": major, "minor": minor, "gitVersion": s.options.Version, "platform": "linux/amd64"}
-	case "/api":
-		return &metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}, Versions: []string{"v1"}}
-	case "/apis":
-		list := &metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}}
-		for _, r := range s.ordered {
-			if r.gvr.Group == "" || slices.ContainsFunc(list.Groups, func(g metav1.APIGroup) bool { return g.Name == r.gvr.Group }) {
-				continue
-			}
-			v := metav1.GroupVersionForDiscovery{GroupVersion: r.gvr.GroupVersion().String(), Version: r.gvr.Version}
-			list.Groups = append(list.Groups, metav1.APIGroup{Name: r.gvr.Group, Versions: []metav1.GroupVersionForDiscovery{v}, PreferredVersion: v})
-		}
-		return list
+// lookup returns a resource, or nil.
+func (s *Server) lookup(gvr schema.GroupVersionResource) *resource {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resources[gvr]
+}
+
+// newObject returns an empty object in the server's form.
+func (r *resource) newObject() runtime.Object {
+	if r.custom != nil {
+		u := &unstructured.Unstructured{}
+		u.SetGroupVersionKind(r.gvk)
+		return u
 	}
-	gv, ok := strings.CutPrefix(path, "/apis/")
-	if !ok {
-		gv, ok = strings.CutPrefix(path, "/api/")
-	}
-	if !ok {
-		return nil
-	}
-	list := &metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: gv}
-	add := func(r *resource, suffix, kind string, v metav1.Verbs) {
-		list.APIResources = append(list.APIResources, metav1.APIResource{Name: r.gvr.Resource + suffix, SingularName: strings.ToLower(r.kind), Namespaced: r.namespaced, Kind: kind, Verbs: v})
-	}
-	for _, r := range s.ordered {
-		if r.gvr.GroupVersion().String() != gv {
-			continue
-		}
-		add(r, "", r.kind, verbs)
-		if r.status {
-			add(r, "/status", r.kind, metav1.Verbs{"get", "patch", "update"})
-		}
-		if r.scale {
-			add(r, "/scale", "Scale", metav1.Verbs{"get", "patch", "update"})
-		}
-		if r.kind == "Pod" {
-			add(r, "/binding", "Binding", metav1.Verbs{"create"})
-			add(r, "/eviction", "Eviction", metav1.Verbs{"create"})
-		}
-	}
-	if len(list.APIResources) == 0 {
-		return nil
-	}
-	return list
+	o := reflect.New(r.typ).Interface().(runtime.Object)
+	o.GetObjectKind().SetGroupVersionKind(r.gvk)
+	return o
+}
+
+// listKind returns the kind of its lists.
+func (r *resource) listKind() schema.GroupVersionKind {
+	return r.gvk.GroupVersion().WithKind(r.gvk.Kind + "List")
 }

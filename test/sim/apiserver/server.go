@@ -6,24 +6,20 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes/scheme"
 )
-
-// logLimit is how many changes of a resource are kept for watches that resume.
-const logLimit = 20000
 
 // Options configure a Server.
 type Options struct {
@@ -31,14 +27,19 @@ type Options struct {
 	Seed uint64
 	// Version is what /version answers; empty means v1.36.3.
 	Version string
-	// Scheme has the types of all resources; nil means client-go's scheme.
+	// Scheme has Go types of custom resources in addition to Karpenter's and nap's;
+	// nil means none. Custom resources without a type are Unstructured.
 	Scheme *runtime.Scheme
-	// CRDs are the custom resources served, each in its stored version.
+	// CRDs are the custom resources served from the start, each in its stored
+	// version. More can be created as objects.
 	CRDs []*apiextensionsv1.CustomResourceDefinition
-	// Intercept, if not nil, is asked before each request is handled. It may sleep.
+	// Intercept, if not nil, is asked before each request is handled, discovery
+	// excepted. It may sleep, and is called concurrently.
 	Intercept func(context.Context, *Call) Fault
-	// WatchDelay, if not nil, returns how long a watch event is held back from a
-	// client. Later events of the watch wait behind it.
+	// WatchDelay, if not nil, returns how long a change is held back from a client
+	// that watches. Later changes of the watch wait behind it; several that are due
+	// are delivered together. It is called concurrently, once for each change and
+	// watch.
 	WatchDelay func(client string, resource schema.GroupVersionResource) time.Duration
 }
 
@@ -46,10 +47,10 @@ type Options struct {
 type Call struct {
 	Client      string // the name given to Server.Config
 	Verb        string // get, list, watch, create, update, patch, delete or deletecollection
-	Resource    schema.GroupVersionResource
 	Subresource string
 	Namespace   string
 	Name        string
+	Resource    schema.GroupVersionResource
 }
 
 // Fault is what happens to a request. The zero value is nothing.
@@ -60,73 +61,86 @@ type Fault struct {
 	Err *apierrors.StatusError
 	// Lose handles the request and breaks the connection instead of answering.
 	Lose bool
-	// Hang neither handles nor answers the request.
+	// Hang neither handles nor answers the request; it ends with its context, or
+	// with Restart or Stop.
 	Hang bool
 }
 
-// CallKey identifies a kind of request in Server.Calls.
+// CallKey identifies a kind of request in Server.Calls. Resource is the plural
+// without its group.
 type CallKey struct{ Client, Verb, Resource, Subresource string }
 
-// Event is a committed change.
+// Event is a committed change. Its objects must not be changed.
 type Event struct {
 	Type     watch.EventType // Added, Modified or Deleted
 	Resource schema.GroupVersionResource
 	Object   runtime.Object // after the change; the last state if Deleted
 	Old      runtime.Object // before it; nil if Added
-	Client   string         // who asked for it; "" for trusted writes
-	Verb     string         // by which request, "evict" and "bind" included
+	Client   string         // who asked for it; "" for trusted writes and the server itself
+	Verb     string         // create, update, patch, delete, bind, or evict: the deletion after an eviction
 }
 
-// Server is an API server. Use New.
+// Server is an API server. Use New. Its methods are safe for concurrent use.
 type Server struct {
 	options Options
-	scheme  *runtime.Scheme
-	codecs  serializer.CodecFactory
+	schemes []*runtime.Scheme // where Go types are looked up
 
-	mu          sync.Mutex
-	version     int64
-	byGVR       map[schema.GroupVersionResource]*resource
-	ordered     []*resource
+	mu          sync.Mutex // never held while anything is encoded or slept
+	version     int64      // of the last change
+	resources   map[schema.GroupVersionResource]*resource
+	ordered     []*resource // as discovery lists them
 	rng         *rand.Rand
 	calls       map[CallKey]int
+	evicted     int // evictions accepted
 	refused     int // evictions answered with 429
 	subscribers []func(Event)
 	queue       []Event // committed changes that subscribers have not seen
 	telling     bool
-	epoch       chan struct{} // closed by Stop and Restart: ends all watches
+	epoch       chan struct{} // closed by Stop and Restart: ends watches and hung requests
 	stopped     bool
+	pages       []*page // of paged lists, oldest first
+	pageCount   int
 }
 
-// New returns a server with the namespaces that every cluster has. It returns an
-// error for a definition that cannot be served.
+// New returns a server with the namespaces and priority classes that every cluster
+// has. It returns an error for a definition that cannot be served. In a synctest
+// bubble it must be called inside of it.
 func New(o Options) (*Server, error) {
 	if o.Version == "" {
 		o.Version = "v1.36.3"
 	}
-	if o.Scheme == nil {
-		o.Scheme = scheme.Scheme
+	s := &Server{
+		options: o, schemes: []*runtime.Scheme{defaultScheme()}, version: 1,
+		resources: map[schema.GroupVersionResource]*resource{},
+		rng:       rand.New(rand.NewPCG(o.Seed, 0x617069)), // its own stream: "api"
+		calls:     map[CallKey]int{}, epoch: make(chan struct{}),
 	}
-	list, err := resources(o.Scheme, o.CRDs)
-	if err != nil {
+	if o.Scheme != nil {
+		s.schemes = append(s.schemes, o.Scheme)
+	}
+	if err := s.addBuiltins(); err != nil {
 		return nil, err
 	}
-	s := &Server{
-		options: o, scheme: o.Scheme, codecs: serializer.NewCodecFactory(o.Scheme),
-		byGVR: map[schema.GroupVersionResource]*resource{}, ordered: list,
-		rng: rand.New(rand.NewPCG(o.Seed, 0x617069)), calls: map[CallKey]int{}, epoch: make(chan struct{}), version: 1,
-	}
-	for _, r := range list {
-		s.byGVR[r.gvr] = r
-	}
+	var objects []runtime.Object
 	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease} {
-		if err := s.Create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
-			return nil, err
+		objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	}
+	for _, c := range systemPriorities {
+		objects = append(objects, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: c.name}, Value: c.value})
+	}
+	for _, crd := range o.CRDs {
+		objects = append(objects, crd)
+	}
+	for _, obj := range objects {
+		if err := s.Create(obj); err != nil {
+			return nil, fmt.Errorf("creating the objects of a new cluster: %w", err)
 		}
 	}
 	return s, nil
 }
 
-// Stop ends all watches. Requests still work.
+// Stop breaks all watches and hung requests, and refuses new watches. Other requests
+// and direct access still work.
 func (s *Server) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,163 +150,52 @@ func (s *Server) Stop() {
 	}
 }
 
-// Restart ends all watches and forgets the past: watches cannot resume from earlier
-// versions (410 Gone). Objects stay.
+// Restart breaks all watches and hung requests, and forgets the past: watches cannot
+// resume from versions seen before (410 Gone), and paged lists cannot be continued.
+// Objects stay. After Stop it does nothing.
 func (s *Server) Restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.stopped {
+		return
+	}
+	s.version++
 	for _, r := range s.ordered {
 		r.first += len(r.log)
 		r.log, r.compacted = nil, s.version
 	}
+	s.pages = nil
 	close(s.epoch)
 	s.epoch = make(chan struct{})
 }
 
-// Subscribe calls f after each committed change, in order, one at a time. f may call
-// all methods of the server; changes that it makes are told afterwards.
+// Subscribe calls f after each committed change, in order, one at a time, usually
+// before the writer goes on. f may call all methods of the server; changes that it
+// makes are told afterwards. It must not sleep.
 func (s *Server) Subscribe(f func(Event)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subscribers = append(s.subscribers, f)
 }
 
-// Calls returns how often each kind of request was made.
+// Calls returns how often each kind of request was made, answered or not.
 func (s *Server) Calls() map[CallKey]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make(map[CallKey]int, len(s.calls))
-	for k, n := range s.calls {
-		out[k] = n
-	}
-	return out
+	return maps.Clone(s.calls)
 }
 
-// EvictionsRefused returns how many evictions a PodDisruptionBudget has refused.
-func (s *Server) EvictionsRefused() int {
+// Evictions returns how many evictions were accepted, and how many were refused for a
+// PodDisruptionBudget.
+func (s *Server) Evictions() (accepted, refused int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.refused
+	return s.evicted, s.refused
 }
 
-// Each calls f with the objects of a resource, by namespace and name, until f returns
-// false. The objects must not be changed.
-func (s *Server) Each(gvr schema.GroupVersionResource, f func(runtime.Object) bool) {
-	for _, o := range s.list(gvr) {
-		if !f(o) {
-			return
-		}
-	}
-}
-
-// Count returns the number of objects of a resource.
-func (s *Server) Count(gvr schema.GroupVersionResource) int {
+// Version returns the resource version of the last change.
+func (s *Server) Version() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.byGVR[gvr]; r != nil {
-		return len(r.objects)
-	}
-	return 0
-}
-
-func (s *Server) list(gvr schema.GroupVersionResource) []runtime.Object {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.byGVR[gvr]
-	if r == nil {
-		return nil
-	}
-	return r.sorted()
-}
-
-func (r *resource) sorted() []runtime.Object {
-	keys := make([]string, 0, len(r.objects))
-	for k := range r.objects {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	out := make([]runtime.Object, len(keys))
-	for i, k := range keys {
-		out[i] = r.objects[k]
-	}
-	return out
-}
-
-// Get returns an object, which must not be changed, and whether it exists.
-func (s *Server) Get(gvr schema.GroupVersionResource, namespace, name string) (runtime.Object, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.byGVR[gvr]
-	if r == nil {
-		return nil, false
-	}
-	o, ok := r.objects[key(namespace, name)]
-	return o, ok
-}
-
-// Create creates an object as a request does, without faults. It takes a copy.
-func (s *Server) Create(o runtime.Object) error {
-	r, err := s.resourceOf(o)
-	if err != nil {
-		return err
-	}
-	_, err = s.create(r, o.DeepCopyObject(), "", false)
-	return err
-}
-
-// Update updates an object but its status. Without a resource version it overwrites
-// whatever is there. It takes a copy.
-func (s *Server) Update(o runtime.Object) error { return s.trustedUpdate(o, "") }
-
-// UpdateStatus updates the status of an object. Without a resource version it
-// overwrites whatever is there. It takes a copy.
-func (s *Server) UpdateStatus(o runtime.Object) error { return s.trustedUpdate(o, "status") }
-
-func (s *Server) trustedUpdate(o runtime.Object, subresource string) error {
-	r, err := s.resourceOf(o)
-	if err != nil {
-		return err
-	}
-	_, err = s.update(r, o.DeepCopyObject(), subresource, "", "update")
-	return err
-}
-
-// Delete deletes an object as a request without options does.
-func (s *Server) Delete(gvr schema.GroupVersionResource, namespace, name string) error {
-	return s.DeleteWith(gvr, namespace, name, metav1.DeleteOptions{})
-}
-
-// DeleteWith deletes an object as a request with options does: a grace period of zero
-// removes a pod at once.
-func (s *Server) DeleteWith(gvr schema.GroupVersionResource, namespace, name string, o metav1.DeleteOptions) error {
-	s.mu.Lock()
-	r := s.byGVR[gvr]
-	s.mu.Unlock()
-	if r == nil {
-		return apierrors.NewNotFound(gvr.GroupResource(), name)
-	}
-	_, err := s.remove(r, namespace, name, &o, "", "delete")
-	return err
-}
-
-func (s *Server) resourceOf(o runtime.Object) (*resource, error) {
-	kinds, _, err := s.scheme.ObjectKinds(o)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range s.ordered {
-		for _, k := range kinds {
-			if r.kind == k.Kind && r.gvr.GroupVersion() == k.GroupVersion() {
-				return r, nil
-			}
-		}
-	}
-	return nil, fmt.Errorf("%v is not served", kinds)
-}
-
-func key(namespace, name string) string {
-	if namespace == "" {
-		return name
-	}
-	return namespace + "/" + name
+	return s.version
 }

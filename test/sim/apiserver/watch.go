@@ -4,194 +4,120 @@
 package apiserver
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
-	"reflect"
+	"slices"
 	"sort"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// selection returns whether an object is one of those that a list or watch asks for.
-func selection(q *request) (func(runtime.Object) bool, error) {
-	values := q.http.URL.Query()
-	byLabel, byField := labels.Everything(), fields.Everything()
-	var err error
-	if text := values.Get("labelSelector"); text != "" {
-		if byLabel, err = labels.Parse(text); err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
-		}
-	}
-	if text := values.Get("fieldSelector"); text != "" {
-		if byField, err = fields.ParseSelector(text); err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
-		}
-	}
-	if q.Name != "" {
-		byField = fields.AndSelectors(byField, fields.OneTermEqualSelector("metadata.name", q.Name))
-	}
-	for _, req := range byField.Requirements() {
-		if _, ok := fieldsOf(newLike(q.resource.example))[req.Field]; !ok {
-			return nil, apierrors.NewBadRequest("field label not supported: " + req.Field)
-		}
-	}
-	everything := byLabel.Empty() && byField.Empty()
-	return func(o runtime.Object) bool {
-		if q.Namespace != "" && accessor(o).GetNamespace() != q.Namespace {
-			return false
-		}
-		return everything || byLabel.Matches(labels.Set(accessor(o).GetLabels())) && byField.Matches(fieldsOf(o))
-	}, nil
-}
+// watchTimeout is how long watches live that do not say so themselves.
+const watchTimeout = 45 * time.Minute
 
-// fieldsOf returns the fields of an object that selectors may name.
-func fieldsOf(o runtime.Object) fields.Set {
-	m := accessor(o)
-	set := fields.Set{"metadata.name": m.GetName(), "metadata.namespace": m.GetNamespace()}
-	switch t := o.(type) {
-	case *corev1.Pod:
-		set["spec.nodeName"], set["status.phase"], set["spec.schedulerName"] = t.Spec.NodeName, string(t.Status.Phase), t.Spec.SchedulerName
-		set["spec.restartPolicy"], set["status.podIP"], set["status.nominatedNodeName"] = string(t.Spec.RestartPolicy), t.Status.PodIP, t.Status.NominatedNodeName
-	case *corev1.Node:
-		set["spec.unschedulable"] = strconv.FormatBool(t.Spec.Unschedulable)
-	case *corev1.Namespace:
-		set["status.phase"] = string(t.Status.Phase)
-	case *corev1.Secret:
-		set["type"] = string(t.Type)
-	case *corev1.Event:
-		set["involvedObject.kind"], set["involvedObject.namespace"], set["involvedObject.name"] = t.InvolvedObject.Kind, t.InvolvedObject.Namespace, t.InvolvedObject.Name
-		set["involvedObject.uid"], set["reason"], set["type"], set["source"] = string(t.InvolvedObject.UID), t.Reason, t.Type, t.Source.Component
-	}
-	return set
-}
-
-// newLike returns a new object of the type of another.
-func newLike(o runtime.Object) runtime.Object {
-	return reflect.New(reflect.TypeOf(o).Elem()).Interface().(runtime.Object)
-}
-
-func reflectValue(v any) reflect.Value { return reflect.ValueOf(v) }
-
-// handleList answers a list at the present version.
-func (s *Server) handleList(q *request) (answer, error) {
-	keep, err := selection(q)
-	if err != nil {
-		return answer{}, err
-	}
-	s.mu.Lock()
-	all, version := q.resource.sorted(), s.version
-	s.mu.Unlock()
-	gvk := q.resource.gvk()
-	gvk.Kind += "List"
-	list, err := s.scheme.New(gvk)
-	if err != nil {
-		return answer{}, apierrors.NewInternalError(err)
-	}
-	items := reflect.ValueOf(list).Elem().FieldByName("Items")
-	kept := reflect.MakeSlice(items.Type(), 0, len(all))
-	for _, o := range all {
-		if keep(o) {
-			kept = reflect.Append(kept, reflect.ValueOf(o).Elem())
-		}
-	}
-	items.Set(kept)
-	list.(metav1.ListInterface).SetResourceVersion(strconv.FormatInt(version, 10))
-	list.GetObjectKind().SetGroupVersionKind(gvk)
-	return answer{status: http.StatusOK, object: list}, nil
-}
+// maxBuffer is how many bytes a watch encodes before its client has read them.
+const maxBuffer = 1 << 20
 
 // watcher is an open watch. The client reads it as the body of the answer, and its
-// reads do all the work: there is no goroutine of its own.
+// reads do all the work: they look into the log of the resource's changes, and wait if
+// there is nothing new. So a slow client costs nothing, until the log has forgotten
+// what it has not read; then its watch ends.
 type watcher struct {
 	server   *Server
 	resource *resource
 	client   string
 	ctx      context.Context
-	keep     func(runtime.Object) bool
-	proto    bool
-	next     int           // number of the next change
-	initial  []watch.Event // sent first
-	woken    chan struct{}
-	epoch    <-chan struct{}
-	until    time.Time
+	epoch    <-chan struct{} // closed when the server breaks all watches
+	selector *selector
+	format   format
 	bookmark bool
-	buffer   bytes.Buffer
-	err      error // what reads return once the buffer is empty
+	until    time.Time
+	woken    chan struct{} // has an element after a change
+	ended    chan struct{} // closed by Close
+	endOnce  sync.Once
+	last     atomic.Bool // there will be no more changes
+
+	// What follows belongs to the goroutine that reads.
+
+	next    int       // number of the next change to look at
+	initial []*object // sent first
+	mark    int64     // version of a bookmark after initial; 0: none
+	due     time.Time // when the next change may be delivered; zero: not known yet
+	buffer  []byte
+	err     error // what reads return once the buffer is empty
 }
 
-// handleWatch opens a watch after a version, or with the objects that there are
-// (sendInitialEvents, or no version).
-func (s *Server) handleWatch(q *request) (answer, error) {
-	keep, err := selection(q)
+// watch opens a watch: after a version, or with the objects that there are.
+func (s *Server) watch(q *request) (*answer, error) {
+	sel, err := newSelector(q.resource, q.Namespace, q.Name, q.values)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
-	values := q.http.URL.Query()
-	timeout := 30 * time.Minute
-	if n, err := strconv.ParseInt(values.Get("timeoutSeconds"), 10, 64); err == nil && n > 0 {
-		timeout = time.Duration(n) * time.Second
+	timeout, err := number(q, "timeoutSeconds")
+	if err != nil {
+		return nil, err
 	}
 	w := &watcher{
-		server: s, resource: q.resource, client: q.Client, ctx: q.http.Context(), keep: keep,
-		woken: make(chan struct{}, 1), until: time.Now().Add(timeout), bookmark: values.Get("allowWatchBookmarks") == "true",
+		server: s, resource: q.resource, client: q.Client, ctx: q.ctx, selector: sel, format: q.format,
+		bookmark: q.values.Get("allowWatchBookmarks") == "true", until: time.Now().Add(watchTimeout),
+		woken: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
+	if timeout > 0 && timeout < math.MaxInt32 {
+		w.until = time.Now().Add(time.Duration(timeout) * time.Second)
+	}
+	if err := s.start(q, w); err != nil {
+		return nil, err
+	}
+	return &answer{code: http.StatusOK, contentType: w.format.contentType(true), stream: w}, nil
+}
+
+// start finds where a watch begins, and registers it.
+func (s *Server) start(q *request, w *watcher) error {
+	initial := q.values.Get("sendInitialEvents") == "true"
+	if initial && (!w.bookmark || q.values.Get("resourceVersionMatch") != string(metav1.ResourceVersionMatchNotOlderThan)) {
+		return apierrors.NewBadRequest("sendInitialEvents needs allowWatchBookmarks, and resourceVersionMatch NotOlderThan")
+	}
+	version, err := number(q, "resourceVersion")
+	if err != nil {
+		return err
+	}
+	after := int64(version)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := q.resource
-	w.proto = wantsProto(q.http) && r.custom == nil
-	w.epoch = s.epoch
-	w.next = r.first + len(r.log)
-	text := values.Get("resourceVersion")
+	r := w.resource
 	switch {
-	case values.Get("sendInitialEvents") == "true", text == "", text == "0":
-		for _, o := range r.sorted() {
-			if keep(o) {
-				w.initial = append(w.initial, watch.Event{Type: watch.Added, Object: o})
-			}
+	case s.stopped || s.resources[r.gvr] != r:
+		return apierrors.NewServiceUnavailable("the server is stopping")
+	case after > s.version:
+		return tooLarge(after, s.version)
+	case initial || after == 0:
+		w.initial = slices.Clone(r.sorted)
+		w.next = r.first + len(r.log)
+		if initial {
+			w.mark = s.version
 		}
-		if values.Get("sendInitialEvents") == "true" {
-			w.initial = append(w.initial, watch.Event{Type: watch.Bookmark, Object: bookmarkOf(r, s.version, true)})
-		}
+	case after < r.compacted:
+		return apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", after, r.compacted))
 	default:
-		version, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return answer{}, apierrors.NewBadRequest("resourceVersion " + text + " is not a number")
-		}
-		if version < r.compacted {
-			return answer{}, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", version, r.compacted))
-		}
-		w.next = r.first + sort.Search(len(r.log), func(i int) bool { return r.log[i].version > version })
+		w.next = r.first + sort.Search(len(r.log), func(i int) bool { return r.log[i].version > after })
 	}
-	r.watchers[w] = true
-	return answer{status: http.StatusOK, stream: w, proto: w.proto}, nil
+	w.epoch = s.epoch
+	r.watchers = append(r.watchers, w)
+	return nil
 }
 
-// bookmarkOf returns the object of a bookmark.
-func bookmarkOf(r *resource, version int64, initial bool) runtime.Object {
-	o := newLike(r.example)
-	m := accessor(o)
-	m.SetResourceVersion(strconv.FormatInt(version, 10))
-	if initial {
-		m.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
-	}
-	o.GetObjectKind().SetGroupVersionKind(r.gvk())
-	return o
-}
-
-// wake tells the watch that its resource has changed.
+// wake tells the watch that there may be something new. It never blocks.
 func (w *watcher) wake() {
 	select {
 	case w.woken <- struct{}{}:
@@ -201,158 +127,231 @@ func (w *watcher) wake() {
 
 // Close ends the watch.
 func (w *watcher) Close() error {
+	w.endOnce.Do(func() { close(w.ended) })
 	w.server.mu.Lock()
-	delete(w.resource.watchers, w)
-	w.server.mu.Unlock()
-	w.err = io.ErrClosedPipe
-	w.wake()
+	defer w.server.mu.Unlock()
+	if i := slices.Index(w.resource.watchers, w); i >= 0 {
+		w.resource.watchers = slices.Delete(w.resource.watchers, i, i+1)
+	}
 	return nil
 }
 
 // Read returns the next events, and waits until there are some.
 func (w *watcher) Read(p []byte) (int, error) {
-	for w.buffer.Len() == 0 {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(w.buffer) == 0 {
 		if w.err != nil {
 			return 0, w.err
 		}
-		if err := w.fill(); err != nil {
-			w.err = err
+		if w.err = w.broken(); w.err == nil {
+			w.err = w.fill()
 		}
 	}
-	return w.buffer.Read(p)
+	n := copy(p, w.buffer)
+	if w.buffer = w.buffer[n:]; len(w.buffer) == 0 {
+		w.buffer = nil
+	}
+	return n, nil
 }
 
-// fill appends the events that are due, or waits for some.
-func (w *watcher) fill() error {
-	w.buffer.Reset()
-	if len(w.initial) > 0 {
-		for _, e := range w.initial {
-			if err := w.write(e.Type, e.Object, nil); err != nil {
-				return err
-			}
-		}
-		w.initial = nil
+// broken returns an error if nobody may read the watch any more.
+func (w *watcher) broken() error {
+	select {
+	case <-w.ended:
+		return io.EOF
+	case <-w.epoch:
+		return errBroken
+	case <-w.ctx.Done():
+		return w.ctx.Err()
+	default:
 		return nil
 	}
-	w.server.mu.Lock()
-	behind := w.next < w.resource.first
-	var due []*change
-	if !behind {
-		due = w.resource.log[w.next-w.resource.first:]
+}
+
+// fill appends events that are due to the buffer, or waits for something to happen.
+// The error, if any, is what the client sees after the buffer.
+func (w *watcher) fill() error {
+	if len(w.initial) > 0 || w.mark > 0 {
+		return w.fillInitial()
 	}
-	version := w.server.version
-	w.server.mu.Unlock()
+	last := w.last.Load() // before the look at the changes: those before it count
+	changes, version, behind := w.unread()
 	if behind {
-		st := apierrors.NewResourceExpired("the watch was too slow").Status()
+		st := apierrors.NewResourceExpired("the watch was too slow and has missed changes").Status()
 		st.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-		if err := w.write(watch.Error, &st, nil); err != nil {
+		if err := w.writeAny(watch.Error, &st); err != nil {
 			return err
 		}
 		return io.EOF
 	}
-	for i, c := range due {
-		if d := w.server.options.WatchDelay; d != nil {
-			if wait := time.Until(c.at.Add(d(w.client, w.resource.gvr))); wait > 0 {
-				if i > 0 {
-					return nil // deliver what is due
-				}
-				if err := w.sleep(wait); err != nil {
-					return err
-				}
+	for _, c := range changes {
+		if wait := w.held(c); wait > 0 {
+			if len(w.buffer) > 0 {
+				return nil // deliver what is due
 			}
+			return w.pause(wait, false)
 		}
 		w.next++
-		if err := w.event(c); err != nil {
+		w.due = time.Time{}
+		if err := w.change(c); err != nil {
 			return err
 		}
+		if len(w.buffer) > maxBuffer {
+			return nil
+		}
 	}
-	if w.buffer.Len() > 0 || len(due) > 0 {
+	if len(w.buffer) > 0 {
 		return nil
 	}
+	if last {
+		return io.EOF
+	}
 	if wait := time.Until(w.until); wait > 0 {
-		return w.sleep(wait)
+		return w.pause(wait, true)
 	}
 	if w.bookmark {
-		if err := w.write(watch.Bookmark, bookmarkOf(w.resource, version, false), nil); err != nil {
+		if err := w.writeBookmark(version, false); err != nil {
 			return err
 		}
 	}
-	_ = w.Close()
 	return io.EOF
 }
 
-// sleep waits for at most d, less if the resource changes. It returns an error if the
-// watch ends.
-func (w *watcher) sleep(d time.Duration) error {
+// fillInitial appends the objects that there were when the watch began.
+func (w *watcher) fillInitial() error {
+	for i, o := range w.initial {
+		if !w.selector.matches(o) {
+			continue
+		}
+		if err := w.write(watch.Added, o); err != nil {
+			return err
+		}
+		if len(w.buffer) > maxBuffer {
+			w.initial = w.initial[i+1:]
+			return nil
+		}
+	}
+	version := w.mark
+	w.initial, w.mark = nil, 0
+	if version == 0 {
+		return nil
+	}
+	return w.writeBookmark(version, true)
+}
+
+// unread returns the changes that the watch has not looked at, and the present
+// version. behind says that some of them are forgotten.
+func (w *watcher) unread() (changes []*change, version int64, behind bool) {
+	s, r := w.server, w.resource
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.next < r.first {
+		return nil, s.version, true
+	}
+	// The elements never change, and the log only grows or is replaced.
+	return r.log[w.next-r.first : len(r.log) : len(r.log)], s.version, false
+}
+
+// held returns for how long a change, the next one, is held back.
+func (w *watcher) held(c *change) time.Duration {
+	delay := w.server.options.WatchDelay
+	if delay == nil {
+		return 0
+	}
+	if w.due.IsZero() {
+		w.due = c.at.Add(delay(w.client, w.resource.gvr))
+	}
+	return time.Until(w.due)
+}
+
+// pause waits for at most d, less if the watch ends or, if wakes is true, after a
+// change.
+func (w *watcher) pause(d time.Duration, wakes bool) error {
+	woken := w.woken
+	if !wakes {
+		woken = nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
-	case <-w.woken:
-		return w.err
+	case <-woken:
+	case <-w.ended:
 	case <-w.epoch:
-		_ = w.Close()
-		return io.ErrUnexpectedEOF
 	case <-w.ctx.Done():
-		_ = w.Close()
-		return w.ctx.Err()
 	}
+	return nil // Read looks at the reason
 }
 
-// event writes a change as the watch sees it: an object may come into its selection,
+// change writes a change as the watch sees it: an object may come into its selection,
 // or leave it.
-func (w *watcher) event(c *change) error {
-	e := c.event
-	is := e.Type != watch.Deleted && w.keep(e.Object)
-	was := e.Old != nil && w.keep(e.Old)
+func (w *watcher) change(c *change) error {
+	is := !c.deleted && w.selector.matches(c.now)
+	was := c.old != nil && w.selector.matches(c.old)
 	switch {
 	case is && was:
-		return w.write(watch.Modified, e.Object, c)
+		return w.write(watch.Modified, c.now)
 	case is:
-		return w.write(watch.Added, e.Object, c)
+		return w.write(watch.Added, c.now)
 	case was:
-		return w.write(watch.Deleted, e.Object, c)
-	}
-	return nil
-}
-
-// write appends an event. The encoding of a change is shared by all watches.
-func (w *watcher) write(t watch.EventType, o runtime.Object, c *change) error {
-	if w.proto {
-		var raw []byte
-		if c != nil && c.proto != nil {
-			raw = c.proto
-		} else {
-			var err error
-			if raw, err = w.server.encodeProto(o); err != nil {
-				return err
-			}
-			if c != nil {
-				c.proto = raw
-			}
-		}
-		frame, err := (&metav1.WatchEvent{Type: string(t), Object: runtime.RawExtension{Raw: raw}}).Marshal()
+		o, err := c.leaving(w.resource)
 		if err != nil {
 			return err
 		}
-		_, err = protobuf.LengthDelimitedFramer.NewFrameWriter(&w.buffer).Write(frame)
+		return w.write(watch.Deleted, o)
+	}
+	return nil
+}
+
+// writeBookmark writes a bookmark. initial says that all initial objects have been sent.
+func (w *watcher) writeBookmark(version int64, initial bool) error {
+	o := w.resource.newObject()
+	if w.format.partial {
+		p := &metav1.PartialObjectMetadata{}
+		p.SetGroupVersionKind(partialKind)
+		o = p
+	}
+	m := accessor(o)
+	m.SetResourceVersion(strconv.FormatInt(version, 10))
+	if initial {
+		m.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	}
+	return w.writeAny(watch.Bookmark, o)
+}
+
+// write appends an event about a stored object.
+func (w *watcher) write(t watch.EventType, o *object) error {
+	b, err := w.resource.bytesOf(o, w.format)
+	if err != nil {
 		return err
 	}
-	var text []byte
-	if c != nil && c.json != nil {
-		text = c.json
-	} else {
-		var err error
-		if text, err = json.Marshal(o); err != nil {
-			return err
-		}
-		if c != nil {
-			c.json = text
-		}
-	}
-	w.buffer.WriteString(`{"type":"` + string(t) + `","object":`)
-	w.buffer.Write(text)
-	w.buffer.WriteString("}\n")
+	w.frame(t, b)
 	return nil
+}
+
+// writeAny appends an event about another object.
+func (w *watcher) writeAny(t watch.EventType, o runtime.Object) error {
+	b, err := encodeAny(o, w.format)
+	if err != nil {
+		return err
+	}
+	w.frame(t, b)
+	return nil
+}
+
+// frame appends an event: in protobuf, a metav1.WatchEvent after its length in four
+// bytes.
+func (w *watcher) frame(t watch.EventType, b []byte) {
+	if !w.format.proto {
+		w.buffer = append(w.buffer, `{"type":"`+string(t)+`","object":`...)
+		w.buffer = append(append(w.buffer, b...), "}\n"...)
+		return
+	}
+	start := len(w.buffer)
+	w.buffer = append(w.buffer, 0, 0, 0, 0)
+	w.buffer = appendBytes(w.buffer, 1, []byte(t))
+	w.buffer = appendBytes(w.buffer, 2, appendBytes(make([]byte, 0, len(b)+6), 1, b)) // a RawExtension
+	binary.BigEndian.PutUint32(w.buffer[start:], uint32(len(w.buffer)-start-4))
 }
