@@ -104,7 +104,7 @@ func (f *faults) inject(s scenario.Inject) error {
 		}
 		x.rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 		for _, m := range list[:min(x.Count.Of(len(list)), len(list))] {
-			w.cloud.Remove(m.Name)
+			w.cloud.Evict(m.Name)
 		}
 	case "notReady":
 		for _, n := range w.chooseNodes(scenario.Nodes{Count: x.Count}, x.rng) {

@@ -168,8 +168,8 @@ func (o *watch) pod(t time.Duration, e apiserver.Event, old, p *corev1.Pod) {
 	}
 	if p.Spec.NodeName != "" && (old == nil || old.Spec.NodeName == "") {
 		o.w.recorder.PodScheduled(uid, t)
-		if name, ok := strings.CutPrefix(p.Spec.NodeName, nodePrefix); ok {
-			o.w.recorder.MachineUseful(strings.TrimSuffix(name, nodeSuffix))
+		if m := o.w.cloud.MachineOf(p.Spec.NodeName); m != nil {
+			o.w.recorder.MachineUseful(m.Name)
 		}
 	}
 	if after == podRuns && before != podRuns {
@@ -188,12 +188,6 @@ func (o *watch) pod(t time.Duration, e apiserver.Event, old, p *corev1.Pod) {
 		o.sample()
 	}
 }
-
-// Names of the nodes of machines are made of their names.
-const (
-	nodePrefix = "aks-aksmanagedap-"
-	nodeSuffix = "-00000000-vm"
-)
 
 func ownerOf(p *corev1.Pod) string {
 	if c := metav1.GetControllerOf(p); c != nil {
@@ -218,12 +212,10 @@ func (o *watch) ended(t time.Duration, e apiserver.Event, old *corev1.Pod) {
 	}
 	var claim *karpv1.NodeClaim
 	alive := false
-	for _, m := range o.w.cloud.Machines() {
-		if m.NodeName == old.Spec.NodeName {
-			alive = m.Alive() && !m.Broken
-			if c, ok := o.w.api.Get(claimResource, "", m.Claim); ok {
-				claim = c.(*karpv1.NodeClaim)
-			}
+	if m := o.w.cloud.MachineOf(old.Spec.NodeName); m != nil {
+		alive = m.Alive() && !m.Broken
+		if c, ok := o.w.api.Get(claimResource, "", m.Claim); ok {
+			claim = c.(*karpv1.NodeClaim)
 		}
 	}
 	o.w.check.evicted(old, node, claim, alive)

@@ -255,9 +255,13 @@ func (w *world) build() error {
 	w.watch = newWatch(w)
 	w.api.Subscribe(w.watch.changed)
 	w.cloud.Subscribe(w.watch.machine)
+	nodeGone := time.Duration(0)
+	if w.settings.Machine == "laptop" {
+		nodeGone = -1 // the local Azure deletes the Node with its machine
+	}
 	w.kubelets = cloud.StartKubelets(w.api, w.cloud, cloud.KubeletOptions{
 		Rand: scenario.Stream(w.options.Seed, "kubelets"), Ready: span(w.settings.Ready), PodStart: span(w.settings.PodStart), PodStop: span(w.settings.PodStop),
-		Location: w.settings.Location,
+		Location: w.settings.Location, NodeGone: nodeGone,
 	})
 	return w.kubelets.AddSystemNodes(w.settings.SystemNodes.Count, w.settings.SystemNodes.Size, w.settings.Kubernetes)
 }
@@ -268,9 +272,7 @@ func (w *world) vms() []VM {
 	out := make([]VM, len(list))
 	for i, m := range list {
 		out[i] = vm(m)
-		if !m.Running.IsZero() {
-			out[i].Booted = m.Running
-		}
+		out[i].Booted = m.Booted
 	}
 	return out
 }
