@@ -24,12 +24,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 	c, cat, cl, v := ps.c, ps.cat, pc.cl, pc.v
 	var tr stageTrace
 	row := cat.all.clone()
-	nodes := make([]int32, 0, len(c.order))
-	for _, s := range c.order {
-		if nd := c.nodes[s]; nd.n.Closed == "" && !nd.n.Gone {
-			nodes = append(nodes, s)
-		}
-	}
+	nodes := c.openNodes()
 	stage := func(name string, reason Reason, detail string, narrow func(bitset), keep func(*node) bool) {
 		if len(tr.stages) > 0 && len(nodes) == 0 && row.empty() {
 			return
@@ -141,6 +136,17 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 		}, func(nd *node) bool { return k.room(int64(k.ctr.nodes[nd.slot]), 0, boot) > 0 })
 	}
 	return tr
+}
+
+// openNodes returns the slots of the nodes that take pods.
+func (c *Cluster) openNodes() []int32 {
+	nodes := make([]int32, 0, len(c.order))
+	for _, s := range c.order {
+		if nd := c.nodes[s]; nd.n.Closed == "" && !nd.n.Gone {
+			nodes = append(nodes, s)
+		}
+	}
+	return nodes
 }
 
 // explained caches explain per class.

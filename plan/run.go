@@ -66,9 +66,7 @@ func Nap(o *snapshot.Objects, opt Options) (*Report, error) {
 // and in the reasons of pods that may have asked for one of them.
 func (r *Report) emptyPools(o *snapshot.Objects) {
 	why := emptyPools(o)
-	for _, text := range why {
-		r.Notes = append(r.Notes, text)
-	}
+	r.Notes = append(r.Notes, why...)
 	for i := range r.Refused {
 		r.Refused[i].Reason = withPools(r.Refused[i].Reason, r.Refused[i].Code, len(o.NodePools), why)
 	}

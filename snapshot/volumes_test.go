@@ -121,7 +121,9 @@ func TestReadWriteOncePod(t *testing.T) {
 // TestResizeOfPodCounts checks that a pod whose own resources are being reduced in place
 // keeps what it has until the kubelet has taken it away.
 func TestResizeOfPodCounts(t *testing.T) {
-	cpu := func(v string) corev1.ResourceList { return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(v)} }
+	cpu := func(v string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(v)}
+	}
 	o := base()
 	o.Nodes = []*corev1.Node{node("n1")}
 	p := pod("shrinks", bound("n1"), func(p *corev1.Pod) {

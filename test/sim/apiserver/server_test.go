@@ -294,7 +294,7 @@ func TestFinalizersKeepObjects(t *testing.T) {
 		p, err := pods.Get(ctx, "p", metav1.GetOptions{})
 		must(t, err)
 		p.Finalizers = nil
-		p, err = pods.Update(ctx, p, metav1.UpdateOptions{})
+		_, err = pods.Update(ctx, p, metav1.UpdateOptions{})
 		must(t, err) // still waits for the kubelet
 		_, err = pods.Get(ctx, "p", metav1.GetOptions{})
 		must(t, err)

@@ -130,7 +130,8 @@ func (r *Recorder) figure(f scenario.Figure, i int, at time.Duration, summary Su
 		return float64(n), 1, fmt.Sprint(n)
 	}
 	money := func(v, plan, bound float64, unit string) (float64, float64, string) {
-		base, name := 1.0, ""
+		var base float64
+		var name string
 		switch f.Condition.Unit {
 		case "plan":
 			base, name = plan, "plan"

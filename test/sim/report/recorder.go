@@ -162,9 +162,9 @@ func (r *Recorder) last() []string {
 	return append(slices.Clone(r.recent[r.next:]), r.recent[:r.next]...)
 }
 
-// PodCreated, PodScheduled, PodRunning and PodDeleted note the life of the pod with the
-// UID. Only the first call of each counts; pods of DaemonSets are left out by not
-// telling of them.
+// PodCreated notes that the pod with the UID exists. Only the first call of this and of
+// PodScheduled, PodRunning and PodDeleted counts; pods of DaemonSets are left out by
+// not telling of them.
 func (r *Recorder) PodCreated(uid string, t time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

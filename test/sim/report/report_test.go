@@ -85,7 +85,7 @@ func TestHistory(t *testing.T) {
 		}
 		return r
 	}
-	if record(100, "x").HistoryHash() != record(100, "x").HistoryHash() {
+	if again := record(100, "x").HistoryHash(); again != record(100, "x").HistoryHash() {
 		t.Error("two equal histories have different hashes")
 	}
 	if record(100, "x").HistoryHash() == record(100, "y").HistoryHash() || record(100, "x").HistoryHash() == record(99, "x").HistoryHash() {

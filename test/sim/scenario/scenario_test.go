@@ -71,8 +71,8 @@ func TestScenarioFiles(t *testing.T) {
 			t.Errorf("%s: two plans of one seed differ (%v)", s.Name, err)
 		}
 	}
-	if known != 4 {
-		t.Errorf("%d known failures, want 4", known)
+	if known != 2 {
+		t.Errorf("%d known failures, want 2", known)
 	}
 	for _, k := range FaultKinds {
 		if !kinds[k.Name] {

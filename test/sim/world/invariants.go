@@ -107,8 +107,8 @@ type invariants struct {
 	found []Violation
 	seen  map[string]bool // violations that were reported
 
-	created, bought int
-	useful          map[string]bool // machines by node name that ran a pod of a workload
+	bought int
+	useful map[string]bool // machines by node name that ran a pod of a workload
 	wasted          int
 	// quietSince is when the last event or fault of the scenario was over; zero before.
 	quietSince time.Time

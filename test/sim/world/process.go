@@ -40,12 +40,6 @@ func (p *process) kill() {
 	p.cancel()
 }
 
-// stop asks the process to end, as SIGTERM does, and waits until it has.
-func (p *process) stop() {
-	p.cancel()
-	<-p.ended
-}
-
 // gate returns a transport for the requests of the process. A request in flight at
 // the moment of death may have been carried out; its answer is lost.
 func (p *process) gate(next http.RoundTripper) http.RoundTripper {

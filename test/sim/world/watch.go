@@ -160,10 +160,10 @@ func (o *watch) pod(t time.Duration, e apiserver.Event, old, p *corev1.Pod) {
 		return
 	}
 	uid := string(p.UID)
-	switch {
-	case e.Type == apiwatch.Added:
+	switch e.Type {
+	case apiwatch.Added:
 		o.w.recorder.PodCreated(uid, t)
-	case e.Type == apiwatch.Deleted:
+	case apiwatch.Deleted:
 		o.w.recorder.PodDeleted(uid, t)
 	}
 	if p.Spec.NodeName != "" && (old == nil || old.Spec.NodeName == "") {
