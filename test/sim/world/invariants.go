@@ -109,7 +109,7 @@ type invariants struct {
 
 	bought int
 	useful map[string]bool // machines by node name that ran a pod of a workload
-	wasted          int
+	wasted int
 	// quietSince is when the last event or fault of the scenario was over; zero before.
 	quietSince time.Time
 }
