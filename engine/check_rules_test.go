@@ -353,6 +353,14 @@ func (w *world) topology(p *PodClass, h *host) error {
 					total++
 				}
 			}
+			for _, other := range w.hosts {
+				for _, id := range other.daemons {
+					if a, ok := other.domain(t.Key); ok && other != h && selectsAll(&w.s.Classes[id]) {
+						c[a]++
+						total++
+					}
+				}
+			}
 			if c[d] == 0 {
 				ok = false
 			}
@@ -371,9 +379,12 @@ func (w *world) topology(p *PodClass, h *host) error {
 			}
 		}
 	}
-	for _, id := range h.daemons {
-		if o := &w.s.Classes[id]; setApart(p, o, h) || setApart(o, p, h) {
-			return fmt.Errorf("anti-affinity with the daemon %s", o.Name)
+	// A daemon pod that is still to come counts in the whole domain of its node.
+	for _, other := range append([]*host{h}, w.hosts...) {
+		for _, id := range other.daemons {
+			if o := &w.s.Classes[id]; setApart(p, o, h, other) || setApart(o, p, h, other) {
+				return fmt.Errorf("anti-affinity with the daemon %s of %s", o.Name, other.name)
+			}
 		}
 	}
 	for _, other := range w.hosts {
@@ -415,11 +426,13 @@ func (w *world) topology(p *PodClass, h *host) error {
 	return nil
 }
 
-// setApart reports whether required anti-affinity of p keeps it off a host with o.
-func setApart(p, o *PodClass, h *host) bool {
+// setApart reports whether required anti-affinity of p keeps a pod of it and one of
+// o, of which one is on h and one on other, apart.
+func setApart(p, o *PodClass, h, other *host) bool {
 	return slices.ContainsFunc(p.PodAntiAffinity, func(t AffinityTerm) bool {
-		_, has := h.domain(t.Key)
-		return t.Weight == 0 && has && termSelects(t, p, o)
+		a, has := h.domain(t.Key)
+		b, hasToo := other.domain(t.Key)
+		return t.Weight == 0 && has && hasToo && a == b && termSelects(t, p, o)
 	})
 }
 

@@ -394,7 +394,7 @@ func (w *world) verifyState() error {
 // settled checks the topology rules of pods that are in place.
 func (w *world) settled(p *PodClass, h *host, n int) error {
 	for _, id := range h.daemons {
-		if o := &w.s.Classes[id]; setApart(p, o, h) || setApart(o, p, h) {
+		if o := &w.s.Classes[id]; setApart(p, o, h, h) || setApart(o, p, h, h) {
 			return fmt.Errorf("anti-affinity with the daemon %s", o.Name)
 		}
 	}
@@ -425,7 +425,10 @@ func (w *world) settled(p *PodClass, h *host, n int) error {
 		if !has {
 			return fmt.Errorf("affinity over %s, which is not there", t.Key)
 		}
-		daemon := slices.ContainsFunc(h.daemons, func(id ClassID) bool { return termSelects(t, p, &w.s.Classes[id]) })
+		daemon := slices.ContainsFunc(w.hosts, func(o *host) bool {
+			a, ok := o.domain(t.Key)
+			return ok && a == d && slices.ContainsFunc(o.daemons, func(id ClassID) bool { return termSelects(t, p, &w.s.Classes[id]) })
+		})
 		if !daemon && w.count(t.Key, anyHost, func(o *PodClass) bool { return termSelects(t, p, o) })[d] == 0 {
 			return fmt.Errorf("affinity over %s", t.Key)
 		}

@@ -274,7 +274,7 @@ func TestPodsThatEndOrAreNotReady(t *testing.T) {
 		c.run(node, "sick", func(p *corev1.Pod) { p.Labels = map[string]string{fleet.StageLabel: fleet.Unhealthy} })
 		c.run(node, "sidecar", func(p *corev1.Pod) {
 			always := corev1.ContainerRestartPolicyAlways
-			p.Spec.InitContainers = []corev1.Container{{Name: "init"}, {Name: "side", RestartPolicy: &always}}
+			p.Spec.InitContainers = []corev1.Container{{Name: "init", Image: "init"}, {Name: "side", Image: "side", RestartPolicy: &always}}
 		})
 		time.Sleep(2500 * time.Millisecond)
 		c.expect("app", "Running")
