@@ -76,10 +76,11 @@ func (a *assumedPods) on(podKey string) (nodeOrClaim string, ok bool) {
 	return as.on, ok
 }
 
-// suspend suspends all pods whose place the engine chose, and returns their number.
-func (a *assumedPods) suspend() int {
+// suspend suspends the pods whose place the engine chose and which are on a place for
+// which the function reports true. It returns the number of suspended pods.
+func (a *assumedPods) suspend(which func(nodeOrClaim string) bool) int {
 	for key, as := range a.pods {
-		if as.fixed {
+		if as.fixed || !which(as.on) {
 			continue
 		}
 		a.suspended[key] = as
@@ -234,7 +235,7 @@ func (c *Cache) ExpiredPods() map[string]bool {
 func (c *Cache) SuspendAssumed() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.assumed.suspend()
+	return c.assumed.suspend(func(string) bool { return true })
 }
 
 // ResumeAssumed undoes SuspendAssumed for pods that are still pending.

@@ -96,7 +96,7 @@ func TestResumeRestoresPodsThatAreStillPending(t *testing.T) {
 	a.assume("fixed", "y", true)
 	a.markReady(always, start)
 	changes()
-	if n := a.suspend(); n != 3 {
+	if n := a.suspend(func(string) bool { return true }); n != 3 {
 		t.Errorf("%d pods are suspended, want 3", n)
 	}
 	if got := changes(); !slices.Equal(got, []string{"x"}) {
@@ -117,7 +117,7 @@ func TestResumeRestoresPodsThatAreStillPending(t *testing.T) {
 	if since := a.pods["waits"].readySince; !since.Equal(start) {
 		t.Errorf("ready since %v, want %v as before the suspension", since, start)
 	}
-	a.suspend()
+	a.suspend(func(string) bool { return true })
 	a.assume("waits", "z", false)
 	a.forgetSuspended()
 	a.resume()

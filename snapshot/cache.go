@@ -41,6 +41,7 @@ type Cache struct {
 	pods     map[string]*podRecord
 	onNode   map[string]map[string]*podRecord // by node name
 	pending  map[string]*podRecord            // not bound
+	refused  map[string]int                   // number of pending pods that a scheduler has refused, by its name
 	unshaped map[string]*podRecord            // without a shape
 	machines map[string]*machine              // by key, see machineKey
 	byNode   map[string]*machine              // by node name
@@ -78,7 +79,7 @@ type Cache struct {
 func NewCache(s Settings) *Cache {
 	c := &Cache{
 		client: kubemem.New(), settings: s,
-		pods: map[string]*podRecord{}, onNode: map[string]map[string]*podRecord{}, pending: map[string]*podRecord{}, unshaped: map[string]*podRecord{},
+		pods: map[string]*podRecord{}, onNode: map[string]map[string]*podRecord{}, pending: map[string]*podRecord{}, refused: map[string]int{}, unshaped: map[string]*podRecord{},
 		machines: map[string]*machine{}, byNode: map[string]*machine{}, byClaim: map[string]*machine{},
 		pools: map[string]*karpv1.NodePool{}, daemons: map[types.NamespacedName]*appsv1.DaemonSet{},
 		marked: map[string]bool{}, types: map[string][]*cloudprovider.InstanceType{},

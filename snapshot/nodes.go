@@ -37,6 +37,7 @@ type machine struct {
 	usage engine.Resources
 	// terminating is whether the machine is being deleted.
 	terminating bool
+	withdrawn   bool // see Withdraw
 }
 
 // machineKey returns the provider ID, or a key made from kind and name for an object
@@ -168,7 +169,7 @@ func (c *Cache) addNodes(ctx context.Context, in *Input, moving map[string]*podR
 	if c.usage == nil {
 		c.usage = map[string]engine.Resources{}
 		for _, m := range c.sorted {
-			if m.out.NodePool == "" || m.terminating {
+			if m.out.NodePool == "" || m.terminating || m.withdrawn {
 				continue
 			}
 			u, ok := c.usage[m.out.NodePool]
@@ -187,13 +188,15 @@ func (c *Cache) addNodes(ctx context.Context, in *Input, moving map[string]*podR
 	}
 }
 
-// assumedByMachine returns the assumed pods of each machine, sorted by key.
+// assumedByMachine returns the assumed pods of each machine, sorted by key. Pods count
+// that no scheduler has tried yet; one that its scheduler has nominated to a node since
+// goes there instead.
 func (c *Cache) assumedByMachine() map[*machine][]*podRecord {
 	out := map[*machine][]*podRecord{}
 	for _, k := range slices.Sorted(maps.Keys(c.assumed.pods)) {
 		r, ok := c.pending[k]
 		m := c.find(c.assumed.pods[k].on)
-		if ok && m != nil && r.provisionable {
+		if ok && m != nil && (r.provisionable || r.untried) {
 			out[m] = append(out[m], r)
 		}
 	}
@@ -220,6 +223,7 @@ func (c *Cache) translateNode(ctx context.Context, m *machine, assumed []*podRec
 	if m.terminating {
 		n.Closed = "it is being deleted"
 	}
+	n.Gone = m.withdrawn
 	it := c.instanceType(n.NodePool, n.InstanceType)
 	switch {
 	case it != nil:

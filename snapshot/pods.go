@@ -16,7 +16,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	clocktesting "k8s.io/utils/clock/testing"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
@@ -58,54 +57,72 @@ func Untried(p *corev1.Pod) bool {
 	return !slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled })
 }
 
-// sibling identifies pods that a scheduler treats alike: if it finds no place for one
-// of them, it finds none for the others.
-type sibling struct {
-	owner     types.UID
-	shape     *shape
-	scheduler string
-	priority  int32
+// priorityOf returns the priority of a pod.
+func priorityOf(p *corev1.Pod) int32 {
+	if p.Spec.Priority == nil {
+		return 0
+	}
+	return *p.Spec.Priority
 }
 
-// siblingOf returns the sibling key of a pod, false for a pod without a controller.
-func siblingOf(r *podRecord) (sibling, bool) {
-	o := metav1.GetControllerOfNoCopy(r.pod)
-	if o == nil {
-		return sibling{}, false
-	}
-	s := sibling{owner: o.UID, shape: r.shape, scheduler: r.pod.Spec.SchedulerName}
-	if r.pod.Spec.Priority != nil {
-		s.priority = *r.pod.Spec.Priority
-	}
-	return s, true
-}
-
-// siblingsOfRefused returns the untried pods with a sibling that the scheduler has
-// refused. They make a large scale-up one plan although the scheduler takes some time
-// to try all its pods.
-func (c *Cache) siblingsOfRefused() map[string]bool {
-	refused := map[sibling]bool{}
+// besidesRefused returns the untried pods that are planned for together with pods that
+// their scheduler has refused. A scheduler tries its pods one by one, and those that it
+// has not come to yet would take the room that a plan of the refused ones alone counts
+// on. Machines are bought only for those that the room there is does not hold, because
+// the engine knows all of it. A pod more important than every refused one may get its
+// room by preemption, so it waits for the scheduler.
+func (c *Cache) besidesRefused() map[string]bool {
+	highest := map[string]int32{} // priority of refused pods, by scheduler
 	some := false
 	for _, r := range c.pending {
 		some = some || r.untried
 		if r.provisionable {
-			if s, ok := siblingOf(r); ok {
-				refused[s] = true
+			by, p := r.pod.Spec.SchedulerName, priorityOf(r.pod)
+			if h, ok := highest[by]; !ok || p > h {
+				highest[by] = p
 			}
 		}
 	}
 	out := map[string]bool{}
-	if !some || len(refused) == 0 {
+	if !some {
 		return out
 	}
 	for k, r := range c.pending {
-		if r.untried {
-			if s, ok := siblingOf(r); ok && refused[s] {
-				out[k] = true
-			}
+		if h, ok := highest[r.pod.Spec.SchedulerName]; ok && r.untried && priorityOf(r.pod) <= h {
+			out[k] = true
 		}
 	}
 	return out
+}
+
+// Refuses reports whether pods are pending that the scheduler of a pod has refused, so
+// that the pod is planned for before the scheduler has tried it.
+func (c *Cache) Refuses(p *corev1.Pod) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused[p.Spec.SchedulerName] > 0
+}
+
+// setPending adds a pod to the pending ones.
+func (c *Cache) setPending(r *podRecord) {
+	c.pending[r.key] = r
+	if r.provisionable {
+		c.refused[r.pod.Spec.SchedulerName]++
+	}
+}
+
+// dropPending removes a pod from the pending ones, if it is among them.
+func (c *Cache) dropPending(key string) {
+	r, ok := c.pending[key]
+	if !ok {
+		return
+	}
+	delete(c.pending, key)
+	if by := r.pod.Spec.SchedulerName; r.provisionable {
+		if c.refused[by]--; c.refused[by] <= 0 {
+			delete(c.refused, by)
+		}
+	}
 }
 
 func (c *Cache) upsertPod(p *corev1.Pod) {
@@ -120,7 +137,7 @@ func (c *Cache) upsertPod(p *corev1.Pod) {
 	r := newPodRecord(key, p)
 	c.pods[key], c.unshaped[key] = r, r
 	if p.Spec.NodeName == "" {
-		c.pending[key] = r
+		c.setPending(r)
 		if podutils.IsTerminal(p) {
 			c.assumed.forget(key)
 		}
@@ -152,7 +169,7 @@ func samePod(a, b *corev1.Pod) bool {
 // detach removes a pod from the indexes.
 func (c *Cache) detach(r *podRecord) {
 	delete(c.pods, r.key)
-	delete(c.pending, r.key)
+	c.dropPending(r.key)
 	delete(c.unshaped, r.key)
 	if n := r.pod.Spec.NodeName; n != "" {
 		delete(c.onNode[n], r.key)
@@ -223,9 +240,9 @@ func (c *Cache) podsToPlace(ctx context.Context, moving map[string]*podRecord, i
 	in.Pods = make(map[string]*corev1.Pod, len(c.pending)+len(moving))
 	out := make([]*podRecord, 0, len(c.pending)+len(moving))
 	validator := provisioning.NewProvisioner(c.client, events.NewRecorder(discard{}), nil, nil, clocktesting.NewFakeClock(in.Snapshot.Time), nil, nil)
-	siblings := c.siblingsOfRefused()
+	besides := c.besidesRefused()
 	for k, r := range c.pending {
-		if !r.provisionable && !siblings[k] {
+		if !r.provisionable && !besides[k] {
 			continue
 		}
 		if as, ok := c.assumed.pods[k]; ok {

@@ -185,7 +185,7 @@ func TestInvalidPodsHaveAReason(t *testing.T) {
 				{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: karpv1.NodePoolLabelKey, Operator: corev1.NodeSelectorOpDoesNotExist}}}}}}}
 		}),
 		pod("fine"),
-		pod("not-seen-yet", func(p *corev1.Pod) { p.Status.Conditions = nil }),
+		pod("not-seen-yet", func(p *corev1.Pod) { p.Status.Conditions, p.Spec.SchedulerName = nil, "mine" }),
 	}
 	in := build(t, o)
 	if len(in.Invalid) != 2 || in.Invalid["default/no-claim"] == nil || in.Invalid["default/not-for-us"] == nil {
@@ -196,7 +196,7 @@ func TestInvalidPodsHaveAReason(t *testing.T) {
 	}
 }
 
-func TestUntriedSiblingsOfRefusedPodsArePending(t *testing.T) {
+func TestUntriedPodsArePlannedForBesideRefusedOnes(t *testing.T) {
 	owned := func(by string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {
 			yes := true
@@ -227,7 +227,7 @@ func TestUntriedSiblingsOfRefusedPodsArePending(t *testing.T) {
 		got = append(got, key)
 	}
 	slices.Sort(got)
-	if want := []string{"default/alike", "default/refused"}; !slices.Equal(got, want) {
+	if want := []string{"default/alike", "default/larger", "default/of-another", "default/of-none", "default/refused"}; !slices.Equal(got, want) {
 		t.Errorf("pending are %v, want %v", got, want)
 	}
 }

@@ -26,27 +26,33 @@ import (
 // concurrentCreates is how many NodeClaims are created at the same time.
 const concurrentCreates = 64
 
-// execute creates the plan's NodeClaims and assumes its pods. It returns the claims
-// by machine index, nil for one that could not be created: its pods stay pending
-// for the next pass.
-func (p *Provisioner) execute(ctx context.Context, in *snapshot.Input, plan *engine.Plan) ([]*karpv1.NodeClaim, error) {
+// execute creates the plan's NodeClaims, except for the machines that are on their way
+// already, and assumes its pods; then it cancels what a revision has no use for. It
+// returns the claims by machine index, nil for one that could not be created: its pods
+// stay pending for the next pass.
+func (p *Provisioner) execute(ctx context.Context, in *snapshot.Input, plan *engine.Plan, r *revision) ([]*karpv1.NodeClaim, error) {
 	pools, err := p.poolsOf(ctx, plan)
 	if err != nil {
 		return make([]*karpv1.NodeClaim, len(plan.Machines)), err
 	}
-	created, err := p.createClaims(ctx, plan, pools)
+	created, err := p.createClaims(ctx, plan, pools, r)
 	errs := []error{err}
 	for i, claim := range created {
 		if claim == nil {
 			continue
 		}
 		m := &plan.Machines[i]
+		if r != nil && r.kept[i] != "" {
+			p.assume(m.Pods, claim.Name, in)
+			continue
+		}
 		// The next pass and the next disruption must not miss the claim, so do not wait
 		// for the watch.
 		if err := p.cache.Upsert(claim); err != nil {
 			errs = append(errs, err)
 		}
 		p.cluster.UpdateNodeClaim(claim)
+		p.purchases.add(claim.Name, m, in.Pods, p.Clock.Now())
 		p.assume(m.Pods, claim.Name, in)
 		metrics.NodeClaimsCreatedTotal.Inc(map[string]string{
 			metrics.ReasonLabel: metrics.ProvisionedReason, metrics.NodePoolLabel: m.NodePool,
@@ -60,6 +66,9 @@ func (p *Provisioner) execute(ctx context.Context, in *snapshot.Input, plan *eng
 		if id := providerID(in.Nodes[placed.Node]); id != "" && realPods(placed.Pods, in) {
 			p.cluster.NominateNodeForPod(ctx, id)
 		}
+	}
+	if r != nil {
+		p.cancel(ctx, r.cancelled, "Revised")
 	}
 	return created, errors.Join(errs...)
 }
@@ -80,15 +89,19 @@ func (p *Provisioner) poolsOf(ctx context.Context, plan *engine.Plan) (map[strin
 	return pools, nil
 }
 
-// createClaims creates a NodeClaim for each machine of the plan. A claim that could
-// not be created is nil.
-func (p *Provisioner) createClaims(ctx context.Context, plan *engine.Plan, pools map[string]*karpv1.NodePool) ([]*karpv1.NodeClaim, error) {
+// createClaims creates a NodeClaim for each machine of the plan that a revision does
+// not keep. A claim that could not be created is nil.
+func (p *Provisioner) createClaims(ctx context.Context, plan *engine.Plan, pools map[string]*karpv1.NodePool, r *revision) ([]*karpv1.NodeClaim, error) {
 	created := make([]*karpv1.NodeClaim, len(plan.Machines))
 	errs := make([]error, len(plan.Machines))
 	types := p.typesOf(ctx, pools)
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, concurrentCreates)
 	for i := range plan.Machines {
+		if r != nil && r.kept[i] != "" {
+			created[i] = p.cache.Machine(r.kept[i]).Claim
+			continue
+		}
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()

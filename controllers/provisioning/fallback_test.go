@@ -101,6 +101,7 @@ func TestKarpenterCreatesNodeClaimsForResourceClaims(t *testing.T) {
 	// While they wait for their machines, nothing is bought twice, and the engine does
 	// not use the capacity of Karpenter's pods.
 	n := len(env.claims())
+	env.clock.Step(firstBoot / 2) // so that they are not revised
 	env.apply(pod("late", "3"))
 	for range 3 {
 		env.clock.Step(10 * time.Second)

@@ -15,7 +15,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -144,13 +143,17 @@ func offersChanged(a, b *karpv1.NodePool) bool {
 		!equality.Semantic.DeepEqual(a.Status.Conditions, b.Status.Conditions)
 }
 
-// wakeForPod triggers a pass for a pod that cannot be scheduled and is not assumed. A
-// new pod extends the batch, and so does the first refused pod of a workload. The
-// others of that workload do not: they are planned for together with the first.
+// wakeForPod triggers a pass for a pod that cannot be scheduled and is not assumed, and
+// for a new pod beside such pods, with which it is planned for. Only a new pod extends
+// the batch: the pass sees it anyway whether the scheduler has come to it or not, so a
+// refusal says nothing new.
 func (p *Provisioner) wakeForPod(old, pod *corev1.Pod) {
 	switch {
 	case snapshot.Untried(pod):
 		if old == nil || !snapshot.Untried(old) {
+			if p.cache.Refuses(pod) {
+				p.batch.trigger()
+			}
 			p.batch.extend()
 		}
 	case podutils.IsProvisionable(pod):
@@ -161,26 +164,7 @@ func (p *Provisioner) wakeForPod(old, pod *corev1.Pod) {
 			return
 		}
 		p.batch.trigger()
-		if (old == nil || !podutils.IsProvisionable(old)) && p.firstRefused(pod) {
-			p.batch.extend()
-		}
 	}
-}
-
-// firstRefused reports whether a pod is the first of its workload that the scheduler
-// has refused since the last pass. A pod without a controller always is.
-func (p *Provisioner) firstRefused(pod *corev1.Pod) bool {
-	owner := metav1.GetControllerOfNoCopy(pod)
-	if owner == nil {
-		return true
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.refusedOwners[owner.UID] {
-		return false
-	}
-	p.refusedOwners[owner.UID] = true
-	return true
 }
 
 // disrupted reports whether a node has the taint of a running disruption.

@@ -33,14 +33,14 @@ func TestEventsThatTriggerOrExtendAPass(t *testing.T) {
 	fresh, refused := pod("a", "900m", of("web"), untried), pod("a", "900m", of("web"))
 	expect("a pod appears", nil, fresh, false, true)
 	expect("the status of the pod changes", fresh, fresh, false, false)
-	expect("the scheduler refuses the pod", fresh, refused, true, true)
+	expect("the scheduler refuses the pod", fresh, refused, true, false)
 	expect("the scheduler refuses another pod of the workload", pod("b", "900m", of("web"), untried), pod("b", "900m", of("web")), true, false)
-	expect("the scheduler refuses a pod of another workload", pod("c", "900m", of("db"), untried), pod("c", "900m", of("db")), true, true)
+	expect("the scheduler refuses a pod of another workload", pod("c", "900m", of("db"), untried), pod("c", "900m", of("db")), true, false)
 	expect("the scheduler refuses the pod again", refused, refused, true, false)
 	env.apply(refused)
 	env.pass()
 	expect("the scheduler refuses an assumed pod", fresh, refused, false, false)
-	expect("the scheduler refuses a pod of another workload, after the pass", pod("c", "900m", of("db"), untried), pod("c", "900m", of("db")), true, true)
+	expect("a pod appears while others are refused", nil, pod("d", "900m", of("db"), untried), true, true)
 
 	node, disrupted := &corev1.Node{}, &corev1.Node{Spec: corev1.NodeSpec{Taints: []corev1.Taint{karpv1.DisruptedNoScheduleTaint}}}
 	expect("a node changes", node, node, false, false)

@@ -28,6 +28,12 @@ var (
 		Namespace: "nap", Subsystem: "provisioner", Name: "promises_broken_total",
 		Help: "Assumed pods whose place was taken back before they were bound.",
 	}, []string{"why"})
+	cancelledTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "nap", Subsystem: "provisioner", Name: "machines_cancelled_total",
+		Help: "NodeClaims deleted before their node had registered: Revised in favour of a cheaper plan, NotNeeded by any pod any more.",
+	}, []string{"why"})
 )
 
-func init() { crmetrics.Registry.MustRegister(verdicts, deferredTotal, passSeconds, expiredTotal) }
+func init() {
+	crmetrics.Registry.MustRegister(verdicts, deferredTotal, passSeconds, expiredTotal, cancelledTotal)
+}

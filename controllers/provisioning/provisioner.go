@@ -80,6 +80,7 @@ type Provisioner struct {
 	defaultSpread bool
 	features      karpoptions.FeatureGates
 	nominations   *nominations
+	purchases     *purchases
 
 	// reported are the reasons of the last FailedScheduling events, by pod UID.
 	reported map[types.UID]string
@@ -89,9 +90,6 @@ type Provisioner struct {
 	mu sync.Mutex
 	// unconfirmed are NodeClaims whose creation was not answered.
 	unconfirmed []*karpv1.NodeClaim
-	// refusedOwners are the controllers of pods that the scheduler refused since the
-	// last pass.
-	refusedOwners map[types.UID]bool
 }
 
 // New returns a provisioner. It takes batching, preferences and feature gates from
@@ -113,8 +111,8 @@ func New(ctx context.Context, c Config) *Provisioner {
 		defaultSpread: len(settings.DefaultSpread) > 0,
 		features:      o.FeatureGates,
 		nominations:   newNominations(),
+		purchases:     newPurchases(),
 		reported:      map[types.UID]string{},
-		refusedOwners: map[types.UID]bool{},
 		eventRate:     flowcontrol.NewTokenBucketRateLimiter(50, 500),
 	}
 }
@@ -168,16 +166,14 @@ func (p *Provisioner) plan(in *snapshot.Input, o engine.Options) (*engine.Plan, 
 // Pass makes one pass over the pending pods:
 //
 //  1. bring the view of the cluster up to date;
-//  2. take back the places of pods that the scheduler does not bind;
+//  2. take back the places of pods that the scheduler does not bind, and give back
+//     machines on their way that no pod needs any more;
 //  3. plan;
 //  4. create the plan's NodeClaims and assume its pods;
 //  5. report the verdicts;
 //  6. hand the pods that the engine does not support to Karpenter's scheduler.
 func (p *Provisioner) Pass(ctx context.Context) error {
 	defer measure("all", p.Clock)()
-	p.mu.Lock()
-	clear(p.refusedOwners)
-	p.mu.Unlock()
 	if err := p.confirmCreated(ctx); err != nil {
 		return err
 	}
@@ -185,6 +181,7 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 		return err
 	}
 	p.expireAssumed(ctx)
+	p.giveBack(ctx)
 
 	end := measure("snapshot", p.Clock)
 	in, err := p.cache.Snapshot(p.Clock.Now())
@@ -206,7 +203,7 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 	options.SkipBound, options.Trace = true, engine.TraceRefused
 	start := p.Clock.Now()
 	pending := len(in.Pods)
-	in, plan, err := p.decide(ctx, in, options)
+	in, plan, revised, err := p.decide(ctx, in, options)
 	if err != nil {
 		return fmt.Errorf("placing %d pods: %w", pending, err)
 	}
@@ -219,7 +216,7 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 
 	end = measure("act", p.Clock)
 	defer end()
-	created, err := p.execute(ctx, in, plan)
+	created, err := p.execute(ctx, in, plan, revised)
 	p.report(ctx, in, plan, created)
 	err = errors.Join(err, p.updateBuffers(ctx, in, plan))
 	if deferred := p.deferred(in, plan); len(deferred) > 0 {

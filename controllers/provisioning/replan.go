@@ -15,18 +15,22 @@ import (
 // decide makes the plan of a pass. A pod whose place expired lost it to another pod,
 // which in turn left capacity on another machine of the same scale-up, maybe in
 // pieces. So when the plan buys for such a pod, decide plans a second time for all
-// assumed pods together with it. It returns the second plan if that costs less.
-func (p *Provisioner) decide(ctx context.Context, in *snapshot.Input, o engine.Options) (*snapshot.Input, *engine.Plan, error) {
+// assumed pods together with it. It returns the second plan if that costs less. A plan
+// that buys for other pods may also revise what is on its way; see revise.
+func (p *Provisioner) decide(ctx context.Context, in *snapshot.Input, o engine.Options) (*snapshot.Input, *engine.Plan, *revision, error) {
 	plan, err := p.plan(in, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
+	}
+	if whole, better, revised := p.revise(ctx, in, plan, o); revised != nil {
+		return whole, better, revised, nil
 	}
 	if !buysFor(plan, p.cache.ExpiredPods()) {
-		return in, plan, nil
+		return in, plan, nil, nil
 	}
 	suspended := p.cache.SuspendAssumed()
 	if suspended == 0 {
-		return in, plan, nil
+		return in, plan, nil, nil
 	}
 	all, err := p.cache.Snapshot(in.Snapshot.Time)
 	if err == nil {
@@ -36,14 +40,14 @@ func (p *Provisioner) decide(ctx context.Context, in *snapshot.Input, o engine.O
 			log.FromContext(ctx).Info("moved assumed pods to save machines", "pods", len(all.Pods), "assumedPods", suspended,
 				"machines", len(whole.Machines), "machinesOtherwise", len(plan.Machines))
 			expiredTotal.WithLabelValues("Replanned").Add(float64(suspended))
-			return all, whole, nil
+			return all, whole, nil, nil
 		}
 	}
 	if err != nil {
 		log.FromContext(ctx).Error(err, "planning again for assumed pods failed")
 	}
 	p.cache.ResumeAssumed()
-	return in, plan, nil
+	return in, plan, nil, nil
 }
 
 // buysFor reports whether a plan buys a machine for any of the pods.
