@@ -116,12 +116,16 @@ func (ps *pass) besideDaemons(v *variant) {
 				for j := range there {
 					without[j] = !there[j]
 				}
-				only := v.row.clone()
+				before := v.row
 				if row != nil {
-					only = row.clone()
+					before = row
 				}
+				only := before.clone()
 				ps.cat.clearKinds(only, without, ps.c.hostKey)
-				if !only.empty() {
+				// Where pods on nodes meet it in some domains, machines without the daemon
+				// may join them there, so none is ruled out.
+				elsewhere := !k.ctr.host && k.ctr.total > 0
+				if all := only.count() == before.count(); !only.empty() && (all || !elsewhere) {
 					k.brought, row = true, only
 				}
 			}
@@ -134,12 +138,8 @@ func (ps *pass) besideDaemons(v *variant) {
 }
 
 // comesWithDaemons reports whether new machines can meet an affinity rule by their
-// daemons only: no pending pod meets it and, over a domain that several machines
-// share, no pod on a node.
+// daemons: a daemon meets it and no pending pod does.
 func (ps *pass) comesWithDaemons(k *check) bool {
-	if !k.ctr.host && k.ctr.total > 0 {
-		return false
-	}
 	daemon := false
 	for _, id := range k.ctr.m.matched {
 		if ps.c.classes[id].pending != nil {
