@@ -93,7 +93,7 @@ type Options struct {
 	// names of controllers, by which metrics are told apart, are then not unique.
 	Repeated bool
 
-	// KubeQPS and KubeBurst limit requests to the API server; zero means 200 and 300.
+	// KubeQPS and KubeBurst limit requests to the API server; zero means 500 and 1000.
 	KubeQPS   int
 	KubeBurst int
 	// CPUMillicores is the cpu of the controller; its concurrency scales with it. Zero
@@ -129,8 +129,8 @@ func (o *Options) setDefaults() error {
 	set(&o.LogFile, "stdout")
 	num(&o.MetricsPort, 8080)
 	num(&o.HealthPort, 8081)
-	num(&o.KubeQPS, 200)
-	num(&o.KubeBurst, 300)
+	num(&o.KubeQPS, 500)
+	num(&o.KubeBurst, 1000)
 	if o.BatchIdle == 0 {
 		o.BatchIdle = time.Second
 	}

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	karpprovisioning "sigs.k8s.io/karpenter/pkg/controllers/provisioning"
 	"sigs.k8s.io/karpenter/pkg/controllers/state"
 	"sigs.k8s.io/karpenter/pkg/utils/resources"
@@ -61,7 +62,7 @@ func (p *Provisioner) assumePod(pod *corev1.Pod, on string, assume func(podKey, 
 	}
 	key := snapshot.PodKey(pod)
 	if assume(key, on) && p.Nominate {
-		p.nominations.want(key)
+		p.nominations.want(pod)
 	}
 }
 
@@ -85,14 +86,22 @@ func (p *Provisioner) expireAssumed(ctx context.Context) {
 	ready := func(nodeOrClaim string) bool { return nodes[nodeOrClaim] != nil }
 	p.cache.MarkReady(ready, now)
 	expire := func(keys []string, reason string) {
+		lost, first, from := 0, "", ""
 		for _, key := range keys {
+			on, _ := p.cache.AssumedOn(key)
 			if !p.cache.Expire(key) {
 				continue // expired for another reason, or bound meanwhile
+			}
+			if lost++; lost == 1 {
+				first, from = key, on
 			}
 			if p.nominations.withdraw(key) {
 				clearing[key] = ""
 			}
 			expiredTotal.WithLabelValues(reason).Inc()
+		}
+		if lost > 0 {
+			log.FromContext(ctx).Info("pods lost their promised place", "reason", reason, "pods", lost, "example", first, "place", from)
 		}
 	}
 	expire(p.crowdedOut(ctx, nodes, p.cache.WaitingPods(ready, now, crowdedTimeout)), "RoomTaken")

@@ -37,12 +37,14 @@ func (p *Provisioner) execute(ctx context.Context, in *snapshot.Input, plan *eng
 	}
 	created, err := p.createClaims(ctx, plan, pools, r)
 	errs := []error{err}
+	number := p.purchases.newPlan()
 	for i, claim := range created {
 		if claim == nil {
 			continue
 		}
 		m := &plan.Machines[i]
 		if r != nil && r.kept[i] != "" {
+			p.purchases.keep(claim.Name, number, m)
 			p.assume(m.Pods, claim.Name, in)
 			continue
 		}
@@ -52,7 +54,7 @@ func (p *Provisioner) execute(ctx context.Context, in *snapshot.Input, plan *eng
 			errs = append(errs, err)
 		}
 		p.cluster.UpdateNodeClaim(claim)
-		p.purchases.add(claim.Name, m, in.Pods, p.Clock.Now())
+		p.purchases.add(claim.Name, number, m, in.Pods, p.Clock.Now())
 		p.assume(m.Pods, claim.Name, in)
 		metrics.NodeClaimsCreatedTotal.Inc(map[string]string{
 			metrics.ReasonLabel: metrics.ProvisionedReason, metrics.NodePoolLabel: m.NodePool,

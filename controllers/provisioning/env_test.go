@@ -296,7 +296,7 @@ func (env *testEnv) applyMachine(name, cpu string) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Labels: labels}, Spec: corev1.NodeSpec{ProviderID: claim.Status.ProviderID}}
 	node.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse("14Gi"), corev1.ResourcePods: resource.MustParse("50")}
 	node.Status.Capacity = node.Status.Allocatable
-	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	node.Status.Conditions = ready
 	env.apply(claim, node)
 }
 
@@ -350,13 +350,17 @@ func (env *testEnv) applyReady(claim *karpv1.NodeClaim, name string) {
 	env.apply(up, node)
 }
 
-// launch applies the unregistered node of a NodeClaim. It returns the claim with its
-// provider ID, which the API server does not have yet.
-func (env *testEnv) launch(claim karpv1.NodeClaim, node string) *karpv1.NodeClaim {
+// ready are the conditions of a node that is ready.
+var ready = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+
+// launch applies the unregistered node of a NodeClaim, ready but for the taints. It
+// returns the claim with its provider ID, which the API server does not have yet.
+func (env *testEnv) launch(claim karpv1.NodeClaim, node string, taints ...corev1.Taint) *karpv1.NodeClaim {
 	env.t.Helper()
 	env.apply(&corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: node, UID: types.UID(node)},
-		Spec:       corev1.NodeSpec{ProviderID: "azure:///" + node, Taints: []corev1.Taint{karpv1.UnregisteredNoExecuteTaint}},
+		ObjectMeta: metav1.ObjectMeta{Name: node, UID: types.UID(node), CreationTimestamp: metav1.NewTime(env.clock.Now())},
+		Spec:       corev1.NodeSpec{ProviderID: "azure:///" + node, Taints: append(taints, karpv1.UnregisteredNoExecuteTaint)},
+		Status:     corev1.NodeStatus{Conditions: ready},
 	})
 	launched := claim.DeepCopy()
 	launched.Status.ProviderID = "azure:///" + node

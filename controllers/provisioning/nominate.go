@@ -6,7 +6,9 @@ package provisioning
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +39,12 @@ const (
 	foreignTimeout = 2 * time.Minute
 	// concurrentPatches is how many pods are patched at the same time.
 	concurrentPatches = 16
+	// openTimeout is how long after the creation of its node a registration waits until
+	// the node is open. A node may need pods that do not tolerate the taint of
+	// unregistered nodes to become ready.
+	openTimeout = 30 * time.Second
+	// hookInterval is how often a registration that waits is tried again.
+	hookInterval = 200 * time.Millisecond
 	// nominationDelay is how long nominations are collected before they are written.
 	nominationDelay = 20 * time.Millisecond
 )
@@ -52,13 +60,15 @@ type nominations struct {
 	observed  map[string]bool      // pods whose nomination by this process the watch has reported
 	retried   map[string]bool      // pods nominated a second time for the same node
 	foreign   map[string]time.Time // pod key to when a nomination by another process was first seen
+	spread    map[string]spreading // wanted and nominated pods that are nominated a few at a time
+	paused    map[string]pause     // pods among them that the scheduler has refused
 	wake      chan struct{}
 }
 
 func newNominations() *nominations {
 	n := &nominations{
 		writing: map[string]int{}, wanted: map[string]bool{}, nominated: map[string]string{}, observed: map[string]bool{},
-		retried: map[string]bool{}, foreign: map[string]time.Time{}, wake: make(chan struct{}, 1),
+		retried: map[string]bool{}, foreign: map[string]time.Time{}, spread: map[string]spreading{}, paused: map[string]pause{}, wake: make(chan struct{}, 1),
 	}
 	n.written = sync.NewCond(&n.mu)
 	return n
@@ -66,14 +76,26 @@ func newNominations() *nominations {
 
 // take returns the node of each wanted pod whose place is a node that exists. nodeOf
 // maps places (names of nodes and NodeClaims) to nodes; assumedOn returns the place
-// of a pod. The nominations count as in flight until done is called for each.
-func (n *nominations) take(nodeOf map[string]string, assumedOn func(podKey string) (string, bool)) map[string]string {
+// of a pod. Pods that refuse each other wait until those before them are bound. The
+// nominations count as in flight until done is called for each.
+func (n *nominations) take(nodeOf map[string]string, assumedOn func(podKey string) (string, bool), now time.Time) map[string]string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	due := map[string]string{}
-	for key := range n.wanted {
+	var outstanding map[turn]int
+	for _, key := range slices.Sorted(maps.Keys(n.wanted)) {
 		on, _ := assumedOn(key)
 		if node := nodeOf[on]; node != "" {
+			if g, ok := n.spread[key]; ok {
+				if outstanding == nil {
+					outstanding = n.outstanding()
+				}
+				t := turn{g, node}
+				if outstanding[t] >= g.skew || now.Before(n.paused[key].until) {
+					continue
+				}
+				outstanding[t]++
+			}
 			due[key] = node
 			n.nominated[key] = node // before the watch can report it
 			n.writing[node]++
@@ -106,10 +128,14 @@ func (n *nominations) wait(node string) {
 func (n *nominations) signal() { notify(n.wake) }
 
 // want asks for the nomination of a pod that has just been assumed.
-func (n *nominations) want(key string) {
+func (n *nominations) want(pod *corev1.Pod) {
+	key := snapshot.PodKey(pod)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.wanted[key] = true
+	if g, ok := spreadingOf(pod); ok {
+		n.spread[key] = g
+	}
 	delete(n.retried, key)
 	delete(n.observed, key)
 }
@@ -123,6 +149,9 @@ func (n *nominations) observe(pod *corev1.Pod, now time.Time) (*corev1.Pod, bool
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if pod.Spec.NodeName != "" {
+		if _, ok := n.spread[key]; ok {
+			n.signal() // it is another's turn
+		}
 		n.forgetLocked(key)
 		return pod, false
 	}
@@ -132,7 +161,13 @@ func (n *nominations) observe(pod *corev1.Pod, now time.Time) (*corev1.Pod, bool
 		// while that still had a taint, so nominate once more. If the scheduler clears
 		// it again, other pods have the capacity, and every pod nominated for a full
 		// node keeps out all others: leave this one without a nomination.
-		if !n.observed[key] || !n.retried[key] {
+		// Pods that spread are refused until their turn has come.
+		_, spreads := n.spread[key]
+		if spreads {
+			delete(n.nominated, key) // the turn of another
+			n.postpone(key, now)
+		}
+		if !n.observed[key] || !n.retried[key] || spreads {
 			n.retried[key] = n.retried[key] || n.observed[key]
 			n.wanted[key] = true
 			delete(n.observed, key)
@@ -167,6 +202,8 @@ func (n *nominations) forgetLocked(key string) {
 	delete(n.retried, key)
 	delete(n.observed, key)
 	delete(n.foreign, key)
+	delete(n.spread, key)
+	delete(n.paused, key)
 }
 
 // withdraw forgets a pod and reports whether its nomination has to be cleared in the
@@ -213,9 +250,9 @@ func (p *Provisioner) nominator(ctx context.Context) {
 	}
 }
 
-// Hook returns the hook that delays the registration of a node until the pods
-// assumed on it are nominated. Until then the node has a taint that keeps all pods
-// away, so no other pod takes their capacity.
+// Hook returns the hook that delays the registration of a node until it is open and
+// the pods assumed on it are nominated. Until then the node has a taint that keeps all
+// pods away, so no other pod takes their capacity.
 func (p *Provisioner) Hook() cloudprovider.NodeLifecycleHook { return hook{p} }
 
 type hook struct{ p *Provisioner }
@@ -230,32 +267,63 @@ func (h hook) Registered(ctx context.Context, claim *karpv1.NodeClaim) (cloudpro
 	if !h.p.Nominate {
 		return cloudprovider.NodeLifecycleHookResult{}, nil
 	}
-	if err := h.p.nominateFor(ctx, claim); err != nil {
+	wait, err := h.p.nominateFor(ctx, claim)
+	if err != nil {
 		log.FromContext(ctx).Error(err, "nominating new node failed", "nodeClaim", claim.Name)
+	}
+	if wait {
+		// Or at the next change of the node.
+		return cloudprovider.NodeLifecycleHookResult{RequeueAfter: hookInterval}, nil
 	}
 	return cloudprovider.NodeLifecycleHookResult{}, nil
 }
 
 // nominateFor writes the nominations for the node of a claim, and waits for those
-// that the nominator is writing. Pass the claim that the lifecycle controller works
-// on: a claim just launched has its provider ID there before the API server has it.
-func (p *Provisioner) nominateFor(ctx context.Context, claim *karpv1.NodeClaim) error {
+// that the nominator is writing. It reports whether it is too early for that, because
+// the node is not open. Pass the claim that the lifecycle controller works on: a claim
+// just launched has its provider ID there before the API server has it.
+func (p *Provisioner) nominateFor(ctx context.Context, claim *karpv1.NodeClaim) (wait bool, err error) {
 	if claim.Status.ProviderID == "" {
-		return nil
+		return false, nil
 	}
 	nodes := &corev1.NodeList{}
 	if err := p.Kube.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
-		return fmt.Errorf("listing nodes: %w", err)
+		return false, fmt.Errorf("listing nodes: %w", err)
 	}
 	for i := range nodes.Items {
 		node := &nodes.Items[i]
-		if node.Spec.ProviderID == claim.Status.ProviderID && node.DeletionTimestamp.IsZero() {
-			p.writeNominations(ctx, p.nominations.take(map[string]string{claim.Name: node.Name, node.Name: node.Name}, p.cache.AssumedOn))
-			p.nominations.wait(node.Name)
-			return nil
+		if node.Spec.ProviderID != claim.Status.ProviderID || !node.DeletionTimestamp.IsZero() {
+			continue
 		}
+		if !open(node, claim) {
+			// With startup taints, what removes them may need the registration.
+			patient := p.Clock.Since(node.CreationTimestamp.Time) < openTimeout && len(claim.Spec.StartupTaints) == 0
+			return patient && len(p.cache.AssumedByPlace()[claim.Name].Pods) > 0, nil
+		}
+		if p.purchases.opened(claim.Name, p.Clock.Now()) {
+			return true, nil
+		}
+		p.writeNominations(ctx, p.nominations.take(map[string]string{claim.Name: node.Name, node.Name: node.Name}, p.cache.AssumedOn, p.Clock.Now()))
+		p.nominations.wait(node.Name)
+		return false, nil
 	}
-	return nil
+	return false, nil
+}
+
+// open reports whether the scheduler may bind pods to a node, or might once the node is
+// registered: it is ready and has no taint that will go away. The scheduler clears the
+// nomination of a pod that it tries before that, and then gives the room to others.
+func open(node *corev1.Node, claim *karpv1.NodeClaim) bool {
+	ready := slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+	return ready && !slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool {
+		if t.Effect == corev1.TaintEffectPreferNoSchedule {
+			return false
+		}
+		return strings.HasPrefix(t.Key, "node.kubernetes.io/") || strings.HasPrefix(t.Key, "node.cloudprovider.kubernetes.io/") ||
+			claim != nil && slices.ContainsFunc(claim.Spec.StartupTaints, func(s corev1.Taint) bool { return t.MatchTaint(&s) })
+	})
 }
 
 // nominate writes the nominations whose nodes exist.
@@ -271,12 +339,12 @@ func (p *Provisioner) nominate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.writeNominations(ctx, n.take(nodeOf, p.cache.AssumedOn))
+	p.writeNominations(ctx, n.take(nodeOf, p.cache.AssumedOn, p.Clock.Now()))
 	return nil
 }
 
-// nodesByName maps the names of nodes, and of the NodeClaims that have one, to node
-// names. Unregistered nodes are left out: the hook nominates for them when they
+// nodesByName maps the names of open nodes, and of the NodeClaims that have one, to
+// node names. Unregistered nodes are left out: the hook nominates for them when they
 // register, and the scheduler would clear earlier nominations.
 func (p *Provisioner) nodesByName(ctx context.Context) (map[string]string, error) {
 	nodes, claims := &corev1.NodeList{}, &karpv1.NodeClaimList{}
@@ -288,9 +356,15 @@ func (p *Provisioner) nodesByName(ctx context.Context) (map[string]string, error
 	}
 	out := make(map[string]string, len(nodes.Items)+len(claims.Items))
 	byID := make(map[string]string, len(nodes.Items))
+	claimOf := make(map[string]*karpv1.NodeClaim, len(claims.Items))
+	for i := range claims.Items {
+		if id := claims.Items[i].Status.ProviderID; id != "" {
+			claimOf[id] = &claims.Items[i]
+		}
+	}
 	for i := range nodes.Items {
 		node := &nodes.Items[i]
-		if node.DeletionTimestamp.IsZero() && !unregistered(node) {
+		if node.DeletionTimestamp.IsZero() && !unregistered(node) && open(node, claimOf[node.Spec.ProviderID]) {
 			out[node.Name] = node.Name
 			byID[node.Spec.ProviderID] = node.Name
 		}

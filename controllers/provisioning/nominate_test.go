@@ -4,6 +4,8 @@
 package provisioning
 
 import (
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,6 +44,14 @@ func TestNominationLifecycle(t *testing.T) {
 	node.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1900m"), corev1.ResourceMemory: resource.MustParse("6Gi"), corev1.ResourcePods: resource.MustParse("30")}
 	node.Status.Capacity = node.Status.Allocatable
 	env.apply(claim, node)
+	if got := nominated(); got.Status.NominatedNodeName != "" {
+		t.Fatalf("nominated %q, which is not ready: the scheduler would clear it", got.Status.NominatedNodeName)
+	}
+	node = node.DeepCopy()
+	node.Status.Conditions = ready
+	if err := env.kube.Status().Update(env.ctx, node); err != nil {
+		t.Fatal(err)
+	}
 	got := nominated()
 	if got.Status.NominatedNodeName != "n" {
 		t.Fatalf("nominated %q, want the new node n", got.Status.NominatedNodeName)
@@ -169,13 +179,94 @@ func TestRegistrationHookNominatesAssumedPods(t *testing.T) {
 	}
 }
 
+func TestRegistrationWaitsUntilTheNodeIsOpen(t *testing.T) {
+	notReady := corev1.Taint{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}
+	env := newEnv(t)
+	env.p.Nominate = true
+	env.apply(pod("a", "900m"))
+	env.pass()
+	claim := env.claims()[0]
+	waits := func(claim *karpv1.NodeClaim) bool {
+		t.Helper()
+		result, err := env.p.Hook().Registered(env.ctx, claim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result.RequeueAfter > 0
+	}
+	if !waits(env.launch(claim, "x", notReady)) || env.nominated("a") != "" {
+		t.Errorf("the registration does not wait for a node that is not ready; a is nominated for %q", env.nominated("a"))
+	}
+	env.clock.Step(openTimeout)
+	launched := claim.DeepCopy()
+	launched.Status.ProviderID = "azure:///x"
+	if waits(launched) {
+		t.Errorf("the registration still waits after %v", openTimeout)
+	}
+	if waits(env.launch(claim, "x")) || env.nominated("a") != "x" {
+		t.Errorf("the registration waits for a node that is open, or a is nominated for %q", env.nominated("a"))
+	}
+	// Its startup taint goes away only after the registration.
+	started := claim.DeepCopy()
+	started.Spec.StartupTaints = []corev1.Taint{{Key: "cni", Effect: corev1.TaintEffectNoSchedule}}
+	if waits(env.launch(*started, "y", started.Spec.StartupTaints...)) {
+		t.Error("the registration waits for startup taints")
+	}
+	// No pod is meant for it.
+	if err := env.p.cache.Delete(pod("a", "1")); err != nil {
+		t.Fatal(err)
+	}
+	if waits(env.launch(claim, "z", notReady)) {
+		t.Error("the registration waits although there is nothing to nominate")
+	}
+}
+
+// The scheduler counts all pods nominated to a node there, so those that spread over
+// zones go in turns, as many on a node as the skew allows.
+func TestSpreadPodsAreNominatedInTurns(t *testing.T) {
+	spread := func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app": "web"}
+		p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{TopologyKey: corev1.LabelTopologyZone, MaxSkew: 2, WhenUnsatisfiable: corev1.DoNotSchedule,
+			LabelSelector: &metav1.LabelSelector{MatchLabels: p.Labels}}}
+	}
+	n, now := newNominations(), time.Now()
+	on := map[string]string{"shop/a": "x", "shop/b": "x", "shop/c": "x", "shop/d": "y", "shop/plain": "x"}
+	take := func() []string {
+		return slices.Sorted(maps.Keys(n.take(map[string]string{"x": "x", "y": "y"}, func(key string) (string, bool) { return on[key], true }, now)))
+	}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		n.want(pod(name, "1", of("web"), spread))
+	}
+	n.want(pod("plain", "1", of("db")))
+	if got, want := take(), []string{"shop/a", "shop/b", "shop/d", "shop/plain"}; !slices.Equal(got, want) {
+		t.Errorf("nominated are %v, want %v: two of web on a node", got, want)
+	}
+	n.observe(pod("a", "1", of("web"), spread, func(p *corev1.Pod) { p.Spec.NodeName = "x" }), now)
+	if got, want := take(), []string{"shop/c"}; !slices.Equal(got, want) {
+		t.Errorf("after one is bound nominated are %v, want %v", got, want)
+	}
+	// The scheduler refuses b again and again.
+	for i, wait := range []time.Duration{refusedFirst, 2 * refusedFirst, 4 * refusedFirst} {
+		n.observe(pod("b", "1", of("web"), spread, func(p *corev1.Pod) { p.Status.NominatedNodeName = "x" }), now)
+		n.observe(pod("b", "1", of("web"), spread), now)
+		now = now.Add(wait - 1)
+		if got := take(); len(got) > 0 {
+			t.Errorf("refusal %d: nominated are %v before %v have passed", i+1, got, wait)
+		}
+		now = now.Add(1)
+		if got, want := take(), []string{"shop/b"}; !slices.Equal(got, want) {
+			t.Errorf("refusal %d: nominated are %v, want %v again", i+1, got, want)
+		}
+	}
+}
+
 func TestRegistrationWaitsForNominationsInFlight(t *testing.T) {
 	n := newNominations()
 	places := map[string]string{"shop/a": "claim", "shop/b": "other"}
 	assumedOn := func(key string) (string, bool) { on, ok := places[key]; return on, ok }
-	n.want("shop/a")
-	n.want("shop/b")
-	if due := n.take(map[string]string{"claim": "x"}, assumedOn); len(due) != 1 || due["shop/a"] != "x" {
+	n.want(pod("a", "1"))
+	n.want(pod("b", "1"))
+	if due := n.take(map[string]string{"claim": "x"}, assumedOn, time.Now()); len(due) != 1 || due["shop/a"] != "x" {
 		t.Fatalf("due are %v, want a for x", due)
 	}
 	n.wait("y") // nothing is in flight for it

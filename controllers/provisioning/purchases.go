@@ -4,6 +4,9 @@
 package provisioning
 
 import (
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,59 +23,161 @@ const (
 	firstBoot = 60 * time.Second
 	// bootWeight is the weight of the newest machine in the average.
 	bootWeight = 0.2
+	// togetherShare is the part of a boot that an open node waits for the others of its
+	// plan, and togetherLeast the least time.
+	togetherShare = 0.15
+	togetherLeast = 2 * time.Second
 )
 
 // purchases are the NodeClaims that this process has created and whose nodes have not
 // registered yet. A claim is among them only between its creation and the registration
 // of its node, its deletion, or the end of the process: what another process or
-// controller has created is never here, and so never revised or given back.
+// controller has created is never here, and so never revised or given back. The methods
+// are safe for concurrent use.
 type purchases struct {
+	mu      sync.Mutex
 	byClaim map[string]purchase
-	// boot is the average time from creation to registration.
-	boot time.Duration
+	// average is the average time from creation to registration.
+	average time.Duration
+	plans   int
 }
 
 // purchase is a machine on its way.
 type purchase struct {
 	at      time.Time
+	plan    int            // number of the plan that bought it
 	machine engine.Machine // as planned
 	// others is whether it was bought for pods that are never assumed: those of a node
 	// being drained, whose owners replace them by pods of other names, and placeholders
 	// of buffers. Such a machine is neither revised nor given back.
 	others bool
-	// since is since when no pod is meant for it; zero while there is one.
-	since time.Time
+	// idle is since when no pod is meant for it; zero while there is one.
+	idle time.Time
+	// open is since when its node is open; zero before.
+	open time.Time
 }
 
 func newPurchases() *purchases {
-	return &purchases{byClaim: map[string]purchase{}, boot: firstBoot}
+	return &purchases{byClaim: map[string]purchase{}, average: firstBoot}
+}
+
+// newPlan returns a number for the purchases of the next plan.
+func (b *purchases) newPlan() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.plans++
+	return b.plans
 }
 
 // add records that a claim was created for a machine of a plan.
-func (b *purchases) add(claim string, m *engine.Machine, pods map[string]*corev1.Pod, now time.Time) {
-	p := purchase{at: now, machine: *m}
+func (b *purchases) add(claim string, plan int, m *engine.Machine, pods map[string]*corev1.Pod, now time.Time) {
+	p := purchase{at: now, plan: plan, machine: *m}
 	for _, g := range m.Pods {
 		for _, key := range g.Pods {
 			pod := pods[key]
 			p.others = p.others || pod == nil || pod.Spec.NodeName != "" || karpprovisioning.IsVirtualPod(pod)
 		}
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.byClaim[claim] = p
+}
+
+// keep makes a claim part of a later plan.
+func (b *purchases) keep(claim string, plan int, m *engine.Machine) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p, ok := b.byClaim[claim]; ok {
+		p.plan, p.machine = plan, *m
+		b.byClaim[claim] = p
+	}
+}
+
+// drop forgets a claim.
+func (b *purchases) drop(claim string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.byClaim, claim)
+}
+
+// all returns a copy of the purchases by claim.
+func (b *purchases) all() map[string]purchase {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.byClaim)
+}
+
+// boot returns the average time from the creation of a claim to its registered node.
+func (b *purchases) boot() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.average
 }
 
 // prune drops the claims that are gone or being deleted or whose node has registered,
 // and learns from the latter how long a machine takes.
 func (b *purchases) prune(machine func(claim string) snapshot.NodeRef, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for name, p := range b.byClaim {
 		m := machine(name)
 		switch {
 		case m.Claim == nil || !m.Claim.DeletionTimestamp.IsZero():
 			delete(b.byClaim, name)
 		case registered(m):
-			b.boot += time.Duration(bootWeight * float64(now.Sub(p.at)-b.boot))
+			up := now
+			if !p.open.IsZero() {
+				up = p.open
+			}
+			b.average += time.Duration(bootWeight * float64(up.Sub(p.at)-b.average))
 			delete(b.byClaim, name)
 		}
 	}
+}
+
+// unneeded returns the claims for which no pod has been meant for the given time.
+func (b *purchases) unneeded(needed func(claim string) bool, now time.Time, since time.Duration) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []string
+	for name, p := range b.byClaim {
+		switch {
+		case p.others || needed(name):
+			p.idle = time.Time{}
+		case p.idle.IsZero():
+			p.idle = now
+		case now.Sub(p.idle) >= since:
+			out = append(out, name)
+		}
+		b.byClaim[name] = p
+	}
+	slices.Sort(out)
+	return out
+}
+
+// opened notes that the node of a claim is open, and reports whether it should wait for
+// other nodes of its plan: nodes that open together give no pod a reason to go where
+// others are to go.
+func (b *purchases) opened(claim string, now time.Time) (wait bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, ok := b.byClaim[claim]
+	if !ok {
+		return false
+	}
+	if p.open.IsZero() {
+		p.open = now
+		b.byClaim[claim] = p
+	}
+	if now.Sub(p.open) >= max(togetherLeast, time.Duration(togetherShare*float64(b.average))) {
+		return false
+	}
+	for _, other := range b.byClaim {
+		if other.plan == p.plan && other.open.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // registered reports whether the node of a machine is there to take pods.

@@ -6,7 +6,6 @@ package provisioning
 import (
 	"cmp"
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -75,9 +74,9 @@ func (p *Provisioner) revise(ctx context.Context, in *snapshot.Input, plan *engi
 
 // revisable returns the claims that are young enough to be revised, and what they cost.
 func (p *Provisioner) revisable(now time.Time) (claims []string, usdPerHour float64) {
-	within := time.Duration(reviseShare * float64(p.purchases.boot))
+	within := time.Duration(reviseShare * float64(p.purchases.boot()))
 	assumed := p.cache.AssumedByPlace()
-	for name, b := range p.purchases.byClaim {
+	for name, b := range p.purchases.all() {
 		if now.Sub(b.at) < within && !b.others && !assumed[name].Fixed {
 			claims = append(claims, name)
 			usdPerHour += b.machine.PriceUSDPerHour
@@ -94,9 +93,10 @@ func (p *Provisioner) match(plan *engine.Plan, claims []string) *revision {
 		name     string
 		offering engine.RankedOffering
 	}
+	bought := p.purchases.all()
 	free := make([]candidate, 0, len(claims))
 	for _, name := range claims {
-		b := p.purchases.byClaim[name]
+		b := bought[name]
 		free = append(free, candidate{name, b.offering(p.cache.Machine(name).Claim)})
 	}
 	r := &revision{kept: map[int]string{}}
@@ -104,7 +104,7 @@ func (p *Provisioner) match(plan *engine.Plan, claims []string) *revision {
 		m := &plan.Machines[i]
 		best := -1
 		for j, c := range free {
-			fits := p.purchases.byClaim[c.name].machine.NodePool == m.NodePool && c.offering.PriceUSDPerHour <= m.PriceUSDPerHour+1e-9 &&
+			fits := bought[c.name].machine.NodePool == m.NodePool && c.offering.PriceUSDPerHour <= m.PriceUSDPerHour+1e-9 &&
 				slices.ContainsFunc(m.Offerings, func(o engine.RankedOffering) bool {
 					return o.InstanceType == c.offering.InstanceType && o.Zone == c.offering.Zone && o.CapacityType == c.offering.CapacityType
 				})
@@ -135,7 +135,7 @@ func (p *Provisioner) cancel(ctx context.Context, claims []string, reason string
 			log.FromContext(ctx).Error(err, "giving back a machine on its way failed", "nodeClaim", name)
 			continue
 		}
-		delete(p.purchases.byClaim, name)
+		p.purchases.drop(name)
 		cancelledTotal.WithLabelValues(reason).Inc()
 	}
 }
@@ -145,23 +145,8 @@ func (p *Provisioner) cancel(ctx context.Context, claims []string, reason string
 func (p *Provisioner) giveBack(ctx context.Context) {
 	now := p.Clock.Now()
 	p.purchases.prune(p.cache.Machine, now)
-	if len(p.purchases.byClaim) == 0 {
-		return
-	}
 	assumed := p.cache.AssumedByPlace()
-	var idle []string
-	for _, name := range slices.Sorted(maps.Keys(p.purchases.byClaim)) {
-		b := p.purchases.byClaim[name]
-		switch {
-		case len(assumed[name].Pods) > 0 || b.others:
-			b.since = time.Time{}
-		case b.since.IsZero():
-			b.since = now
-		case now.Sub(b.since) >= idlePurchase:
-			idle = append(idle, name)
-		}
-		p.purchases.byClaim[name] = b
-	}
+	idle := p.purchases.unneeded(func(claim string) bool { return len(assumed[claim].Pods) > 0 }, now, idlePurchase)
 	if len(idle) > 0 {
 		log.FromContext(ctx).Info("giving back machines on their way that no pod needs any more", "nodeClaims", idle)
 		p.cancel(ctx, idle, "NotNeeded")

@@ -139,7 +139,7 @@ func TestMachinesForPlaceholdersAndMovingPodsStay(t *testing.T) {
 		{"a placeholder", map[string]*corev1.Pod{"shop/a": placeholder}, true},
 		{"a pod of a node being drained", map[string]*corev1.Pod{"shop/a": pod("a", "1", func(p *corev1.Pod) { p.Spec.NodeName = "n" })}, true},
 	} {
-		b.add("c", m, c.pods, time.Now())
+		b.add("c", 1, m, c.pods, time.Now())
 		if got := b.byClaim["c"].others; got != c.others {
 			t.Errorf("%s: for pods that are never assumed %t, want %t", c.what, got, c.others)
 		}
@@ -153,7 +153,7 @@ func TestBootTimeIsLearned(t *testing.T) {
 		env.p.purchases.byClaim["claim-m"] = purchase{at: env.clock.Now().Add(-10 * time.Second)}
 		env.p.purchases.prune(env.p.cache.Machine, env.clock.Now())
 	}
-	if got := env.p.purchases.boot.Round(time.Second); got != 10*time.Second {
+	if got := env.p.purchases.boot().Round(time.Second); got != 10*time.Second {
 		t.Errorf("a machine takes %v, want 10s as the last thirty", got)
 	}
 }

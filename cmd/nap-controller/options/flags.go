@@ -43,8 +43,8 @@ func (c *commandLine) azureFlags() {
 func (c *commandLine) kubernetesFlags() {
 	o := &c.options
 	c.str(&o.Kubeconfig, "kubeconfig", "KUBECONFIG", "", "kubeconfig file; in-cluster configuration if empty")
-	c.integer(&o.KubeQPS, "kube-client-qps", "KUBE_CLIENT_QPS", 200, "requests per second to the API server")
-	c.integer(&o.KubeBurst, "kube-client-burst", "KUBE_CLIENT_BURST", 300, "burst of requests to the API server")
+	c.integer(&o.KubeQPS, "kube-client-qps", "KUBE_CLIENT_QPS", 500, "requests per second to the API server")
+	c.integer(&o.KubeBurst, "kube-client-burst", "KUBE_CLIENT_BURST", 1000, "burst of requests to the API server")
 	c.boolean(&o.DisableLeaderElection, "disable-leader-election", "DISABLE_LEADER_ELECTION", "run without a lease; safe only if no other replica can run")
 	c.str(&o.LeaderElectionNamespace, "leader-election-namespace", "LEADER_ELECTION_NAMESPACE", "kube-system", "namespace of the lease")
 	c.str(&o.LeaderElectionName, "leader-election-name", "LEADER_ELECTION_NAME", "karpenter-leader-election", "name of the lease")

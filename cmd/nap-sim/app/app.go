@@ -25,6 +25,8 @@ type RunOptions struct {
 	Engine string `json:"engine"`
 	// History keeps all lines of the history in the result.
 	History bool `json:"history,omitempty"`
+	// Log keeps the log of the programs in the result.
+	Log bool `json:"log,omitempty"`
 }
 
 // Runner lives through a scenario. It returns an error only if the run had no result;

@@ -32,6 +32,7 @@ type answer struct {
 	Result  *report.Result `json:"result,omitempty"`
 	Error   string         `json:"error,omitempty"`
 	History []string       `json:"history,omitempty"`
+	Log     []string       `json:"log,omitempty"`
 }
 
 // execCommand returns the hidden command that runs one scenario in this process.
@@ -58,7 +59,7 @@ func execCommand(simulate Runner) *cobra.Command {
 			if err != nil {
 				a = answer{Error: err.Error()}
 			} else {
-				a.History = a.Result.History
+				a.History, a.Log = a.Result.History, a.Result.Log
 			}
 			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(a); err != nil {
 				return fmt.Errorf("writing the result: %w", err)
@@ -132,7 +133,7 @@ func (c *child) run(ctx context.Context, s *scenario.Scenario, o RunOptions) (*r
 	if a.Result == nil {
 		return crash("the process ended without a result"), nil
 	}
-	a.Result.History = a.History
+	a.Result.History, a.Result.Log = a.History, a.Log
 	return a.Result, nil
 }
 

@@ -24,6 +24,7 @@ type runFlags struct {
 	out, output  string
 	picture      string
 	history      string
+	log          string
 	untilFailure bool
 	runs         int
 }
@@ -49,6 +50,7 @@ on with the next seeds until one fails, and keeps its result for replay.`,
 	fl.StringVarP(&f.output, "output", "o", "text", "what to print: text or json")
 	fl.StringVar(&f.picture, "picture", "", "file for a picture, .svg or .png")
 	fl.StringVar(&f.history, "history", "", "file for all lines of the history")
+	fl.StringVar(&f.log, "log", "", "file for the log of nap's programs, with simulated times")
 	fl.BoolVar(&f.untilFailure, "until-failure", false, "go on with the next seed until a run fails")
 	fl.IntVar(&f.runs, "runs", 0, "with --until-failure, stop after so many runs (0: never)")
 	return cmd
@@ -72,8 +74,8 @@ func (f *runFlags) check(cmd *cobra.Command, n int) error {
 		return usage("--runs needs --until-failure")
 	case f.runs < 0:
 		return usage("--runs is negative: write how many runs there may be")
-	case (f.picture != "" || f.history != "") && n > 1:
-		return usage("--picture and --history are for one scenario, and the file has %d: choose one with --name, or use --out", n)
+	case (f.picture != "" || f.history != "" || f.log != "") && n > 1:
+		return usage("--picture, --history and --log are for one scenario, and the file has %d: choose one with --name, or use --out", n)
 	}
 	return checkPicture(f.picture)
 }
@@ -97,7 +99,7 @@ func (c *command) runScenarios(cmd *cobra.Command, path string, f runFlags) erro
 	for i, s := range list {
 		seed := seedOf(cmd, f.seed, s)
 		for n := 1; ; n++ {
-			r, err := c.run(cmd.Context(), s, RunOptions{Seed: seed, Engine: f.engine, History: f.history != ""})
+			r, err := c.run(cmd.Context(), s, RunOptions{Seed: seed, Engine: f.engine, History: f.history != "", Log: f.log != ""})
 			if err != nil {
 				return err
 			}
@@ -136,6 +138,11 @@ func (f *runFlags) write(cmd *cobra.Command, r *report.Result) error {
 	if f.history != "" {
 		if err := os.WriteFile(f.history, []byte(strings.Join(r.History, "\n")+"\n"), 0o644); err != nil {
 			return fmt.Errorf("writing the history: %w", err)
+		}
+	}
+	if f.log != "" {
+		if err := os.WriteFile(f.log, []byte(strings.Join(r.Log, "\n")+"\n"), 0o644); err != nil {
+			return fmt.Errorf("writing the log: %w", err)
 		}
 	}
 	if f.output == "json" {

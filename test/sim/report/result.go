@@ -90,6 +90,8 @@ type Result struct {
 
 	// History are the lines of the history, if they were kept.
 	History []string `json:"-"`
+	// Log are the lines that the programs logged, if they were kept.
+	Log []string `json:"-"`
 }
 
 // Outcome is how a run ended.

@@ -5,6 +5,7 @@ package world
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +33,13 @@ func (b *logBook) add(line string) {
 		b.lines = append(b.lines[:0], b.lines[len(b.lines)/2:]...)
 	}
 	b.lines = append(b.lines, line)
+}
+
+// all returns the lines that are kept.
+func (b *logBook) all() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.lines)
 }
 
 // logger returns a logger of a program that writes to the book.

@@ -219,7 +219,11 @@ func (w *world) live() (*report.Result, error) {
 	w.look()
 	w.watch.sample()
 	w.recordCalls()
-	return w.recorder.Finish(w.scenario, w.plan, w.options.Engine, w.options.Seed), nil
+	res := w.recorder.Finish(w.scenario, w.plan, w.options.Engine, w.options.Seed)
+	if w.options.Log {
+		res.Log = w.log.all()
+	}
+	return res, nil
 }
 
 // build makes the API server, the cloud, the kubelets and the observers.
