@@ -25,7 +25,7 @@ VERSION_LDFLAGS = \
 # Helm's own version, and the Kubernetes release that it knows, as in Helm's releases.
 HELM_LDFLAGS := -s -w -X helm.sh/helm/v3/internal/version.version=$(HELM_VERSION) \
   -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37
-.PHONY: nap-sim sim sim-night help plan build controller up unit race e2e e2e-karpenter test test-az test-tofu clients fuzz lint verify vuln licenses bench generate
+.PHONY: properties nap-sim sim sim-night help plan build controller up unit race e2e e2e-karpenter test test-az test-tofu clients fuzz lint verify vuln licenses bench generate
 
 help: ## list what can be done here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ up: build ## build everything and start the local Azure with a cluster that prov
 
 unit: ## the fast tests: every package but the end-to-end ones (under 2 minutes once built)
 	$(GO) test -ldflags '$(KUBE_LDFLAGS)' -timeout 30m $$($(GO) list ./... | grep -v /test/e2e)
+
+CHECKS ?= 20000
+properties: ## the engine's properties on CHECKS other random clusters each (minutes; a failure prints its seed)
+	$(GO) test -count=1 -timeout 6h ./engine -run 'Plans|Path|Bound|Warm|Even' -rapid.checks=$(CHECKS) -rapid.seed=0
 
 # Packages that start goroutines and do not compile in Kubernetes, whose build
 # with -race takes a quarter of an hour.

@@ -354,6 +354,9 @@ func (w *world) topology(p *PodClass, h *host) error {
 				}
 			}
 			for _, other := range w.hosts {
+				if other.fresh {
+					continue // the engine does not count on the daemons of another machine of the plan
+				}
 				for _, id := range other.daemons {
 					if a, ok := other.domain(t.Key); ok && other != h && selectsAll(&w.s.Classes[id]) {
 						c[a]++

@@ -6,6 +6,7 @@ package engine
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 )
@@ -103,6 +104,39 @@ func (ps *pass) solve() {
 // useFreedLimits places more pods after the improving path, and returns to the
 // plan before if that breaks a spread constraint.
 func (ps *pass) useFreedLimits() {
+	if ps.fillLimits() {
+		return
+	}
+	// Without the domains that it opened.
+	usual, careful := ps.strategy, *ps.strategy
+	careful.avoid = maps.Clone(usual.avoid)
+	if careful.avoid == nil {
+		careful.avoid = map[counterKey]map[int32]bool{}
+	}
+	maps.Copy(careful.avoid, ps.domains.opened)
+	again := func() {
+		ps.begin(usual)
+		ps.quickCost = ps.cost()
+		ps.improve()
+	}
+	again()
+	if ps.left() == 0 {
+		return
+	}
+	ps.strategy = &careful
+	for _, pc := range ps.classes {
+		if pc.left() > 0 {
+			ps.compile(pc)
+		}
+	}
+	if !ps.fillLimits() {
+		again()
+	}
+}
+
+// fillLimits places pods that are left as long as there is room within the limits. It
+// reports whether no spread constraint is broken.
+func (ps *pass) fillLimits() bool {
 	before := ps.cost()
 	for range 8 {
 		was := ps.left()
@@ -114,11 +148,7 @@ func (ps *pass) useFreedLimits() {
 	}
 	ps.rightSize()
 	ps.quickCost += max(0, ps.cost()-before)
-	if ps.domains.findOpened(ps.classes, ps.machines) {
-		ps.begin(ps.strategy)
-		ps.quickCost = ps.cost()
-		ps.improve()
-	}
+	return !ps.domains.findOpened(ps.classes, ps.machines)
 }
 
 // pass is the state of one call of Place.

@@ -34,7 +34,7 @@ const (
 	bindTimeoutMax = 2 * time.Minute
 	// crowdedTimeout is how long an assumed pod may stay pending on a ready node that
 	// cannot take it any more, because other pods are there.
-	crowdedTimeout = time.Second
+	crowdedTimeout = 300 * time.Millisecond
 )
 
 // assume assumes the pods of a plan's groups on a node or NodeClaim. Pods that
@@ -117,7 +117,7 @@ func (p *Provisioner) withAssumedPods() func(*state.StateNode) bool {
 	}
 }
 
-// readyNodes returns the initialized nodes by the names of node and NodeClaim. It
+// readyNodes returns the nodes that take pods by the names of node and NodeClaim. It
 // nominates, for Karpenter's disruption, the nodes with assumed pods: a node is not
 // empty while pods are to be bound to it.
 func (p *Provisioner) readyNodes(ctx context.Context) map[string]*state.StateNode {
@@ -127,7 +127,7 @@ func (p *Provisioner) readyNodes(ctx context.Context) map[string]*state.StateNod
 		if hasAssumed(n) {
 			expecting = append(expecting, n.ProviderID())
 		}
-		if !n.Initialized() {
+		if !n.Initialized() && (n.Node == nil || unregistered(n.Node) || !open(n.Node, n.NodeClaim)) {
 			continue
 		}
 		if n.Node != nil {

@@ -103,11 +103,21 @@ func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error
 	return nil
 }
 
-// noteBound notes the time at which the scheduler bound an assumed pod. Call it
-// before the cache has the bound pod.
+// noteBound notes the time at which the scheduler bound an assumed pod, and gives its
+// place to a replica if it was bound where that was to go. Call it before the cache has
+// the bound pod.
 func (p *Provisioner) noteBound(pod *corev1.Pod) {
-	if pod.Spec.NodeName != "" {
-		p.cache.NoteBound(snapshot.PodKey(pod), p.Clock.Now())
+	if pod.Spec.NodeName == "" {
+		return
+	}
+	p.cache.NoteBound(snapshot.PodKey(pod), p.Clock.Now())
+	peer, even := p.cache.Exchange(pod)
+	if peer != nil && p.Nominate {
+		p.nominations.want(peer)
+		p.nominations.signal()
+	}
+	if !even {
+		p.batch.trigger() // another pod may have lost its room
 	}
 }
 

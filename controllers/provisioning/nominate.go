@@ -38,13 +38,13 @@ const (
 	// of an earlier provisioner process, or of a preemption that led to nothing.
 	foreignTimeout = 2 * time.Minute
 	// concurrentPatches is how many pods are patched at the same time.
-	concurrentPatches = 16
+	concurrentPatches = 64
 	// openTimeout is how long after the creation of its node a registration waits until
 	// the node is open. A node may need pods that do not tolerate the taint of
 	// unregistered nodes to become ready.
 	openTimeout = 30 * time.Second
 	// hookInterval is how often a registration that waits is tried again.
-	hookInterval = 200 * time.Millisecond
+	hookInterval = 50 * time.Millisecond
 	// nominationDelay is how long nominations are collected before they are written.
 	nominationDelay = 20 * time.Millisecond
 )
@@ -90,8 +90,10 @@ func (n *nominations) take(nodeOf map[string]string, assumedOn func(podKey strin
 				if outstanding == nil {
 					outstanding = n.outstanding()
 				}
+				// The first time all are nominated, to keep their room as long as the
+				// scheduler has not come to them.
 				t := turn{g, node}
-				if outstanding[t] >= g.skew || now.Before(n.paused[key].until) {
+				if was, refused := n.paused[key]; refused && (outstanding[t] >= g.skew || now.Before(was.until)) {
 					continue
 				}
 				outstanding[t]++
@@ -305,7 +307,7 @@ func (p *Provisioner) nominateFor(ctx context.Context, claim *karpv1.NodeClaim) 
 		}
 		p.writeNominations(ctx, p.nominations.take(map[string]string{claim.Name: node.Name, node.Name: node.Name}, p.cache.AssumedOn, p.Clock.Now()))
 		p.nominations.wait(node.Name)
-		return false, nil
+		return p.purchases.settled(claim.Name, p.Clock.Now()), nil
 	}
 	return false, nil
 }

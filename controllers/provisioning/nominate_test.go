@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+
+	"github.com/nap-aks/nap/engine"
 )
 
 func TestNominationLifecycle(t *testing.T) {
@@ -221,8 +223,8 @@ func TestRegistrationWaitsUntilTheNodeIsOpen(t *testing.T) {
 	}
 }
 
-// The scheduler counts all pods nominated to a node there, so those that spread over
-// zones go in turns, as many on a node as the skew allows.
+// The scheduler counts all pods nominated to a node there. So those that spread over
+// zones are refused, and then go in turns, as many on a node as the skew allows.
 func TestSpreadPodsAreNominatedInTurns(t *testing.T) {
 	spread := func(p *corev1.Pod) {
 		p.Labels = map[string]string{"app": "web"}
@@ -238,8 +240,14 @@ func TestSpreadPodsAreNominatedInTurns(t *testing.T) {
 		n.want(pod(name, "1", of("web"), spread))
 	}
 	n.want(pod("plain", "1", of("db")))
-	if got, want := take(), []string{"shop/a", "shop/b", "shop/d", "shop/plain"}; !slices.Equal(got, want) {
-		t.Errorf("nominated are %v, want %v: two of web on a node", got, want)
+	if got, want := take(), []string{"shop/a", "shop/b", "shop/c", "shop/d", "shop/plain"}; !slices.Equal(got, want) {
+		t.Errorf("nominated are %v, want %v: all, to keep their room", got, want)
+	}
+	n.observe(pod("c", "1", of("web"), spread, func(p *corev1.Pod) { p.Status.NominatedNodeName = "x" }), now)
+	n.observe(pod("c", "1", of("web"), spread), now)
+	now = now.Add(refusedFirst)
+	if got := take(); len(got) > 0 {
+		t.Errorf("nominated are %v while two others of web are on the node", got)
 	}
 	n.observe(pod("a", "1", of("web"), spread, func(p *corev1.Pod) { p.Spec.NodeName = "x" }), now)
 	if got, want := take(), []string{"shop/c"}; !slices.Equal(got, want) {
@@ -282,4 +290,35 @@ func TestRegistrationWaitsForNominationsInFlight(t *testing.T) {
 	}
 	n.done("x")
 	<-over
+}
+
+// Nodes of one plan open together: each waits until the others are open, and then until
+// their pods are nominated, but not for long.
+func TestNodesOfOnePlanOpenTogether(t *testing.T) {
+	b, now := newPurchases(), time.Now()
+	m := &engine.Machine{Offerings: []engine.RankedOffering{{}}}
+	for _, claim := range []string{"a", "b"} {
+		b.add(claim, 1, m, nil, now)
+	}
+	b.add("late", 2, m, nil, now)
+	if !b.opened("a", now) {
+		t.Error("a does not wait for b")
+	}
+	if b.opened("b", now) {
+		t.Error("b waits although a and b are open")
+	}
+	if !b.settled("a", now) {
+		t.Error("a does not wait for the nominations to b")
+	}
+	if b.settled("b", now) || b.settled("a", now) {
+		t.Error("a or b waits although the pods of both are nominated")
+	}
+	if b.opened("foreign", now) || b.settled("foreign", now) {
+		t.Error("a claim of another process waits")
+	}
+	b.add("c", 3, m, nil, now)
+	b.add("never", 3, m, nil, now)
+	if patience := time.Duration(togetherShare * float64(firstBoot)); !b.opened("c", now) || !b.opened("c", now.Add(patience-1)) || b.opened("c", now.Add(patience)) {
+		t.Errorf("c does not wait for %v", patience)
+	}
 }

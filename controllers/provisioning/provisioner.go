@@ -157,10 +157,15 @@ func (p *Provisioner) interval() time.Duration {
 }
 
 func (p *Provisioner) plan(in *snapshot.Input, o engine.Options) (*engine.Plan, error) {
+	place := p.cache.Place
 	if p.Place != nil {
-		return p.Place(in.Snapshot, o)
+		place = func(in *snapshot.Input, o engine.Options) (*engine.Plan, error) { return p.Place(in.Snapshot, o) }
 	}
-	return p.cache.Place(in, o)
+	plan, err := place(in, o)
+	if err == nil && p.Nominate {
+		engine.EvenOut(in.Snapshot, plan)
+	}
+	return plan, err
 }
 
 // Pass makes one pass over the pending pods:

@@ -27,6 +27,9 @@ const (
 	// plan, and togetherLeast the least time.
 	togetherShare = 0.15
 	togetherLeast = 2 * time.Second
+	// settleTimeout is how long a node whose pods are nominated waits for the nominations
+	// to other nodes of its plan.
+	settleTimeout = time.Second
 )
 
 // purchases are the NodeClaims that this process has created and whose nodes have not
@@ -53,8 +56,9 @@ type purchase struct {
 	others bool
 	// idle is since when no pod is meant for it; zero while there is one.
 	idle time.Time
-	// open is since when its node is open; zero before.
-	open time.Time
+	// open is since when its node is open, and nominated since when its pods are
+	// nominated to it; zero before.
+	open, nominated time.Time
 }
 
 func newPurchases() *purchases {
@@ -172,8 +176,30 @@ func (b *purchases) opened(claim string, now time.Time) (wait bool) {
 	if now.Sub(p.open) >= max(togetherLeast, time.Duration(togetherShare*float64(b.average))) {
 		return false
 	}
-	for _, other := range b.byClaim {
-		if other.plan == p.plan && other.open.IsZero() {
+	return b.any(p.plan, func(other *purchase) bool { return other.open.IsZero() })
+}
+
+// settled notes that the pods of a claim are nominated, and reports whether it should
+// wait for other open nodes of its plan whose pods are not.
+func (b *purchases) settled(claim string, now time.Time) (wait bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, ok := b.byClaim[claim]
+	if !ok {
+		return false
+	}
+	if p.nominated.IsZero() {
+		p.nominated = now
+		b.byClaim[claim] = p
+	}
+	return now.Sub(p.nominated) < settleTimeout &&
+		b.any(p.plan, func(other *purchase) bool { return !other.open.IsZero() && other.nominated.IsZero() })
+}
+
+// any reports whether the function reports true for a purchase of the plan.
+func (b *purchases) any(plan int, f func(*purchase) bool) bool {
+	for _, p := range b.byClaim {
+		if p.plan == plan && f(&p) {
 			return true
 		}
 	}
