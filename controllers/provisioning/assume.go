@@ -104,6 +104,7 @@ func (p *Provisioner) expireAssumed(ctx context.Context) {
 			log.FromContext(ctx).Info("pods lost their promised place", "reason", reason, "pods", lost, "example", first, "place", from)
 		}
 	}
+	expire(p.cache.LostPods(now), "NodeNotReady")
 	expire(p.crowdedOut(ctx, nodes, p.cache.WaitingPods(ready, now, crowdedTimeout)), "RoomTaken")
 	expire(p.cache.OverduePods(ready, now, timeout, bindTimeoutMax), "NotBound")
 }
