@@ -5,6 +5,7 @@ package provisioning
 
 import (
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,5 +47,28 @@ func TestPromiseToANodeThatIsNeverReadyEnds(t *testing.T) {
 	}
 	if on, _ := env.p.cache.AssumedOn("shop/a"); on == claims[0].Name || on == "dead" {
 		t.Errorf("the pod is promised %s again", on)
+	}
+}
+
+// A pod that the scheduler never binds, say for the access mode of its volume, must not
+// keep a machine by promises renewed again and again.
+func TestPromiseThatIsNeverKeptEnds(t *testing.T) {
+	env := newEnv(t)
+	env.p.Nominate = true
+	env.applyMachine("x", "4")
+	env.apply(pod("never", "500m"))
+	promised, since := 0, env.clock.Now()
+	for env.clock.Since(since) < time.Hour {
+		env.pass()
+		if env.assumed("shop/never") {
+			promised++
+		}
+		env.clock.Step(time.Second)
+	}
+	if promised == 0 || promised > 300 {
+		t.Errorf("the pod was promised room for %d seconds of an hour, want a few attempts", promised)
+	}
+	if n := len(env.claims()); n != 1 {
+		t.Errorf("%d NodeClaims, want none bought for a pod that has room", n)
 	}
 }
