@@ -285,7 +285,8 @@ func (c *Cache) undecided(m *machine, n *engine.Node) {
 			continue
 		}
 		any := false
-		for _, o := range it.Offerings.Launchable() {
+		// A type that is out of stock now may not be so when the claim is launched.
+		for _, o := range it.Offerings {
 			if reqs.IsCompatible(o.Requirements, scheduling.AllowUndefinedWellKnownLabels) {
 				any = true
 				offer(engine.LabelZone, o.Zone())
