@@ -139,11 +139,10 @@ func (p *Provisioner) Start(ctx context.Context) error {
 	if p.Nominate {
 		go p.nominator(ctx)
 	}
+	if !p.hydrated(ctx) {
+		return nil
+	}
 	for p.batch.wait(ctx, p.interval()) {
-		if !p.cluster.Synced(ctx) {
-			p.batch.trigger()
-			continue
-		}
 		if err := p.Pass(ctx); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).Error(err, "provisioning failed")
 		}
