@@ -15,6 +15,7 @@ import (
 	karpoptions "sigs.k8s.io/karpenter/pkg/operator/options"
 
 	"github.com/nap-aks/nap/azure"
+	"github.com/nap-aks/nap/controllers/machines"
 )
 
 // EventSource is the source component of all events of the controller:
@@ -70,6 +71,13 @@ type Options struct {
 	// 10 s.
 	BatchIdle time.Duration
 	BatchMax  time.Duration
+	// LaunchTimeout, RegistrationTimeout and InitializationTimeout are the deadlines for
+	// the steps of a machine's start; one that misses a deadline is replaced. Zero means
+	// 5, 9 and 15 minutes, a negative InitializationTimeout no deadline. The first two
+	// cannot be longer than 14 minutes together.
+	LaunchTimeout         time.Duration
+	RegistrationTimeout   time.Duration
+	InitializationTimeout time.Duration
 	// Engine is EngineNAP or EngineKarpenter; empty means EngineNAP.
 	Engine string
 	// DecisionDir is the folder where the provisioner keeps the snapshots of its latest
@@ -143,6 +151,9 @@ func (o *Options) setDefaults() error {
 	if o.CPUMillicores == 0 {
 		o.CPUMillicores = 1000
 	}
+	if err := o.setDeadlines(); err != nil {
+		return err
+	}
 	if o.Engine != EngineNAP && o.Engine != EngineKarpenter {
 		return fmt.Errorf("unknown engine %q: use %s or %s", o.Engine, EngineNAP, EngineKarpenter)
 	}
@@ -159,6 +170,28 @@ func (o *Options) setDefaults() error {
 	}
 	if o.BatchMax < o.BatchIdle {
 		return fmt.Errorf("batch max duration %s is shorter than the idle duration %s", o.BatchMax, o.BatchIdle)
+	}
+	return nil
+}
+
+// longestStart is the longest time for launch and registration together. Karpenter
+// deletes a NodeClaim that has not registered after 15 minutes, without an event.
+const longestStart = 14 * time.Minute
+
+func (o *Options) setDeadlines() error {
+	for _, d := range []struct {
+		value    *time.Duration
+		standard time.Duration
+	}{{&o.LaunchTimeout, machines.LaunchDeadline}, {&o.RegistrationTimeout, machines.RegistrationDeadline}, {&o.InitializationTimeout, machines.InitializationDeadline}} {
+		if *d.value == 0 {
+			*d.value = d.standard
+		}
+	}
+	switch {
+	case o.LaunchTimeout < 0 || o.RegistrationTimeout < 0:
+		return fmt.Errorf("launch timeout %s and registration timeout %s must be positive", o.LaunchTimeout, o.RegistrationTimeout)
+	case o.LaunchTimeout+o.RegistrationTimeout > longestStart:
+		return fmt.Errorf("launch timeout %s and registration timeout %s are longer than %s together: shorten one of them", o.LaunchTimeout, o.RegistrationTimeout, longestStart)
 	}
 	return nil
 }

@@ -27,6 +27,9 @@ func ownControllers(o Options, mgr manager.Manager, api discovery.DiscoveryInter
 		nodeclass.NewTermination(kube, recorder),
 		machines.NewGarbageCollector(kube, mgr.GetAPIReader(), provider, clock.RealClock{}),
 		machines.NewInPlaceUpdate(kube, provider),
+		machines.NewDeadlines(kube, recorder, clock.RealClock{}, machines.Deadlines{
+			Launch: o.LaunchTimeout, Registration: o.RegistrationTimeout, Initialization: o.InitializationTimeout,
+		}),
 		machines.NewRefresh("sizes", machines.SizesInterval, provider.RefreshSizes),
 		machines.NewRefresh("quota", machines.QuotaInterval, provider.RefreshQuota),
 		machines.NewRefresh("prices", machines.PricesInterval, provider.RefreshPrices),

@@ -40,6 +40,7 @@ import (
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	"sigs.k8s.io/karpenter/pkg/cloudprovider/overlay"
 	"sigs.k8s.io/karpenter/pkg/controllers/node/health"
+	"sigs.k8s.io/karpenter/pkg/controllers/nodeclaim/lifecycle"
 	"sigs.k8s.io/karpenter/pkg/controllers/nodeoverlay"
 	"sigs.k8s.io/karpenter/pkg/controllers/state"
 	"sigs.k8s.io/karpenter/pkg/events"
@@ -65,6 +66,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	ctx = karpoptions.ToContext(ctx, k)
+	// Karpenter deletes late claims without an event; ours comes first.
+	lifecycle.LaunchTimeout = longestStart
 	var logger logr.Logger
 	if o.Logger != nil {
 		logger = serrors.NewLogger(*o.Logger)

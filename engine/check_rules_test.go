@@ -21,6 +21,7 @@ type host struct {
 	limits  map[string]int // volumes per driver
 	pods    []ClassID
 	daemons []ClassID // their room is kept
+	perhaps []ClassID // daemons that come if an undecided label lets them: their room is kept
 	old     []ClassID // pods that were there before the plan
 	closed  bool
 	fresh   bool
@@ -237,7 +238,7 @@ func (w *world) room(h *host, extra ...ClassID) error {
 		i int
 	}
 	var ports []port
-	all := append(append(append([]ClassID(nil), h.pods...), h.daemons...), extra...)
+	all := slices.Concat(h.pods, h.daemons, h.perhaps, extra)
 	for i, id := range all {
 		p := &w.s.Classes[id]
 		for k, v := range p.Requests {
@@ -317,6 +318,41 @@ func (w *world) count(key string, node func(*host) bool, pod func(*PodClass) boo
 	return out
 }
 
+// most counts, per domain of a key, the pods that match and may be there: those on hosts
+// whose domain is not decided count in each that it can be.
+func (w *world) most(key string, node func(*host) bool, pod func(*PodClass) bool) map[string]int {
+	out := w.count(key, node, pod)
+	for _, h := range w.hosts {
+		if vs := h.labels[key]; key != LabelHostname && len(vs) > 1 && node(h) {
+			for _, id := range h.pods {
+				if pod(&w.s.Classes[id]) {
+					for _, v := range vs {
+						out[v]++
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// outcomes returns the host once for each combination of values of its labels.
+func (h *host) outcomes() []*host {
+	for key, vs := range h.labels {
+		if len(vs) > 1 {
+			var out []*host
+			for _, v := range vs {
+				one := *h
+				one.labels = maps.Clone(h.labels)
+				one.labels[key] = []string{v}
+				out = append(out, one.outcomes()...)
+			}
+			return out
+		}
+	}
+	return []*host{h}
+}
+
 func anyHost(*host) bool { return true }
 
 // topology checks whether one more pod of class p may go to h, as the
@@ -340,7 +376,7 @@ func (w *world) topology(p *PodClass, h *host) error {
 		total, ok := 0, true
 		for _, t := range required {
 			c := w.count(t.Key, anyHost, selectsAll)
-			for _, n := range c {
+			for _, n := range w.most(t.Key, anyHost, selectsAll) {
 				total += n
 			}
 			d, has := h.domain(t.Key)
@@ -377,7 +413,7 @@ func (w *world) topology(p *PodClass, h *host) error {
 			continue
 		}
 		if d, has := h.domain(t.Key); has {
-			if w.count(t.Key, anyHost, func(o *PodClass) bool { return termSelects(t, p, o) })[d] > 0 {
+			if w.most(t.Key, anyHost, func(o *PodClass) bool { return termSelects(t, p, o) })[d] > 0 {
 				return fmt.Errorf("pod anti-affinity over %s", t.Key)
 			}
 		}
@@ -397,7 +433,7 @@ func (w *world) topology(p *PodClass, h *host) error {
 				if t.Weight == 0 && termSelects(t, o, p) {
 					a, ok1 := other.domain(t.Key)
 					b, ok2 := h.domain(t.Key)
-					if ok1 && ok2 && a == b {
+					if ok2 && (ok1 && a == b || !ok1 && slices.Contains(other.labels[t.Key], b)) {
 						return fmt.Errorf("anti-affinity of %s", o.Name)
 					}
 				}
@@ -413,7 +449,8 @@ func (w *world) topology(p *PodClass, h *host) error {
 			return fmt.Errorf("no label %s", s.Key)
 		}
 		eligible := eligibleFor(p, s)
-		c := w.count(s.Key, eligible, func(o *PodClass) bool { return o.Namespace == p.Namespace && matches(s.Selector, o.Labels) })
+		selected := func(o *PodClass) bool { return o.Namespace == p.Namespace && matches(s.Selector, o.Labels) }
+		c := w.count(s.Key, eligible, selected)
 		least, domains := w.least(c, s, eligible, h)
 		if domains < int(s.MinDomains) || s.Key == LabelHostname || w.couldOpen(p, s.Key, c) {
 			least = 0 // a new machine is always an empty domain
@@ -422,7 +459,7 @@ func (w *world) topology(p *PodClass, h *host) error {
 		if matches(s.Selector, p.Labels) {
 			self = 1
 		}
-		if c[d]+self-least > int(s.MaxSkew) {
+		if w.most(s.Key, eligible, selected)[d]+self-least > int(s.MaxSkew) {
 			return fmt.Errorf("spread over %s: %v, adding to %s", s.Key, c, d)
 		}
 	}

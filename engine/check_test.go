@@ -344,8 +344,12 @@ func newWorld(s *Snapshot) *world {
 			h.taints = append(h.taints, t)
 		}
 		for _, d := range n.MissingDaemons {
-			if w.static(&s.Classes[d], h) == nil {
+			p := &s.Classes[d]
+			switch {
+			case w.static(p, h) == nil:
 				h.daemons = append(h.daemons, d)
+			case slices.ContainsFunc(h.outcomes(), func(o *host) bool { return w.static(p, o) == nil }):
+				h.perhaps = append(h.perhaps, d)
 			}
 		}
 		w.hosts = append(w.hosts, h)

@@ -46,6 +46,7 @@ type counter struct {
 	nodeRow bitset
 	colRow  bitset
 	dom     []int32         // by value
+	maybe   []int32         // by value: pods on nodes that may get it
 	nodes   map[int32]int32 // by slot, for hostname
 	total   int64
 }
@@ -284,6 +285,15 @@ func (ctr *counter) at(v int32) int64 {
 	return 0
 }
 
+// atMost returns the count of a domain if all nodes join it that may.
+func (ctr *counter) atMost(v int32) int64 {
+	n := ctr.at(v)
+	if int(v) < len(ctr.maybe) {
+		n += int64(ctr.maybe[v])
+	}
+	return n
+}
+
 func (ctr *counter) add(v int32, n int32) {
 	for int(v) >= len(ctr.dom) {
 		ctr.dom = append(ctr.dom, 0)
@@ -303,12 +313,20 @@ func (ctr *counter) addNode(c *Cluster, slot, n int32) {
 		return
 	}
 	if vs, open := c.nodes[slot].open[ctr.key]; open {
-		// The domain is not known yet. Anti-affinity must avoid all candidates;
-		// the other rules cannot rely on the pods.
-		if ctr.inverse {
-			for _, v := range vs {
+		// The domain is not known yet. Rules must hold whichever it will be: pods that
+		// must not be there keep off all candidates, others cannot rely on any.
+		for _, v := range vs {
+			if ctr.inverse {
 				ctr.add(v, n)
+				continue
 			}
+			for int(v) >= len(ctr.maybe) {
+				ctr.maybe = append(ctr.maybe, 0)
+			}
+			ctr.maybe[v] += n
+		}
+		if !ctr.inverse {
+			ctr.total += int64(n)
 		}
 		return
 	}

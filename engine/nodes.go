@@ -17,8 +17,10 @@ type node struct {
 	podIdx map[ClassID]int   // into n.Pods
 	shared map[string]int    // pods by shared volume
 	open   map[int32][]int32 // values that undecided labels can take
-	taints []Taint           // see effectiveTaints
-	ports  []HostPort
+	// anyOutcome makes requirements hold that hold for some values of open, see mayRun.
+	anyOutcome bool
+	taints     []Taint // see effectiveTaints
+	ports      []HostPort
 	// daemonPorts are the host ports of daemon pods that are still to come.
 	daemonPorts []HostPort
 	// coming are the classes of these pods.
@@ -94,14 +96,19 @@ func (c *Cluster) setNode(n Node, order bool) error {
 	c.changed = append(c.changed, slot)
 	for _, d := range n.MissingDaemons {
 		dc := c.classes[d]
+		if !c.mayRun(dc, nd) {
+			continue
+		}
+		// It gets its room in any case; that it will be there, for affinity, only counts
+		// if no undecided label keeps it away.
+		sub(nd.free, dc.vec)
+		nd.daemonPorts = append(nd.daemonPorts, dc.pc.HostPorts...)
 		if c.staticFit(dc, nd, false) == nil {
-			sub(nd.free, dc.vec)
 			nd.coming = append(nd.coming, d)
 			if dc.coming == nil {
 				dc.coming = map[int32]bool{}
 			}
 			dc.coming[slot] = true
-			nd.daemonPorts = append(nd.daemonPorts, dc.pc.HostPorts...)
 		}
 	}
 	if len(nd.daemonPorts) > 0 {
@@ -301,6 +308,9 @@ func (c *Cluster) nodeVal(key, slot int32) int32 {
 // undecided label takes.
 func (c *Cluster) nodeHolds(r *creq, nd *node) bool {
 	if vs, ok := nd.open[r.key]; ok {
+		if nd.anyOutcome {
+			return slices.ContainsFunc(vs, func(v int32) bool { return c.sym.holds(r, v) })
+		}
 		for _, v := range vs {
 			if !c.sym.holds(r, v) {
 				return false
@@ -319,6 +329,14 @@ func (c *Cluster) firstMissed(rs []creq, nd *node) *creq {
 		}
 	}
 	return nil
+}
+
+// mayRun reports whether a DaemonSet may have a pod on a node, for some values of its
+// undecided labels.
+func (c *Cluster) mayRun(cl *class, nd *node) bool {
+	probe := *nd
+	probe.anyOutcome = true
+	return c.staticFit(cl, &probe, false) == nil
 }
 
 // nodeMiss is the reason why a class cannot be on a node as it is.

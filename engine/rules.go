@@ -84,6 +84,15 @@ func (k *check) room(cnt, least int64, bootstrap bool) int64 {
 	return noCap
 }
 
+// count returns the count of a domain that the rule must reckon with: for affinity the
+// pods that are certainly there, for all others those that may be.
+func (k *check) count(val int32) int64 {
+	if k.kind == checkAffinity {
+		return k.ctr.at(val)
+	}
+	return k.ctr.atMost(val)
+}
+
 func (k *check) reason() Reason {
 	switch k.kind {
 	case checkSpread:

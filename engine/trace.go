@@ -116,7 +116,7 @@ func (ps *pass) explain(pc *passClass) stageTrace {
 			if val == valAbsent {
 				return k.kind == checkAnti || k.kind == checkForbid
 			}
-			return k.room(k.ctr.at(val), min, boot) > 0
+			return k.room(k.count(val), min, boot) > 0
 		}
 		stage("topology", k.reason(), k.text(c)+ps.domainText(k), func(b bitset) {
 			vals := cat.vals[k.ctr.key]

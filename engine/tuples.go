@@ -169,7 +169,7 @@ func (t *tuple) room(v *variant, mins []int64, boot bool) (room, crowd int64) {
 			}
 			return 0, 0
 		}
-		cnt := k.ctr.at(val)
+		cnt := k.count(val)
 		room = min(room, k.room(cnt, k.minWith(mins[i], val), boot || k.brought && !t.noOpen))
 		if k.kind == checkSpread {
 			crowd += cnt
@@ -238,7 +238,7 @@ func (t *tuple) together(v *variant) int64 {
 		if val == valAbsent {
 			continue
 		}
-		room = min(room, k.room(k.ctr.at(val), k.minWith(k.min(), val), true))
+		room = min(room, k.room(k.count(val), k.minWith(k.min(), val), true))
 	}
 	return max(room, 1)
 }

@@ -51,6 +51,7 @@ type Cache struct {
 	virtual  []*corev1.Pod
 	marked   map[string]bool // provider IDs
 	assumed  *assumedPods
+	held     map[string]bool // pods left out of snapshots, see Hold
 	types    map[string][]*cloudprovider.InstanceType
 	quotas   []Quota
 

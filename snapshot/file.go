@@ -58,6 +58,7 @@ type file struct {
 	RCs          []*corev1.ReplicationController `json:"replicationControllers,omitempty"`
 	Marked       []string                        `json:"marked,omitempty"`
 	Assumed      map[string]string               `json:"promised,omitempty"`
+	Held         []string                        `json:"held,omitempty"`
 	Quotas       []Quota                         `json:"quotas,omitempty"`
 	Types        [][]fileInstanceType            `json:"instanceTypes,omitempty"`
 	TypesOf      map[string]int                  `json:"instanceTypesOf,omitempty"`
@@ -118,7 +119,7 @@ func Write(w io.Writer, o *Objects) error {
 		Pods: slim(o.Pods), VirtualPods: slim(o.VirtualPods), Nodes: slim(o.Nodes), NodePools: slim(o.NodePools), NodeClaims: slim(o.NodeClaims),
 		DaemonSets: slim(o.DaemonSets), Namespaces: slim(o.Namespaces), PDBs: slim(o.PDBs), PVCs: slim(o.PVCs), PVs: slim(o.PVs),
 		Classes: slim(o.Classes), CSINodes: slim(o.CSINodes), Services: slim(o.Services), ReplicaSets: slim(o.ReplicaSets),
-		StatefulSets: slim(o.StatefulSets), RCs: slim(o.RCs), Marked: o.Marked, Assumed: o.Assumed, Quotas: o.Quotas, TypesOf: map[string]int{},
+		StatefulSets: slim(o.StatefulSets), RCs: slim(o.RCs), Marked: o.Marked, Assumed: o.Assumed, Held: o.Held, Quotas: o.Quotas, TypesOf: map[string]int{},
 	}
 	var lists [][]*cloudprovider.InstanceType
 	for _, pool := range slices.Sorted(maps.Keys(o.InstanceTypes)) {
@@ -165,7 +166,7 @@ func Read(r io.Reader) (*Objects, error) {
 	o := &Objects{
 		Now: f.Time, Settings: f.Settings, Pods: f.Pods, VirtualPods: f.VirtualPods, Nodes: f.Nodes, NodePools: f.NodePools, NodeClaims: f.NodeClaims,
 		DaemonSets: f.DaemonSets, Namespaces: f.Namespaces, PDBs: f.PDBs, PVCs: f.PVCs, PVs: f.PVs, Classes: f.Classes, CSINodes: f.CSINodes,
-		Services: f.Services, ReplicaSets: f.ReplicaSets, StatefulSets: f.StatefulSets, RCs: f.RCs, Marked: f.Marked, Assumed: f.Assumed, Quotas: f.Quotas,
+		Services: f.Services, ReplicaSets: f.ReplicaSets, StatefulSets: f.StatefulSets, RCs: f.RCs, Marked: f.Marked, Assumed: f.Assumed, Held: f.Held, Quotas: f.Quotas,
 		InstanceTypes: map[string][]*cloudprovider.InstanceType{},
 	}
 	lists := make([][]*cloudprovider.InstanceType, len(f.Types))

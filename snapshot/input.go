@@ -74,6 +74,11 @@ func Load(o *Objects) (*Cache, error) {
 	for pod, on := range o.Assumed {
 		c.Assume(pod, on)
 	}
+	held := map[string]bool{}
+	for _, pod := range o.Held {
+		held[pod] = true
+	}
+	c.Hold(held)
 	return c, nil
 }
 
@@ -89,6 +94,7 @@ func (c *Cache) Objects(now time.Time) *Objects {
 	for key, as := range c.assumed.pods {
 		o.Assumed[key] = as.on
 	}
+	o.Held = slices.Sorted(maps.Keys(c.held))
 	for id := range c.marked {
 		o.Marked = append(o.Marked, id)
 	}

@@ -37,7 +37,8 @@ type machine struct {
 	usage engine.Resources
 	// terminating is whether the machine is being deleted.
 	terminating bool
-	withdrawn   bool // see Withdraw
+	withdrawn   bool   // see Withdraw
+	notReady    string // why no pod is planned here, see unready
 }
 
 // machineKey returns the provider ID, or a key made from kind and name for an object
@@ -156,6 +157,9 @@ func (c *Cache) addNodes(ctx context.Context, in *Input, moving map[string]*podR
 	in.Snapshot.Nodes = make([]engine.Node, len(c.sorted))
 	in.stamps = make([]int, len(c.sorted))
 	for i, m := range c.sorted {
+		if why := m.unready(in.Snapshot.Time); why != m.notReady {
+			m.notReady, m.stale = why, true
+		}
 		if m.stale || c.nodesStale || m.terminating {
 			c.translateNode(ctx, m, assumed[m], moving)
 			m.stale = false
@@ -220,6 +224,7 @@ func (c *Cache) translateNode(ctx context.Context, m *machine, assumed []*podRec
 	n.Allocatable = amounts(s.Allocatable(), false)
 	m.usage = amounts(s.Capacity(), false)
 	m.usage[engine.ResourceNodes] = 1
+	n.Closed = m.notReady
 	if m.terminating {
 		n.Closed = "it is being deleted"
 	}
@@ -280,7 +285,8 @@ func (c *Cache) undecided(m *machine, n *engine.Node) {
 			continue
 		}
 		any := false
-		for _, o := range it.Offerings.Launchable() {
+		// A type that is out of stock now may not be so when the claim is launched.
+		for _, o := range it.Offerings {
 			if reqs.IsCompatible(o.Requirements, scheduling.AllowUndefinedWellKnownLabels) {
 				any = true
 				offer(engine.LabelZone, o.Zone())

@@ -13,8 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
+	"sigs.k8s.io/karpenter/pkg/cloudprovider"
 
 	"github.com/nap-aks/nap/engine"
+	"github.com/nap-aks/nap/test/clustergen"
 )
 
 func TestTranslateNodesByLifecycleState(t *testing.T) {
@@ -93,5 +95,28 @@ func TestTranslateNodesByLifecycleState(t *testing.T) {
 	}
 	if u := s.Pools[0].Usage; u["cpu"] != 12000 || u["nodes"] != 3 { // ready, starting, undecided
 		t.Errorf("usage: %v", u)
+	}
+}
+
+// A claim whose size is open offers what its smallest size has, also if that is out of
+// stock at the moment: it may be back when the machine is launched.
+func TestUndecidedClaimOffersWhatEveryOutcomeGives(t *testing.T) {
+	o := base()
+	small, large := clustergen.InstanceType("m2", 2, 8, 0, "amd64", clustergen.Zones, 0.1, 0.03), clustergen.InstanceType("m16", 16, 64, 0, "amd64", clustergen.Zones, 0.8, 0.2)
+	o.InstanceTypes["default"] = []*cloudprovider.InstanceType{small, large}
+	o.NodeClaims = []*karpv1.NodeClaim{claim("c", "", func(nc *karpv1.NodeClaim) {
+		nc.Spec.Requirements = []karpv1.NodeSelectorRequirementWithMinValues{{Key: corev1.LabelInstanceTypeStable, Operator: corev1.NodeSelectorOpIn, Values: []string{"m2", "m16"}}}
+	})}
+	for _, available := range []bool{true, false} {
+		for _, of := range small.Offerings {
+			of.Available = available
+		}
+		n := find(t, build(t, o).Snapshot, "c")
+		if n.Allocatable["cpu"] >= 2000 || n.Allocatable["cpu"] <= 0 {
+			t.Errorf("with the smallest size in stock %t: %d mCPU, want those of 2 cores", available, n.Allocatable["cpu"])
+		}
+	}
+	if u := build(t, o).Snapshot.Pools[0].Usage; u["cpu"] != 16000 {
+		t.Errorf("usage of the limits: %v, want the largest size", u)
 	}
 }

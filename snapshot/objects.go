@@ -50,6 +50,8 @@ type Objects struct {
 	// Assumed are the pending pods that an earlier plan has placed: node or NodeClaim
 	// name by pod key. They count there and are not placed again.
 	Assumed map[string]string
+	// Held are the keys of the pending pods that are not to be placed now.
+	Held []string
 
 	// InstanceTypes are the instance types by NodePool name, with NodeOverlays applied.
 	InstanceTypes map[string][]*cloudprovider.InstanceType

@@ -242,7 +242,7 @@ func (c *Cache) podsToPlace(ctx context.Context, moving map[string]*podRecord, i
 	validator := provisioning.NewProvisioner(c.client, events.NewRecorder(discard{}), nil, nil, clocktesting.NewFakeClock(in.Snapshot.Time), nil, nil)
 	besides := c.besidesRefused()
 	for k, r := range c.pending {
-		if !r.provisionable && !besides[k] {
+		if !r.provisionable && !besides[k] || c.held[k] {
 			continue
 		}
 		if as, ok := c.assumed.pods[k]; ok {

@@ -41,9 +41,10 @@ const (
 // still run on a node being drained are left out: their owners replace them by pods
 // of other names.
 func (p *Provisioner) assume(groups []engine.PodGroup, on string, in *snapshot.Input) {
+	kind := p.kindOf(on)
 	for _, g := range groups {
 		for _, key := range g.Pods {
-			p.assumePod(in.Pods[key], on, p.cache.Assume)
+			p.assumePod(in.Pods[key], on, kind, p.cache.Assume)
 		}
 	}
 	p.nominations.signal()
@@ -51,17 +52,22 @@ func (p *Provisioner) assume(groups []engine.PodGroup, on string, in *snapshot.I
 
 // assumeFixed assumes pods where Karpenter's scheduler has placed them.
 func (p *Provisioner) assumeFixed(pods []*corev1.Pod, on string) {
+	kind := p.kindOf(on)
 	for _, pod := range pods {
-		p.assumePod(pod, on, p.cache.AssumeFixed)
+		p.assumePod(pod, on, kind, p.cache.AssumeFixed)
 	}
 }
 
-func (p *Provisioner) assumePod(pod *corev1.Pod, on string, assume func(podKey, on string) bool) {
+func (p *Provisioner) assumePod(pod *corev1.Pod, on, kind string, assume func(podKey, on string) bool) {
 	if pod == nil || pod.Spec.NodeName != "" || karpprovisioning.IsVirtualPod(pod) {
 		return
 	}
 	key := snapshot.PodKey(pod)
-	if assume(key, on) && p.Nominate {
+	if !assume(key, on) {
+		return
+	}
+	p.breaker.promise(key, snapshot.ShapeKey(pod), kind, on, p.Clock.Now())
+	if p.Nominate {
 		p.nominations.want(pod)
 	}
 }
@@ -85,13 +91,14 @@ func (p *Provisioner) expireAssumed(ctx context.Context) {
 	nodes := p.readyNodes(ctx)
 	ready := func(nodeOrClaim string) bool { return nodes[nodeOrClaim] != nil }
 	p.cache.MarkReady(ready, now)
-	expire := func(keys []string, reason string) {
+	expire := func(keys []string, reason, why string) {
 		lost, first, from := 0, "", ""
 		for _, key := range keys {
 			on, _ := p.cache.AssumedOn(key)
 			if !p.cache.Expire(key) {
 				continue // expired for another reason, or bound meanwhile
 			}
+			p.noteBroken(ctx, key, why)
 			if lost++; lost == 1 {
 				first, from = key, on
 			}
@@ -104,8 +111,9 @@ func (p *Provisioner) expireAssumed(ctx context.Context) {
 			log.FromContext(ctx).Info("pods lost their promised place", "reason", reason, "pods", lost, "example", first, "place", from)
 		}
 	}
-	expire(p.crowdedOut(ctx, nodes, p.cache.WaitingPods(ready, now, crowdedTimeout)), "RoomTaken")
-	expire(p.cache.OverduePods(ready, now, timeout, bindTimeoutMax), "NotBound")
+	expire(p.cache.LostPods(now), "NodeNotReady", "its node is not ready")
+	expire(p.crowdedOut(ctx, nodes, p.cache.WaitingPods(ready, now, crowdedTimeout)), "RoomTaken", "its node cannot take it beside the pods there")
+	expire(p.cache.OverduePods(ready, now, timeout, bindTimeoutMax), "NotBound", "the scheduler did not bind it to the ready node")
 }
 
 // withAssumedPods returns a function that reports whether pods are assumed on a

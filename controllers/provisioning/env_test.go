@@ -246,6 +246,9 @@ func (env *testEnv) apply(objects ...client.Object) {
 				env.t.Fatal(err)
 			}
 		}
+		if pod, ok := o.(*corev1.Pod); ok {
+			env.p.noteBound(pod)
+		}
 		if err := env.p.cache.Upsert(o); err != nil {
 			env.t.Fatal(err)
 		}
@@ -385,7 +388,7 @@ func (env *testEnv) applyAssumed(name, cpu, node string) {
 // assume assumes a pending pod on a node.
 func (env *testEnv) assume(name, node string) {
 	env.t.Helper()
-	env.p.assumePod(pod(name, "1"), node, env.p.cache.Assume)
+	env.p.assumePod(pod(name, "1"), node, env.p.kindOf(node), env.p.cache.Assume)
 	if !env.assumed("shop/" + name) {
 		env.t.Fatalf("pod %s is not assumed: it is not pending", name)
 	}

@@ -81,6 +81,7 @@ func (p *Provisioner) feed(ctx context.Context, informers cache.Informers) error
 				check(p.cache.Delete(o))
 				if pod, ok := o.(*corev1.Pod); ok {
 					p.nominations.forget(snapshot.PodKey(pod))
+					p.breaker.forget(snapshot.PodKey(pod))
 				}
 			}
 		},
@@ -110,8 +111,15 @@ func (p *Provisioner) noteBound(pod *corev1.Pod) {
 	if pod.Spec.NodeName == "" {
 		return
 	}
-	p.cache.NoteBound(snapshot.PodKey(pod), p.Clock.Now())
+	key := snapshot.PodKey(pod)
+	p.cache.NoteBound(key, p.Clock.Now())
+	p.breaker.served(key, pod.Spec.NodeName, p.cache.ClaimOf(pod.Spec.NodeName))
 	peer, even := p.cache.Exchange(pod)
+	if peer != nil {
+		if on, ok := p.cache.AssumedOn(snapshot.PodKey(peer)); ok {
+			p.breaker.promise(snapshot.PodKey(peer), snapshot.ShapeKey(peer), p.kindOf(on), on, p.Clock.Now())
+		}
+	}
 	if peer != nil && p.Nominate {
 		p.nominations.want(peer)
 		p.nominations.signal()

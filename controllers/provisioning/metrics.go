@@ -28,6 +28,10 @@ var (
 		Namespace: "nap", Subsystem: "provisioner", Name: "promises_broken_total",
 		Help: "Assumed pods whose place was taken back before they were bound.",
 	}, []string{"why"})
+	heldPods = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "nap", Subsystem: "provisioner", Name: "held_pods",
+		Help: "Pending pods that are not planned for now because machines or nodes planned for pods like them did not take them.",
+	})
 	cancelledTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "nap", Subsystem: "provisioner", Name: "machines_cancelled_total",
 		Help: "NodeClaims deleted before their node had registered: Revised in favour of a cheaper plan, NotNeeded by any pod any more.",
@@ -35,5 +39,5 @@ var (
 )
 
 func init() {
-	crmetrics.Registry.MustRegister(verdicts, deferredTotal, passSeconds, expiredTotal, cancelledTotal)
+	crmetrics.Registry.MustRegister(heldPods, verdicts, deferredTotal, passSeconds, expiredTotal, cancelledTotal)
 }

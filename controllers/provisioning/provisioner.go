@@ -84,6 +84,7 @@ type Provisioner struct {
 	defaultSpread bool
 	features      karpoptions.FeatureGates
 	nominations   *nominations
+	breaker       *breaker
 	purchases     *purchases
 
 	// reported are the reasons of the last FailedScheduling events, by pod UID.
@@ -115,6 +116,7 @@ func New(ctx context.Context, c Config) *Provisioner {
 		defaultSpread: len(settings.DefaultSpread) > 0,
 		features:      o.FeatureGates,
 		nominations:   newNominations(),
+		breaker:       newBreaker(),
 		purchases:     newPurchases(),
 		reported:      map[types.UID]string{},
 		eventRate:     flowcontrol.NewTokenBucketRateLimiter(50, 500),
@@ -141,11 +143,10 @@ func (p *Provisioner) Start(ctx context.Context) error {
 	if p.Nominate {
 		go p.nominator(ctx)
 	}
+	if !p.hydrated(ctx) {
+		return nil
+	}
 	for p.batch.wait(ctx, p.interval()) {
-		if !p.cluster.Synced(ctx) {
-			p.batch.trigger()
-			continue
-		}
 		if err := p.Pass(ctx); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).Error(err, "provisioning failed")
 		}
@@ -176,7 +177,8 @@ func (p *Provisioner) plan(in *snapshot.Input, o engine.Options) (*engine.Plan, 
 //
 //  1. bring the view of the cluster up to date;
 //  2. take back the places of pods that the scheduler does not bind, and give back
-//     machines on their way that no pod needs any more;
+//     machines on their way that no pod needs any more; hold pods back whose places
+//     keep failing;
 //  3. plan;
 //  4. create the plan's NodeClaims and assume its pods;
 //  5. report the verdicts;
@@ -191,6 +193,7 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 	}
 	p.expireAssumed(ctx)
 	p.giveBack(ctx)
+	p.holdBack()
 
 	end := measure("snapshot", p.Clock)
 	in, err := p.cache.Snapshot(p.Clock.Now())

@@ -96,11 +96,8 @@ func (p *Provisioner) reportRefused(pod *corev1.Pod, err error, trace string) {
 	if trace != "" {
 		text += " (" + trace + ")"
 	}
-	if len(text) > 1000 {
-		text = text[:997] + "..."
-	}
 	p.Recorder.Publish(events.Event{
-		InvolvedObject: pod, Type: corev1.EventTypeWarning, Reason: events.FailedScheduling, Message: text,
+		InvolvedObject: pod, Type: corev1.EventTypeWarning, Reason: events.FailedScheduling, Message: shorten(text),
 		DedupeValues: []string{string(pod.UID), message}, DedupeTimeout: 5 * time.Minute,
 	})
 }

@@ -136,6 +136,7 @@ func (p *Provisioner) cancel(ctx context.Context, claims []string, reason string
 			continue
 		}
 		p.purchases.drop(name)
+		p.breaker.dropPlace(name)
 		cancelledTotal.WithLabelValues(reason).Inc()
 	}
 }
