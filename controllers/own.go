@@ -15,9 +15,10 @@ import (
 	"github.com/nap-aks/nap/azure"
 	"github.com/nap-aks/nap/controllers/machines"
 	"github.com/nap-aks/nap/controllers/nodeclass"
+	"github.com/nap-aks/nap/controllers/nodepool"
 )
 
-// ownControllers returns the controllers of AKSNodeClasses and machines.
+// ownControllers returns the controllers of AKSNodeClasses, NodePools and machines.
 func ownControllers(o Options, mgr manager.Manager, api discovery.DiscoveryInterface, provider *azure.Provider, recorder events.Recorder) []controller.Controller {
 	kube := mgr.GetClient()
 	eventRecorder := mgr.GetEventRecorderFor(EventSource) //nolint:staticcheck // operatorpkg speaks core/v1 events
@@ -25,6 +26,7 @@ func ownControllers(o Options, mgr manager.Manager, api discovery.DiscoveryInter
 		nodeclass.NewHash(kube),
 		nodeclass.NewStatus(kube, mgr.GetAPIReader(), api, provider, clock.RealClock{}, o.SystemNamespace),
 		nodeclass.NewTermination(kube, recorder),
+		nodepool.NewInstanceTypes(kube, provider, recorder, clock.RealClock{}),
 		machines.NewGarbageCollector(kube, mgr.GetAPIReader(), provider, clock.RealClock{}),
 		machines.NewInPlaceUpdate(kube, provider),
 		machines.NewDeadlines(kube, recorder, clock.RealClock{}, machines.Deadlines{

@@ -77,15 +77,8 @@ func (c *Cache) Idle(nodeOrClaim string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.find(nodeOrClaim)
-	if m == nil || m.deleting(nil) {
+	if m == nil || m.deleting(nil) || c.busy(m) {
 		return false
-	}
-	if m.node != nil {
-		for _, r := range c.onNode[m.node.Name] {
-			if !podutils.IsOwnedByDaemonSet(r.pod) && !podutils.IsOwnedByNode(r.pod) {
-				return false
-			}
-		}
 	}
 	for _, as := range c.assumed.pods {
 		if c.find(as.on) == m {
@@ -93,6 +86,27 @@ func (c *Cache) Idle(nodeOrClaim string) bool {
 		}
 	}
 	return true
+}
+
+// Busy reports whether pods run on a node or the machine of a NodeClaim, other than
+// those of DaemonSets and static ones.
+func (c *Cache) Busy(nodeOrClaim string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.find(nodeOrClaim)
+	return m != nil && c.busy(m)
+}
+
+func (c *Cache) busy(m *machine) bool {
+	if m.node == nil {
+		return false
+	}
+	for _, r := range c.onNode[m.node.Name] {
+		if !podutils.IsOwnedByDaemonSet(r.pod) && !podutils.IsOwnedByNode(r.pod) {
+			return true
+		}
+	}
+	return false
 }
 
 // ClaimOf returns the name of a node's NodeClaim, "" if it has none.

@@ -98,7 +98,11 @@ func (p *Provisioner) expireAssumed(ctx context.Context) {
 			if !p.cache.Expire(key) {
 				continue // expired for another reason, or bound meanwhile
 			}
-			p.noteBroken(ctx, key, why)
+			if reason == "RoomTaken" && p.cache.Busy(on) {
+				p.breaker.forget(key) // others run there: the machine is not bought in vain
+			} else {
+				p.noteBroken(ctx, key, why)
+			}
 			if lost++; lost == 1 {
 				first, from = key, on
 			}

@@ -72,3 +72,26 @@ func TestPromiseThatIsNeverKeptEnds(t *testing.T) {
 		t.Errorf("%d NodeClaims, want none bought for a pod that has room", n)
 	}
 }
+
+// A pod whose room other pods have taken says nothing against the machine: it is not
+// bought in vain.
+func TestRoomTakenByOthersIsNoFailureOfTheMachine(t *testing.T) {
+	for _, busy := range []bool{true, false} {
+		env := newEnv(t)
+		env.applyMachine("x", "1900m")
+		env.applyAssumed("a", "1800m", "x")
+		env.pass() // marks the node as ready
+		env.apply(pod("b", "1500m", func(p *corev1.Pod) {
+			p.Spec.NodeName, p.Status = "x", corev1.PodStatus{Phase: corev1.PodRunning}
+			if !busy {
+				of("agents")(p)
+				p.OwnerReferences[0].Kind = "DaemonSet"
+			}
+		}))
+		env.clock.Step(crowdedTimeout)
+		env.pass()
+		if failed := env.p.breaker.any(); failed == busy {
+			t.Errorf("with a pod of a workload on the node (%t) the breaker knows a failure: %t", busy, failed)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,7 @@ func (p *Provisioner) report(ctx context.Context, in *snapshot.Input, plan *engi
 	verdicts.Reset()
 	known := map[types.UID]bool{}
 	refused := 0
+	empty := sync.OnceValue(func() emptyPools { return p.emptyPools(ctx) })
 	for _, v := range plan.Verdicts {
 		verdicts.WithLabelValues(string(v.Outcome), string(v.Code)).Add(float64(len(v.Pods)))
 		for _, key := range v.Pods {
@@ -40,7 +42,7 @@ func (p *Provisioner) report(ctx context.Context, in *snapshot.Input, plan *engi
 			switch v.Outcome {
 			case engine.Refused:
 				refused++
-				err := errors.New(v.Reason)
+				err := errors.New(empty().reason(&v))
 				podErrors[pod] = err
 				p.reportRefused(pod, err, traceOf(plan, v.Class))
 			case engine.OnNode:
