@@ -54,7 +54,7 @@ func startKubelets(ctx context.Context, cfg *rest.Config, client kubernetes.Inte
 	if err != nil {
 		return nil, fmt.Errorf("kubelets: %w", err)
 	}
-	if err := ctr.Start(kwoklog.NewContext(ctx, kwoklog.NewLogger(newStageLog(log), kwoklog.LevelInfo))); err != nil {
+	if err := ctr.Start(kwoklog.NewContext(ctx, kwoklog.NewLogger(newStageLog(log, c.tellFailing(ctx, log)), kwoklog.LevelInfo))); err != nil {
 		return nil, fmt.Errorf("kubelets: %w", err)
 	}
 	go simulateCSI(ctx, client, c.currentIntent, ctr.GetNodeCache().Get, log)

@@ -4,10 +4,14 @@
 package fleet
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/nap-aks/nap/localazure/intent"
 )
 
 // stageLogPeriod is the time between two lines about failing stages.
@@ -18,16 +22,17 @@ const stageLogPeriod = time.Minute
 // objects that fail and one of them: a stage that cannot succeed is tried again
 // for ever.
 type stageLog struct {
-	log *slog.Logger
-	now func() time.Time
+	log  *slog.Logger
+	tell func(intent.FailingStage) // called with each line
+	now  func() time.Time
 
 	mu      sync.Mutex
 	told    time.Time
 	failing map[string]bool // "stage object" since the last line
 }
 
-func newStageLog(log *slog.Logger) *stageLog {
-	return &stageLog{log: log, now: time.Now, failing: map[string]bool{}}
+func newStageLog(log *slog.Logger, tell func(intent.FailingStage)) *stageLog {
+	return &stageLog{log: log, tell: tell, now: time.Now, failing: map[string]bool{}}
 }
 
 // Write implements io.Writer. It gets one record at a time.
@@ -52,8 +57,23 @@ func (s *stageLog) Write(line []byte) (int, error) {
 	s.failing[r.Stage+" "+r.Node+r.Pod] = true
 	if now := s.now(); now.Sub(s.told) >= stageLogPeriod {
 		s.log.Error("simulated kubelets fail to write statuses: these nodes and pods stay as they are", "stage", r.Stage, "node", r.Node, "pod", r.Pod, "error", r.Err, "objects", len(s.failing))
+		s.tell(intent.FailingStage{Stage: r.Stage, Object: r.Node + r.Pod, Error: fmt.Sprint(r.Err), Objects: len(s.failing), At: now})
 		s.told = now
 		clear(s.failing)
 	}
 	return len(line), nil
+}
+
+// tellFailing returns a function that stores a failing stage of the cluster, for those
+// who ask for its status. It does not hold up the kubelets.
+func (c *clusterFleet) tellFailing(ctx context.Context, log *slog.Logger) func(intent.FailingStage) {
+	return func(f intent.FailingStage) {
+		go func() {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			if err := intent.Put(ctx, c.f.Etcd, intent.FailingStageKey(c.uid), f); err != nil && ctx.Err() == nil {
+				log.Error("storing a failing stage failed", "error", err)
+			}
+		}()
+	}
 }

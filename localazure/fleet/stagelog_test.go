@@ -12,12 +12,15 @@ import (
 	"time"
 
 	kwoklog "sigs.k8s.io/kwok/pkg/log"
+
+	"github.com/nap-aks/nap/localazure/intent"
 )
 
 // A stage that fails for ever is told once a minute, with the object and the cause.
 func TestFailingStagesAreToldOnceAMinute(t *testing.T) {
 	var out bytes.Buffer
-	s := newStageLog(slog.New(slog.NewTextHandler(&out, nil)))
+	var told []intent.FailingStage
+	s := newStageLog(slog.New(slog.NewTextHandler(&out, nil)), func(f intent.FailingStage) { told = append(told, f) })
 	now := time.Now()
 	s.now = func() time.Time { return now }
 	log := kwoklog.NewLogger(s, kwoklog.LevelInfo)
@@ -30,6 +33,9 @@ func TestFailingStagesAreToldOnceAMinute(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != 3 {
 		t.Fatalf("%d lines in 130 seconds, want 3:\n%s", len(lines), out.String())
+	}
+	if len(told) != 3 || told[0].Object != "np-1" || told[0].Stage != "node-initialize" || told[1].Objects != 2 || !strings.Contains(told[0].Error, "machineID") {
+		t.Errorf("told %+v", told)
 	}
 	for _, want := range []string{"node=np-1", "stage=node-initialize", "machineID: wrong type"} {
 		if !strings.Contains(lines[0], want) {

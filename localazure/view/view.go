@@ -39,6 +39,8 @@ type Cluster struct {
 	Machines          []Machine `json:"machines"`
 	USDPerHour        float64   `json:"usdPerHour"`
 	Pods              *Pods     `json:"pods,omitempty"`
+	// FailingStage is set while simulated kubelets cannot write statuses.
+	FailingStage *intent.FailingStage `json:"failingStage,omitempty"`
 	// UpdatedAt is when the control plane last reported a change.
 	UpdatedAt time.Time `json:"updatedAt"`
 
@@ -103,6 +105,13 @@ func Read(ctx context.Context, c *clientv3.Client, pods bool) ([]Cluster, error)
 		}
 		if cl.Machines, err = machines(ctx, c, ci); err != nil {
 			return nil, err
+		}
+		failing, _, err := intent.Get[intent.FailingStage](ctx, c, intent.FailingStageKey(ci.UID))
+		if err != nil {
+			return nil, err
+		}
+		if time.Since(failing.At) < intent.FailingStageFor {
+			cl.FailingStage = &failing
 		}
 		for _, m := range cl.Machines {
 			cl.USDPerHour += m.USDPerHour

@@ -134,6 +134,9 @@ func printStatus(out io.Writer, s status) {
 		if cl.Message != "" {
 			fmt.Fprintf(out, "\n  %s", cl.Message)
 		}
+		if f := cl.FailingStage; f != nil {
+			fmt.Fprintf(out, "\n  ! %d nodes or pods stay as they are: their simulated kubelets cannot write statuses; %s, stage %s, %s ago: %s", f.Objects, f.Object, f.Stage, time.Since(f.At).Round(time.Second), f.Error)
+		}
 		fmt.Fprintln(out)
 		machineTable(out, cl)
 	}
