@@ -54,6 +54,7 @@ import (
 	"sigs.k8s.io/karpenter/pkg/state/virtualpods"
 
 	napprovisioning "github.com/nap-aks/nap/controllers/provisioning"
+	"github.com/nap-aks/nap/engine"
 	"github.com/nap-aks/nap/snapshot"
 )
 
@@ -68,6 +69,8 @@ type karpenterParts struct {
 	quotas      func() []snapshot.Quota
 	// nominate is whether the scheduler honours nominations by the provisioner.
 	nominate bool
+	// observe is given what each pass decided; nil if nobody looks.
+	observe func(*snapshot.Input, *engine.Plan, []*karpv1.NodeClaim)
 }
 
 // karpenterControllers returns the controllers taken from Karpenter, for lifecycle,
@@ -95,7 +98,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 	if o.Engine == EngineNAP {
 		own := napprovisioning.New(ctx, napprovisioning.Config{
 			Kube: kube, Provider: p.provider, Cluster: p.cluster, Recorder: p.recorder, Clock: p.clock,
-			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Quotas: p.quotas, Nominate: p.nominate,
+			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Quotas: p.quotas, Nominate: p.nominate, Observe: p.observe,
 		})
 		placement, hooks = []controller.Controller{own}, []cloudprovider.NodeLifecycleHook{own.Hook()}
 		trigger = own

@@ -54,6 +54,9 @@ type Options struct {
 	// EnableProfiling serves /debug/pprof on the metrics port.
 	EnableProfiling bool
 
+	// Dashboard is the live view of the cluster; its zero value serves none.
+	Dashboard Dashboard
+
 	// DisableLeaderElection is for a controller that has no other replicas.
 	DisableLeaderElection bool
 	// LeaderElectionNamespace is the namespace of the lease; empty means kube-system.
@@ -150,6 +153,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.Azure.ClusterResourceID == "" {
 		return errors.New("no cluster resource ID: set the resource ID of the managed cluster")
+	}
+	if err := o.Dashboard.check(); err != nil {
+		return err
 	}
 	if o.BatchMax < o.BatchIdle {
 		return fmt.Errorf("batch max duration %s is shorter than the idle duration %s", o.BatchMax, o.BatchIdle)

@@ -268,10 +268,21 @@ func build(ctx context.Context, o Options, mgr manager.Manager, config *rest.Con
 	if err != nil {
 		return nil, err
 	}
-	all := karpenterControllers(ctx, o, mgr, karpenterParts{
+	parts := karpenterParts{
 		clock: realClock, recorder: recorder, provider: decorated, undecorated: provider, cluster: cluster, overlays: overlays, nominate: nominate,
 		quotas: func() []snapshot.Quota { return quotasOf(provider.Quotas()) },
-	})
+	}
+	if o.Dashboard.Port != 0 {
+		d, err := newDashboard(o, mgr, config, parts)
+		if err != nil {
+			return nil, err
+		}
+		if err := mgr.Add(d); err != nil {
+			return nil, fmt.Errorf("adding the dashboard: %w", err)
+		}
+		parts.observe = d.observe
+	}
+	all := karpenterControllers(ctx, o, mgr, parts)
 	return append(all, ownControllers(o, mgr, api, provider, recorder)...), nil
 }
 

@@ -21,7 +21,9 @@ import (
 	"time"
 )
 
-// The page; made by go generate from package page.
+//go:generate go run ./page/gen
+
+// The page.
 //
 //go:embed web
 var web embed.FS

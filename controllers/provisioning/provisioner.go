@@ -69,6 +69,10 @@ type Config struct {
 	// Decisions is the folder that keeps the snapshots of the latest passes, each to
 	// be replayed with nap plan; "" keeps none.
 	Decisions string
+	// Observe is called with what each pass decided, and the NodeClaims by machine of the
+	// plan, nil where one could not be created; nil: nobody looks. It must be quick and
+	// keep nothing of the Input.
+	Observe func(in *snapshot.Input, plan *engine.Plan, created []*karpv1.NodeClaim)
 }
 
 // Provisioner creates NodeClaims for pods that cannot be scheduled.
@@ -223,6 +227,9 @@ func (p *Provisioner) Pass(ctx context.Context) error {
 	defer end()
 	created, err := p.execute(ctx, in, plan, revised)
 	p.report(ctx, in, plan, created)
+	if p.Observe != nil {
+		p.Observe(in, plan, created)
+	}
 	err = errors.Join(err, p.updateBuffers(ctx, in, plan))
 	if deferred := p.deferred(in, plan); len(deferred) > 0 {
 		err = errors.Join(err, p.fallBack(ctx, deferred))

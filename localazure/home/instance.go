@@ -122,9 +122,11 @@ type ComponentInfo struct {
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	// Port is the component's main port on loopback, MetricsPort that of its
 	// Prometheus page in plain HTTP; 0 if it has none.
-	Port        int    `json:"port,omitempty"`
-	MetricsPort int    `json:"metricsPort,omitempty"`
-	LogFile     string `json:"logFile"`
+	Port        int `json:"port,omitempty"`
+	MetricsPort int `json:"metricsPort,omitempty"`
+	// DashboardPort is that of the page of a controller, 0 if it has none.
+	DashboardPort int    `json:"dashboardPort,omitempty"`
+	LogFile       string `json:"logFile"`
 	// LastExit says how the last run ended, if it did.
 	LastExit string `json:"lastExit,omitempty"`
 	// RSSBytes is filled in by readers of the file, from /proc.

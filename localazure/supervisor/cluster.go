@@ -311,12 +311,21 @@ func (c *cluster) startController(ci intent.ClusterIntent) error {
 	if err != nil {
 		return err
 	}
+	board, err := c.s.ports.Get(c.uid+"/controller-dashboard", c.ctl != nil)
+	if err != nil {
+		return err
+	}
+	keyFile, err := dashboardKey(c.s.Home, c.uid)
+	if err != nil {
+		return err
+	}
 	settled := ci
 	settled.Generation = 0 // a change of anything else is no reason to restart
 	set := ControllerSettings{
 		Kubeconfig: c.plane.Kubeconfig(controlplane.IdentityController), ClusterEndpoint: c.plane.Endpoint,
 		ARMEndpoint: c.s.inst.ARMEndpoint, CAFile: c.s.inst.CAFile, Intent: settled,
 		Engine: c.s.Engine, MetricsPort: metrics, HealthPort: health,
+		DashboardPort: board, DashboardDir: c.s.Home.ClusterPath(c.uid, "dashboard"), DashboardKeyFile: keyFile,
 	}
 	if c.ctl != nil && reflect.DeepEqual(set, c.controllerSettings) {
 		return nil
@@ -336,7 +345,7 @@ func (c *cluster) startController(ci intent.ClusterIntent) error {
 		args: []string{"component", ComponentController, "--home", c.s.Home.Dir, "--cluster", c.uid},
 		env:  []string{"GOMEMLIMIT=700MiB", "GOGC=60"},
 		log:  c.s.Home.LogFile(ComponentController, c.uid),
-		port: health, metrics: metrics, probe: probe, grace: 10 * time.Second,
+		port: health, metrics: metrics, dashboard: board, probe: probe, grace: 10 * time.Second,
 	}); err != nil {
 		return err
 	}

@@ -57,6 +57,11 @@ type ControllerSettings struct {
 	Engine          string               `json:"engine,omitempty"`
 	MetricsPort     int                  `json:"metricsPort"`
 	HealthPort      int                  `json:"healthPort"`
+	// DashboardPort serves the dashboard, whose history is in DashboardDir and whose key
+	// in DashboardKeyFile (0600).
+	DashboardPort    int    `json:"dashboardPort"`
+	DashboardDir     string `json:"dashboardDir"`
+	DashboardKeyFile string `json:"dashboardKeyFile"`
 }
 
 // ReadControllerSettings reads the settings of a cluster's controller.

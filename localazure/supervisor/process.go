@@ -45,6 +45,8 @@ type processSpec struct {
 	log     string
 	port    int
 	metrics int
+	// dashboard is the port of a page for people; 0 if there is none.
+	dashboard int
 	// probe returns an error if the component is unhealthy; without a probe a
 	// running component is ready.
 	probe func(context.Context) error
@@ -134,7 +136,7 @@ func (g *processGroup) list() []home.ComponentInfo {
 		out = append(out, home.ComponentInfo{
 			Name: p.spec.name, Cluster: p.spec.cluster, ClusterUID: p.spec.uid,
 			PID: p.pid, Ready: p.ready, Restarts: p.restarts, StartedAt: p.started,
-			Port: p.spec.port, MetricsPort: p.spec.metrics, LogFile: p.spec.log, LastExit: p.lastExit,
+			Port: p.spec.port, MetricsPort: p.spec.metrics, DashboardPort: p.spec.dashboard, LogFile: p.spec.log, LastExit: p.lastExit,
 		})
 		p.mu.Unlock()
 	}

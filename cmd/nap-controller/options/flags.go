@@ -63,6 +63,15 @@ func (c *commandLine) provisioningFlags() {
 	c.str(&o.MinValuesPolicy, "min-values-policy", "MIN_VALUES_POLICY", "Strict", "how to treat minValues of NodePools: Strict or BestEffort")
 }
 
+func (c *commandLine) dashboardFlags() {
+	d := &c.options.Dashboard
+	c.integer(&d.Port, "dashboard-port", "DASHBOARD_PORT", 0, "port of the dashboard; 0 for none")
+	c.str(&d.BindAddress, "dashboard-bind-address", "DASHBOARD_BIND_ADDRESS", "127.0.0.1", "address of the dashboard; kubectl port-forward reaches 127.0.0.1")
+	c.str(&d.Dir, "dashboard-dir", "DASHBOARD_DIR", "", "folder that keeps the dashboard's history (7 days, 64 MB); empty: the last decisions, in memory")
+	c.str(&d.KeyFile, "dashboard-key-file", "DASHBOARD_KEY_FILE", "", "file with a key that gives access besides tokens of the cluster; loopback only")
+	c.str(&c.dashboardHosts, "dashboard-hosts", "DASHBOARD_HOSTS", "", "host names of the dashboard besides localhost, such as that of an ingress, comma separated")
+}
+
 func (c *commandLine) processFlags() {
 	o := &c.options
 	c.str(&o.BindAddress, "bind-address", "BIND_ADDRESS", "127.0.0.1", "address for metrics and health probes")

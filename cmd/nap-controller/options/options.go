@@ -55,6 +55,11 @@ func FlagSet() *flag.FlagSet {
 func (c *commandLine) complete() error {
 	o, a := &c.options, &c.options.Azure
 	o.CPUMillicores = int64(c.cpuMillicores)
+	for host := range strings.SplitSeq(c.dashboardHosts, ",") {
+		if host = strings.TrimSpace(host); host != "" {
+			o.Dashboard.Hosts = append(o.Dashboard.Hosts, host)
+		}
+	}
 	if secret, ok := c.env("AZURE_CLIENT_SECRET"); ok {
 		a.ClientSecret = secret // no flag: other users of the machine can read arguments
 	}
@@ -127,6 +132,7 @@ type commandLine struct {
 	// Values that complete turns into options.
 	subscription, resourceGroup, cluster string
 	memoryOverhead, tags, memoryLimit    string
+	dashboardHosts                       string
 	cpuMillicores                        int
 	version                              bool
 }
@@ -153,5 +159,6 @@ Flags, each with the environment variable that can replace it:
 	c.kubernetesFlags()
 	c.provisioningFlags()
 	c.processFlags()
+	c.dashboardFlags()
 	return c
 }

@@ -55,7 +55,7 @@ explains the choice. It reads manifests, snapshot files or a live cluster.`,
 
 // localCommands are the commands of package cmd/nap/local.
 var localCommands = []string{
-	"up", "down", "reset", "status", "logs", "env", "kubectl", "fault",
+	"up", "down", "reset", "status", "dashboard", "logs", "env", "kubectl", "fault",
 	"enable", "disable", "freeze", "resume",
 }
 

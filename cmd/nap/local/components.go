@@ -56,6 +56,7 @@ func runController(ctx context.Context, i home.Instance, s supervisor.Controller
 		Engine:      s.Engine,
 		MetricsPort: s.MetricsPort,
 		HealthPort:  s.HealthPort,
+		Dashboard:   controllers.Dashboard{Port: s.DashboardPort, Dir: s.DashboardDir, KeyFile: s.DashboardKeyFile},
 		// The supervisor runs exactly one. With a lease, the successor of a killed
 		// controller would have to wait until it expires.
 		DisableLeaderElection: true,

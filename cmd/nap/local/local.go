@@ -53,6 +53,7 @@ a real Kubernetes control plane, simulated machines, and the controller that
 buys the cheapest machines for pods that do not fit and removes them when they
 are not needed. It also plans and explains without any cluster.`
 	root.Example = `  nap up                          # start it: begin here
+  nap dashboard                   # see it in the browser
   nap status                      # processes, clusters, machines, dollars per hour
   eval "$(nap env)"               # let kubectl, az and Azure SDKs use it
   nap kubectl get nodes           # kubectl is built in
@@ -79,7 +80,7 @@ are not needed. It also plans and explains without any cluster.`
 		root.AddCommand(commands...)
 	}
 	root.AddGroup(&cobra.Group{ID: app.GroupLocal, Title: "Local Azure:"}, &cobra.Group{ID: app.GroupProvision, Title: "Node auto-provisioning of a cluster:"})
-	add(app.GroupLocal, upCommand(), downCommand(), resetCommand(), statusCommand(), logsCommand(), envCommand(), kubectlCommand(), faultCommand())
+	add(app.GroupLocal, upCommand(), downCommand(), resetCommand(), statusCommand(), dashboardCommand(), logsCommand(), envCommand(), kubectlCommand(), faultCommand())
 	add(app.GroupProvision, provisioningCommands()...)
 	root.AddCommand(componentCommand())
 	// Kubernetes' libraries register flags of their own for every program.

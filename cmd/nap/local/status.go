@@ -228,12 +228,16 @@ func summary(ctx context.Context, out io.Writer, i home.Instance, first bool, to
 		machineTable(out, cl)
 	}
 	fmt.Fprintf(out, "\nUp after %s. ARM is at %s, the home folder is %s.\n", elapsed(took), i.ARMEndpoint, i.Home)
+	for _, d := range dashboards(home.Home{Dir: i.Home}) {
+		fmt.Fprintf(out, "The dashboard of %s is at %s; nap dashboard opens it.\n", d.Cluster, d.address())
+	}
 	if first {
 		fmt.Fprint(out, `
 What to try next, in another terminal:
   nap kubectl -n shop scale deployment web --replicas 90     # more machines appear
   nap kubectl -n shop scale deployment web --replicas 3      # and are removed again
   nap kubectl get events -A --field-selector source=node-auto-provisioning
+  nap dashboard                                              # see it in the browser
   nap status                                                 # machines and their cost
   eval "$(nap env)"                                          # az, kubectl, SDKs use this Azure
 `)
