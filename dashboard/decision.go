@@ -192,8 +192,9 @@ func (p *Pass) verdicts() map[string]*Verdict {
 	return out
 }
 
-// changes returns the removals between two states, one decision for each reason.
-func changes(old, now *State, removed func(claim string) string) []*Decision {
+// changes returns what happened between two states: removals, one decision for each
+// reason, and machines that appeared without a known purchase.
+func changes(old, now *State, removed func(claim string) string, known func(claim string) bool) []*Decision {
 	if old == nil {
 		return nil
 	}
@@ -203,6 +204,7 @@ func changes(old, now *State, removed func(claim string) string) []*Decision {
 	}
 	leaving := map[string]*Decision{}
 	gone := &Decision{Time: now.Time, Kind: KindGone, Before: old.USDPerHour, After: now.USDPerHour}
+	appeared := &Decision{Time: now.Time, Kind: KindScaleUp, Before: old.USDPerHour, After: old.USDPerHour}
 	var out []*Decision
 	remove := func(n *Node) {
 		reason := removed(n.Claim)
@@ -220,6 +222,11 @@ func changes(old, now *State, removed func(claim string) string) []*Decision {
 		n := &now.Nodes[i]
 		before := was[key(n)]
 		delete(was, key(n))
+		if before == nil && !known(n.Claim) {
+			appeared.Machines = append(appeared.Machines, Bought{Claim: n.Claim, Pool: n.Pool, Size: n.Size, Zone: n.Zone, CapacityType: n.CapacityType, USDPerHour: n.USDPerHour, Pods: n.Pods, PodNames: []string{}})
+			appeared.PodsMoved += n.Pods
+			appeared.After += n.USDPerHour
+		}
 		if n.Phase != PhaseDraining || before != nil && before.Phase == PhaseDraining {
 			continue
 		}
@@ -235,6 +242,11 @@ func changes(old, now *State, removed func(claim string) string) []*Decision {
 		slices.Sort(d.Nodes)
 		d.Text = fmt.Sprintf("removing %s (%s): %s", plural(len(d.Nodes), "machine"), d.Reason, plural(d.PodsMoved, "pod"))
 		d.Nodes = d.Nodes[:min(len(d.Nodes), maxMachines)]
+	}
+	if n := len(appeared.Machines); n > 0 {
+		appeared.Text = plural(n, "new machine") + ": " + sizesOf(appeared.Machines)
+		appeared.Machines = appeared.Machines[:min(n, maxMachines)]
+		out = append(out, appeared)
 	}
 	if len(gone.Nodes) > 0 {
 		slices.Sort(gone.Nodes)

@@ -135,14 +135,18 @@ func (l *Live) ObserveClaim(c *karpv1.NodeClaim) {
 	if c.DeletionTimestamp == nil {
 		return
 	}
+	l.mu.Lock()
+	l.noteLeaving(c, l.Clock.Now())
+	l.mu.Unlock()
+	l.Wake()
+}
+
+func (l *Live) noteLeaving(c *karpv1.NodeClaim, now time.Time) {
 	reason := "Deleted"
 	if cond := c.StatusConditions().Get(karpv1.ConditionTypeDisruptionReason); cond != nil && cond.IsTrue() {
 		reason = cond.Reason
 	}
-	l.mu.Lock()
-	l.leaving[c.Name] = leavingClaim{reason, l.Clock.Now()}
-	l.mu.Unlock()
-	l.Wake()
+	l.leaving[c.Name] = leavingClaim{reason, now}
 }
 
 // Wake asks for a new State soon.
@@ -234,7 +238,12 @@ func (l *Live) Update(ctx context.Context) error {
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, d := range changes(l.state, s, l.reasonOf) {
+	for _, c := range o.NodeClaims {
+		if c.DeletionTimestamp != nil {
+			l.noteLeaving(c, start)
+		}
+	}
+	for _, d := range changes(l.state, s, l.reasonOf, func(claim string) bool { _, ok := l.bought[claim]; return ok }) {
 		l.record(d)
 	}
 	l.state, l.objects = s, o

@@ -95,6 +95,9 @@ func addMachine(o *snapshot.Objects, i, nodes int) {
 		corev1.LabelInstanceTypeStable: m.size, corev1.LabelTopologyZone: fmt.Sprintf("eastus-%d", i%3+1), corev1.LabelTopologyRegion: "eastus",
 		karpv1.CapacityTypeLabelKey: m.capacityType, karpv1.NodePoolLabelKey: pool, corev1.LabelArchStable: "amd64", corev1.LabelOSStable: "linux",
 	}
+	if i >= nodes-6 && nodes > 10 { // on their way
+		created = metav1.NewTime(Now.Add(-time.Duration(nodes-i) * 9 * time.Second))
+	}
 	name := fmt.Sprintf("aks-%s-%04d", pool, i)
 	if i < 3 { // an agent pool
 		name = fmt.Sprintf("aks-system-1234-vmss%06d", i)

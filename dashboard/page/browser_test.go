@@ -80,6 +80,7 @@ func serve(t *testing.T, nodes int) (*httptest.Server, *dashboard.Live) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			pass.Time = clock.Now()
 			l.ObservePass(*pass)
 		}
 		o.Now = clock.Now()
@@ -121,7 +122,7 @@ func browser(t *testing.T, width, height int64, dark bool) (context.Context, fun
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(int(width), int(height)))
 	alloc, cancelAlloc := chromedp.NewExecAllocator(t.Context(), options...)
 	ctx, cancel := chromedp.NewContext(alloc)
-	ctx, cancelTime := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancelTime := context.WithTimeout(ctx, 90*time.Second)
 	t.Cleanup(func() { cancelTime(); cancel(); cancelAlloc() })
 	var mu sync.Mutex
 	var wrong []string

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nap-aks/nap/cmd/nap/top"
 	"github.com/nap-aks/nap/internal/version"
 	"github.com/nap-aks/nap/plan"
 )
@@ -44,7 +45,7 @@ explains the choice. It reads manifests, snapshot files or a live cluster.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddGroup(&cobra.Group{ID: GroupPlan, Title: "Plan:"})
-	for _, c := range []*cobra.Command{plan.NewPlanCommand(), plan.NewExplainCommand()} {
+	for _, c := range []*cobra.Command{plan.NewPlanCommand(), plan.NewExplainCommand(), top.NewCommand()} {
 		c.GroupID = GroupPlan
 		cmd.AddCommand(c)
 	}

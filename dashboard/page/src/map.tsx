@@ -116,7 +116,7 @@ function draw(c: HTMLCanvasElement, root: Rect, leaves: Rect[], width: number, h
   g.setTransform(scale, 0, 0, scale, 0, 0)
   const css = getComputedStyle(document.documentElement)
   const colour = (name: string) => css.getPropertyValue('--' + name).trim()
-  const [text, dim, surface, line] = ['text', 'dim', 'sunken', 'line'].map(colour)
+  const [text, surface, line] = ['text', 'sunken', 'line'].map(colour)
   const fills: Record<string, string> = { 'on-demand': colour('ondemand'), spot: colour('spot'), fixed: colour('fixed'), reserved: colour('ondemand') }
   const moving = colour('moving')
   const focus = colour('accent')
@@ -144,7 +144,7 @@ function draw(c: HTMLCanvasElement, root: Rect, leaves: Rect[], width: number, h
     if (w > 46 && h > 16) {
       g.fillStyle = text
       clipped(g, short(n.size) || n.phase, l.x0 + 4, l.y0 + 9, w - 8)
-      if (h > 32) { g.fillStyle = w > 60 ? text : dim; clipped(g, n.phase === 'Ready' ? percent(share(n.cpu)) : n.phase, l.x0 + 4, l.y0 + 23, w - 8) }
+      if (h > 32) { clipped(g, n.phase === 'Ready' ? percent(share(n.cpu)) : n.phase, l.x0 + 4, l.y0 + 23, w - 8) }
     }
     if (n.name === hover) { g.strokeStyle = focus; g.lineWidth = 3; g.strokeRect(l.x0 + 1.5, l.y0 + 1.5, w - 3, h - 3) }
   }

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { State } from './api'
-import { age, bytes, cores, percent, plural, poolOf, share, short, usd, zoneOf } from './format'
+import { age, bytes, clock, cores, percent, plural, poolOf, share, short, usd, zoneOf } from './format'
 import { Card, Meter } from './parts'
 
 // Now is the cluster at this moment.
@@ -15,7 +15,7 @@ export function Now(p: { s: State; open: (node: string) => void; go: (view: stri
       <section class="cards" aria-label="Totals">
         <Card name="Cost" id="usd" note={s.unpriced ? plural(s.unpriced, 'node') + ' without a known price' : usd(s.usdPerHour * 730, 0) + ' a month at this rate'}>{usd(s.usdPerHour)}<small>/h</small></Card>
         <Card name="Proven bound" id="bound" note={b ? `no placement of ${plural(b.pods, 'pod')} costs less` : 'being proven'}>{b ? <>{usd(b.usdPerHour)}<small>/h</small></> : '…'}</Card>
-        <Card name="Gap" id="gap" tone={b && b.gap > 0.2 ? 'warn' : ''} note={b ? `${usd(b.cost)}/h for these pods` : ''}>{b ? percent(b.gap, 1) : '…'}</Card>
+        <Card name="Gap" id="gap" tone={b && b.gap > 0.2 ? 'warn' : ''} note={b ? `${usd(b.cost)}/h for these pods at ${clock(b.time)}` : ''}>{b ? percent(b.gap, 1) : '…'}</Card>
         <Card name="Nodes" id="nodes" note={flight.length ? flight.length + ' in flight' : 'all ready'}>{s.nodes.length.toLocaleString('en')}</Card>
         <Card name="Pods running" id="running" note={`${s.pods.pending} pending, ${s.pods.assigned} of them have a place`}>{s.pods.running.toLocaleString('en')}</Card>
         <Card name="Pods refused" id="refused" tone={s.pods.refused ? 'bad' : ''} note={s.pods.refused ? <a href="#waiting">why?</a> : 'every pod has a place'}>{s.pods.refused.toLocaleString('en')}</Card>
