@@ -322,3 +322,43 @@ func TestPageWithoutToken(t *testing.T) {
 		t.Fatalf("logging in with the key: %v", err)
 	}
 }
+
+// TestLargeMap measures a frame of the map with 5,000 nodes: layout and drawing.
+func TestLargeMap(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: a cluster of 5,000 nodes takes a while")
+	}
+	s, l := serve(t, 5000)
+	ctx, wrong := browser(t, 1600, 1000, false)
+	if err := chromedp.Do(ctx, chromedp.Navigate(address(t, s)), chromedp.WaitVisible("#usd")); err != nil {
+		t.Fatal(err)
+	}
+	view(t, ctx, "2", "map")
+	best := math.Inf(1)
+	for range 5 {
+		if err := l.Update(t.Context()); err != nil { // announced to the page
+			t.Fatal(err)
+		}
+		time.Sleep(700 * time.Millisecond)
+		ms, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelector("canvas").dataset.frame`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := strconv.ParseFloat(ms, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		best = min(best, v)
+	}
+	t.Logf("layout and drawing of 5,000 nodes: %.1f ms", best)
+	if best > 200 {
+		t.Errorf("a frame of 5,000 nodes takes %.1f ms, more than 200", best)
+	}
+	if rows, err := chromedp.Run(ctx, chromedp.Evaluate[float64](`document.querySelectorAll(".row").length`)); err != nil || rows > 60 || rows < 5 {
+		t.Errorf("the list has %v rows in the page, %v", rows, err)
+	}
+	shot(t, ctx, "map-5000")
+	if list := wrong(); len(list) > 0 {
+		t.Errorf("on the page:\n%s", strings.Join(list, "\n"))
+	}
+}

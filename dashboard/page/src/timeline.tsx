@@ -49,14 +49,16 @@ function Curves(p: { data?: Data; theme: string; travel: (at: string) => void })
     if (!plot.current || !size.width || points.length < 2) return
     const css = getComputedStyle(document.documentElement)
     const c = (n: string) => css.getPropertyValue('--' + n).trim()
+    const long = +new Date(points[points.length - 1].t) - +new Date(points[0].t) > 26 * 3600e3
+    const times = (_u: uPlot, v: number[]) => v.map((x) => (long ? new Date(x * 1000).toLocaleDateString('en', { weekday: 'short', day: 'numeric' }) + ' ' : '') + clock(x * 1000))
     const axis = { stroke: c('dim'), grid: { stroke: c('line'), width: 1 }, ticks: { stroke: c('line') }, font: '12px system-ui' }
     const u = new uPlot({
-      width: size.width, height: 220, cursor: { y: false }, legend: { show: true },
+      width: size.width - 34, height: 220, cursor: { y: false }, legend: { show: true },
       scales: { usd: { range: (_u, _min, max) => [0, Math.max(max, 0.01) * 1.1] }, n: { range: (_u, _min, max) => [0, Math.max(max, 1) * 1.1] } },
-      axes: [axis, { ...axis, scale: 'usd', values: (_u, v) => v.map((x) => '$' + x) }, { ...axis, scale: 'n', side: 1, grid: { show: false } }],
-      series: [{}, { label: '$/h', scale: 'usd', stroke: c('accent'), width: 2, value: (_u, v) => (v == null ? '' : usd(v)) },
-        { label: 'bound', scale: 'usd', stroke: c('good'), width: 1.5, dash: [5, 4], value: (_u, v) => (v == null ? '' : usd(v)) },
-        { label: 'nodes', scale: 'n', stroke: c('dim'), width: 1 }, { label: 'pending pods', scale: 'n', stroke: c('moving-line'), width: 1 }],
+      axes: [{ ...axis, values: times }, { ...axis, scale: 'usd', values: (_u, v) => v.map((x) => '$' + x) }, { ...axis, scale: 'n', side: 1, grid: { show: false } }],
+      series: [{ label: 'time', value: (_u, v) => (v == null ? '' : moment(v * 1000)) }, { label: '$/h', scale: 'usd', stroke: c('accent'), width: 2, points: { show: false }, value: (_u, v) => (v == null ? '' : usd(v)) },
+        { label: 'bound', scale: 'usd', stroke: c('good'), width: 1.5, points: { show: false }, dash: [5, 4], value: (_u, v) => (v == null ? '' : usd(v)) },
+        { label: 'nodes', scale: 'n', stroke: c('dim'), width: 1, points: { show: false } }, { label: 'pending pods', scale: 'n', stroke: c('moving-line'), width: 1, points: { show: false } }],
     }, [points.map((x) => +new Date(x.t) / 1000), points.map((x) => x.usd), points.map((x) => x.bound || null), points.map((x) => x.nodes), points.map((x) => x.pending)], plot.current)
     return () => u.destroy()
   }, [points, size.width, p.theme])
