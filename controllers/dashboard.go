@@ -83,7 +83,7 @@ type dashboardServer struct {
 
 func newDashboard(o Options, mgr manager.Manager, config *rest.Config, parts karpenterParts) (*dashboardServer, error) {
 	s := &dashboardServer{o: o.Dashboard, mgr: mgr, parts: parts, stores: map[string]toolscache.Store{}}
-	c := dashboard.Config{Objects: s.objects, Cluster: path.Base(o.Azure.ClusterResourceID), Clock: parts.clock, Log: mgr.GetLogger().WithName("dashboard")}
+	c := dashboard.Config{Objects: s.objects, Cluster: path.Base(o.Azure.ClusterResourceID), Clock: parts.clock, Log: mgr.GetLogger().WithName("dashboard"), Updated: measureCluster}
 	if s.o.Dir != "" {
 		var err error
 		if c.Recorder, err = dashboard.OpenRecorder(s.o.Dir); err != nil {
@@ -198,6 +198,15 @@ func (s *dashboardServer) objects(ctx context.Context) (*snapshot.Objects, error
 		o.Quotas = s.parts.quotas()
 	}
 	return o, nil
+}
+
+// measureCluster sets the gauges of the cluster's cost.
+func measureCluster(s *dashboard.State) {
+	clusterCost.Set(s.USDPerHour)
+	if s.Bound != nil {
+		clusterBound.Set(s.Bound.USDPerHour)
+		clusterGap.Set(s.Bound.Gap)
+	}
 }
 
 // observe passes on what a provisioning pass decided.

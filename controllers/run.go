@@ -270,7 +270,7 @@ func build(ctx context.Context, o Options, mgr manager.Manager, config *rest.Con
 	}
 	parts := karpenterParts{
 		clock: realClock, recorder: recorder, provider: decorated, undecorated: provider, cluster: cluster, overlays: overlays, nominate: nominate,
-		quotas: func() []snapshot.Quota { return quotasOf(provider.Quotas()) },
+		quotas: func() []snapshot.Quota { return measureQuotas(quotasOf(provider.Quotas())) },
 	}
 	if o.Dashboard.Port != 0 {
 		d, err := newDashboard(o, mgr, config, parts)

@@ -41,7 +41,9 @@ type Config struct {
 	// Recorder keeps the history; nil keeps the last decisions in memory only.
 	Recorder *Recorder
 	Clock    clock.Clock // nil: the real one
-	Log      logr.Logger
+	// Updated is called with each new State, which must not be changed; nil: nobody.
+	Updated func(*State)
+	Log     logr.Logger
 }
 
 // Live keeps the State of a running cluster. It is safe for concurrent use.
@@ -253,6 +255,9 @@ func (l *Live) Update(ctx context.Context) error {
 	l.pause = buildShare * l.built.Sub(start)
 	l.keep(s)
 	l.prove(o, s)
+	if l.Updated != nil {
+		l.Updated(s)
+	}
 	for ch := range l.subs {
 		select {
 		case ch <- struct{}{}:

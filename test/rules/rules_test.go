@@ -54,8 +54,11 @@ var rooms = []room{
 		"the records between ARM and the machinery know neither"},
 	{"plan", []string{"nap:localazure", "nap:controllers", "k8s.io/kubernetes", "go.etcd.io/"},
 		"plan never writes to a cluster"},
-	{"cmd/nap-controller", []string{"nap:localazure", "k8s.io/kubernetes"},
-		"the in-cluster binary stays slim"},
+	{"dashboard", []string{"nap:localazure", "nap:controllers", "k8s.io/kubernetes", "go.etcd.io/"},
+		"the dashboard is told what was decided, and works where nap does not run"},
+	{"cmd/nap-controller", []string{"nap:localazure", "k8s.io/kubernetes", "nap:dashboard/page", "nap:internal/grafana", "charm.land/", "github.com/evanw/esbuild",
+		"github.com/chromedp", "github.com/grafana/grafana-foundation-sdk", "github.com/prometheus/prometheus"},
+		"the in-cluster binary stays slim: what makes or tests the dashboard is for developers"},
 }
 
 type listed struct {
