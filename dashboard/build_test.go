@@ -178,6 +178,50 @@ func TestRemovalsAreRecorded(t *testing.T) {
 	}
 }
 
+// TestMachinesThatAppear checks that machines without a known purchase are told once,
+// after some time, and those that a pass bought are not.
+func TestMachinesThatAppear(t *testing.T) {
+	o := cluster(t, 30)
+	clock := clocktesting.NewFakeClock(dashboardtest.Now)
+	l, err := dashboard.NewLive(dashboard.Config{Objects: func(context.Context) (*snapshot.Objects, error) { return o, nil }, Clock: clock, Log: testr.New(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Update(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pass := &dashboard.Pass{Time: o.Now, Claims: []string{"bought"}, Plan: &engine.Plan{Machines: []engine.Machine{{NodePool: "default", Offerings: []engine.RankedOffering{{InstanceType: "Standard_D4s_v5"}}}}}}
+	for _, name := range []string{"bought", "by-hand"} {
+		c := o.NodeClaims[0].DeepCopy()
+		c.Name, c.Status.ProviderID, c.CreationTimestamp = name, "azure:///"+name, metav1.NewTime(o.Now)
+		o.NodeClaims = append(o.NodeClaims, c)
+	}
+	count := func() (n int, last []dashboard.Bought) {
+		list, err := l.Decisions(dashboardtest.Now.Add(-time.Hour), dashboardtest.Now.Add(time.Hour), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) > 0 {
+			last = list[0].Machines
+		}
+		return len(list), last
+	}
+	for i, want := range []int{0, 1, 2, 2} {
+		if err := l.Update(t.Context()); err != nil { // the claims are seen before the pass ends
+			t.Fatal(err)
+		}
+		if n, last := count(); n != want || i == 2 && (len(last) != 1 || last[0].Claim != "by-hand") {
+			t.Fatalf("step %d: %d decisions, the last of %+v", i, n, last)
+		}
+		if i == 0 {
+			l.ObservePass(*pass)
+		} else {
+			clock.Step(20 * time.Second)
+			o.Now = clock.Now()
+		}
+	}
+}
+
 // TestBoundIsBelowTheCost checks the proven bound on a cluster whose pods all fit.
 func TestBoundIsBelowTheCost(t *testing.T) {
 	o := cluster(t, 60)

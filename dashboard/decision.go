@@ -62,6 +62,9 @@ type Offering struct {
 	USDPerHour   float64 `json:"usdPerHour"`
 }
 
+// knownAfter is the age from which on a machine without a known purchase is told.
+const knownAfter = 15 * time.Second
+
 // Bounds of what a Decision names, so that one entry stays small.
 const (
 	maxPodNames     = 20
@@ -192,9 +195,8 @@ func (p *Pass) verdicts() map[string]*Verdict {
 	return out
 }
 
-// changes returns what happened between two states: removals, one decision for each
-// reason, and machines that appeared without a known purchase.
-func changes(old, now *State, removed func(claim string) string, known func(claim string) bool) []*Decision {
+// changes returns the removals between two states, one decision for each reason.
+func changes(old, now *State, removed func(claim string) string) []*Decision {
 	if old == nil {
 		return nil
 	}
@@ -204,7 +206,6 @@ func changes(old, now *State, removed func(claim string) string, known func(clai
 	}
 	leaving := map[string]*Decision{}
 	gone := &Decision{Time: now.Time, Kind: KindGone, Before: old.USDPerHour, After: now.USDPerHour}
-	appeared := &Decision{Time: now.Time, Kind: KindScaleUp, Before: old.USDPerHour, After: old.USDPerHour}
 	var out []*Decision
 	remove := func(n *Node) {
 		reason := removed(n.Claim)
@@ -222,11 +223,6 @@ func changes(old, now *State, removed func(claim string) string, known func(clai
 		n := &now.Nodes[i]
 		before := was[key(n)]
 		delete(was, key(n))
-		if before == nil && !known(n.Claim) {
-			appeared.Machines = append(appeared.Machines, Bought{Claim: n.Claim, Pool: n.Pool, Size: n.Size, Zone: n.Zone, CapacityType: n.CapacityType, USDPerHour: n.USDPerHour, Pods: n.Pods, PodNames: []string{}})
-			appeared.PodsMoved += n.Pods
-			appeared.After += n.USDPerHour
-		}
 		if n.Phase != PhaseDraining || before != nil && before.Phase == PhaseDraining {
 			continue
 		}
@@ -243,11 +239,6 @@ func changes(old, now *State, removed func(claim string) string, known func(clai
 		d.Text = fmt.Sprintf("removing %s (%s): %s", plural(len(d.Nodes), "machine"), d.Reason, plural(d.PodsMoved, "pod"))
 		d.Nodes = d.Nodes[:min(len(d.Nodes), maxMachines)]
 	}
-	if n := len(appeared.Machines); n > 0 {
-		appeared.Text = plural(n, "new machine") + ": " + sizesOf(appeared.Machines)
-		appeared.Machines = appeared.Machines[:min(n, maxMachines)]
-		out = append(out, appeared)
-	}
 	if len(gone.Nodes) > 0 {
 		slices.Sort(gone.Nodes)
 		gone.Text = plural(len(gone.Nodes), "machine") + " gone"
@@ -255,6 +246,40 @@ func changes(old, now *State, removed func(claim string) string, known func(clai
 		out = append(out, gone)
 	}
 	return out
+}
+
+// appeared returns the machines of a state that are neither seen nor bought by a known
+// pass, nil if there are none, and marks them as seen. It gives a purchase some time to
+// become known: NodeClaims exist before the pass that made them has ended.
+func appeared(s *State, seen map[string]bool, bought map[string]Purchase) *Decision {
+	d := &Decision{Time: s.Time, Kind: KindScaleUp, After: s.USDPerHour, Before: s.USDPerHour}
+	here := make(map[string]bool, len(s.Nodes))
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		k := key(n)
+		here[k] = true
+		if seen[k] || s.Time.Sub(n.Created) < knownAfter {
+			continue
+		}
+		seen[k] = true
+		if _, ok := bought[n.Claim]; ok {
+			continue
+		}
+		d.Machines = append(d.Machines, Bought{Claim: n.Claim, Pool: n.Pool, Size: n.Size, Zone: n.Zone, CapacityType: n.CapacityType, USDPerHour: n.USDPerHour, Pods: n.Pods, PodNames: []string{}})
+		d.PodsMoved += n.Pods
+		d.Before -= n.USDPerHour
+	}
+	for k := range seen {
+		if !here[k] {
+			delete(seen, k)
+		}
+	}
+	if len(d.Machines) == 0 {
+		return nil
+	}
+	d.Text = plural(len(d.Machines), "new machine") + ": " + sizesOf(d.Machines)
+	d.Machines = d.Machines[:min(len(d.Machines), maxMachines)]
+	return d
 }
 
 // key identifies a machine before and after it has a Node.

@@ -59,6 +59,7 @@ type Live struct {
 	verdicts map[string]*Verdict
 	bought   map[string]Purchase
 	leaving  map[string]leavingClaim
+	seen     map[string]bool // machines in the timeline, or older than it
 	bound    *Bound
 	recent   []Decision // newest last; without a Recorder
 	points   []Point
@@ -83,7 +84,7 @@ func NewLive(c Config) (*Live, error) {
 	}
 	l := &Live{
 		Config: c, wake: make(chan struct{}, 1), verdicts: map[string]*Verdict{}, bought: map[string]Purchase{},
-		leaving: map[string]leavingClaim{}, subs: map[chan struct{}]bool{},
+		leaving: map[string]leavingClaim{}, seen: map[string]bool{}, subs: map[chan struct{}]bool{},
 	}
 	if c.Recorder == nil {
 		return l, nil
@@ -245,7 +246,14 @@ func (l *Live) Update(ctx context.Context) error {
 			l.noteLeaving(c, start)
 		}
 	}
-	for _, d := range changes(l.state, s, l.reasonOf, func(claim string) bool { _, ok := l.bought[claim]; return ok }) {
+	if l.state == nil {
+		for i := range s.Nodes {
+			l.seen[key(&s.Nodes[i])] = true
+		}
+	} else if d := appeared(s, l.seen, l.bought); d != nil {
+		l.record(d)
+	}
+	for _, d := range changes(l.state, s, l.reasonOf) {
 		l.record(d)
 	}
 	l.state, l.objects = s, o

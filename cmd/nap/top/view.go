@@ -204,7 +204,7 @@ func (m *model) body() []bodyLine {
 		if n.Drift != "" {
 			why = "drifted (" + n.Drift + "); " + why
 		}
-		out = append(out, bodyLine{fmt.Sprintf("%s %s %8s %s%3.0f%% %s%3.0f%% %5s  %s", pad(cut(n.Name, m.nameWidth()), m.nameWidth()), pad(cut(short(n.Size), 12), 12), price,
+		out = append(out, bodyLine{fmt.Sprintf("%s %s %8s %s%3.0f%% %s%3.0f%% %5s  %s", pad(cutMiddle(n.Name, m.nameWidth()), m.nameWidth()), pad(cut(short(n.Size), 12), 12), price,
 			bar(n.CPU.Share(), 5), 100*n.CPU.Share(), bar(n.Memory.Share(), 5), 100*n.Memory.Share(), age(m.state.Time.Sub(n.Created)), why), style})
 	}
 	return orNone(out, "no node matches")
@@ -222,7 +222,7 @@ func (m *model) narrowLine(n *dashboard.Node) bodyLine {
 	if n.Drift != "" {
 		why += ", drifted"
 	}
-	return bodyLine{fmt.Sprintf("%s %s %7s %s%3.0f%% %3.0f%% %4s  %s", pad(cut(n.Name, m.nameWidth()), m.nameWidth()), pad(cut(short(n.Size), 10), 10), price,
+	return bodyLine{fmt.Sprintf("%s %s %7s %s%3.0f%% %3.0f%% %4s  %s", pad(cutMiddle(n.Name, m.nameWidth()), m.nameWidth()), pad(cut(short(n.Size), 10), 10), price,
 		bar(n.CPU.Share(), 5), 100*n.CPU.Share(), 100*n.Memory.Share(), age(m.state.Time.Sub(n.Created)), why), style}
 }
 
@@ -351,6 +351,16 @@ func cut(s string, width int) string {
 		b.WriteRune(r)
 	}
 	return b.String() + "…"
+}
+
+// cutMiddle is cut for names that differ at their ends, as those of nodes do.
+func cutMiddle(s string, width int) string {
+	r := []rune(cut(s, 1000))
+	if len(r) <= width {
+		return string(r)
+	}
+	tail := (width - 1) * 2 / 3
+	return string(r[:width-1-tail]) + "…" + string(r[len(r)-tail:])
 }
 
 func pad(s string, width int) string { return s + strings.Repeat(" ", max(0, width-lipgloss.Width(s))) }
