@@ -362,3 +362,35 @@ func TestLargeMap(t *testing.T) {
 		t.Errorf("on the page:\n%s", strings.Join(list, "\n"))
 	}
 }
+
+// TestLive opens each view of a running dashboard, by the address that nap dashboard
+// prints.
+func TestLive(t *testing.T) {
+	url := os.Getenv("NAP_DASHBOARD")
+	if url == "" {
+		t.Skip("no running dashboard: set NAP_DASHBOARD to what nap dashboard --no-open prints")
+	}
+	ctx, wrong := browser(t, 1280, 900, false)
+	if err := chromedp.Do(ctx, chromedp.Navigate(url), chromedp.WaitVisible("#usd")); err != nil {
+		t.Fatal(err)
+	}
+	same := `fetch("/api/v1/state").then((r) => r.json()).then((s) => String(s.nodes.length) === document.querySelector("#nodes").textContent)`
+	ok := false
+	for deadline := time.Now().Add(15 * time.Second); !ok && time.Now().Before(deadline); time.Sleep(300 * time.Millisecond) { // machines come and go
+		var err error
+		if ok, err = chromedp.Run(ctx, chromedp.Evaluate[bool](same, chromedp.EvalAwaitPromise)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !ok {
+		t.Errorf("the page shows %s nodes, the API another number", text(t, ctx, "#nodes"))
+	}
+	for i, name := range []string{"now", "map", "waiting", "timeline", "budgets"} {
+		view(t, ctx, strconv.Itoa(i+1), name)
+		time.Sleep(300 * time.Millisecond)
+		shot(t, ctx, "live-"+name)
+	}
+	if list := wrong(); len(list) > 0 {
+		t.Errorf("on the page:\n%s", strings.Join(list, "\n"))
+	}
+}

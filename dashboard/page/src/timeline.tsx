@@ -55,7 +55,7 @@ function Curves(p: { data?: Data; theme: string; travel: (at: string) => void })
     const u = new uPlot({
       width: size.width - 34, height: 220, cursor: { y: false }, legend: { show: true },
       scales: { usd: { range: (_u, _min, max) => [0, Math.max(max, 0.01) * 1.1] }, n: { range: (_u, _min, max) => [0, Math.max(max, 1) * 1.1] } },
-      axes: [{ ...axis, values: times }, { ...axis, scale: 'usd', values: (_u, v) => v.map((x) => '$' + x) }, { ...axis, scale: 'n', side: 1, grid: { show: false } }],
+      axes: [{ ...axis, values: times, incrs: [60, 300, 900, 3600, 10800, 21600, 86400] }, { ...axis, scale: 'usd', values: (_u, v) => v.map((x) => '$' + x) }, { ...axis, scale: 'n', side: 1, grid: { show: false } }],
       series: [{ label: 'time', value: (_u, v) => (v == null ? '' : moment(v * 1000)) }, { label: '$/h', scale: 'usd', stroke: c('accent'), width: 2, points: { show: false }, value: (_u, v) => (v == null ? '' : usd(v)) },
         { label: 'bound', scale: 'usd', stroke: c('good'), width: 1.5, points: { show: false }, dash: [5, 4], value: (_u, v) => (v == null ? '' : usd(v)) },
         { label: 'nodes', scale: 'n', stroke: c('dim'), width: 1, points: { show: false } }, { label: 'pending pods', scale: 'n', stroke: c('moving-line'), width: 1, points: { show: false } }],
