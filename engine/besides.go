@@ -134,6 +134,7 @@ func (ps *pass) besideDaemons(v *variant) {
 	if row != nil {
 		v.rows = ps.cat.rowSet(row)
 		v.row, v.rowID = v.rows.bits, v.rows.id
+		v.allRows = v.rows
 	}
 }
 

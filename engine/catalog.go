@@ -40,6 +40,11 @@ type catalog struct {
 	priceOrder   [][]int32
 	masks        map[int32][]valueMask
 	resLeft      []int64
+	// Regional columns, see withoutRegional.
+	regional    bitset
+	hasRegional bool
+	zoneKey     int32
+	zonalRows   map[zonalKey]*rowSet
 }
 
 // cpool is a NodePool with its range of columns and kinds.
@@ -126,6 +131,7 @@ func (c *Cluster) catalog() *catalog {
 			cat.avail.set(int32(i))
 		}
 	}
+	cat.markRegional(c)
 	cat.pad()
 	c.cat = cat
 	return cat
@@ -246,7 +252,16 @@ func (c *Cluster) addKinds(cat *catalog, pool int32, it *InstanceType, tmp []tmp
 		if a.daemons != b.daemons {
 			return strings.Compare(a.daemons, b.daemons)
 		}
-		return cmp.Compare(a.off.PriceUSDPerHour, b.off.PriceUSDPerHour)
+		if c := cmp.Compare(a.off.PriceUSDPerHour, b.off.PriceUSDPerHour); c != 0 {
+			return c
+		}
+		if ra, rb := isRegional(a.off), isRegional(b.off); ra != rb {
+			if rb {
+				return -1
+			}
+			return 1
+		}
+		return 0
 	})
 	for i := range tmp {
 		t := &tmp[i]

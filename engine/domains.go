@@ -23,6 +23,8 @@ type domains struct {
 	// that a spread constraint did not count (see findOpened).
 	opened    map[counterKey]map[int32]bool
 	universes map[universeKey][]int32
+	// regionalNodes tells whether a node is regional; nil: not looked for yet.
+	regionalNodes *bool
 }
 
 // universeKey identifies the universe of a spread constraint in an empty pass.
@@ -353,7 +355,7 @@ func (d *domains) alike(a, b int32) bool {
 // only the catalogue names are not among them.
 func (d *domains) universe(v *variant, ctr *counter, machines []*plannedMachine, l *ledger) []int32 {
 	c, cat := d.c, d.cat
-	columns := c.columnsOf(cat, v.pc.cl, false, -1)
+	columns := d.withoutRegional(c.columnsOf(cat, v.pc.cl, false, -1), v.pc.cl)
 	key := universeKey{ctr.id, columns.id}
 	empty := len(machines) == 0 && len(d.opened) == 0
 	if u, ok := d.universes[key]; ok && empty {

@@ -26,7 +26,7 @@ type rankList struct {
 }
 
 // rank returns the offerings that hold the pods of a machine, its own first, then
-// by price. Machines with the same offerings share a list.
+// by price, the regional ones last. Machines with the same offerings share a list.
 func (ps *pass) rank(m *plannedMachine, row bitset, used []int64) []RankedOffering {
 	limit := ps.opt.MaxOfferings
 	if limit == 0 {
@@ -71,12 +71,13 @@ func (ps *pass) rank(m *plannedMachine, row bitset, used []int64) []RankedOfferi
 		price := cat.cols[m.col].price
 		order = order[sort.Search(len(order), func(i int) bool { return cat.cols[order[i]].price >= price }):]
 	}
-	scan := func(strict bool) {
+	row = m.withRegional(row)
+	scan := func(strict, regional bool) {
 		for _, col := range order {
 			if limit > 0 && len(out) >= limit && satisfied() {
 				break
 			}
-			if col == m.col || !row.has(col) {
+			if col == m.col || !row.has(col) || cat.regional.has(col) != regional {
 				continue
 			}
 			cc := &cat.cols[col]
@@ -90,10 +91,12 @@ func (ps *pass) rank(m *plannedMachine, row bitset, used []int64) []RankedOfferi
 			add(col)
 		}
 	}
-	scan(true)
+	scan(true, false)
+	scan(true, true)
 	if !plain && !satisfied() {
 		// minValues counts offerings that limits rule out now, too.
-		scan(false)
+		scan(false, false)
+		scan(false, true)
 	}
 	r.cols = out
 	for _, col := range out {

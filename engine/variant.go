@@ -41,6 +41,7 @@ type variant struct {
 	pc      *passClass
 	relaxed []string
 	rows    *rowSet // columns that can hold one pod
+	allRows *rowSet // rows with the regional columns that are the last alternative
 	rowID   int32   // rows.id
 	row     bitset  // rows.bits
 	nodeRow bitset  // nodes that can hold it, room aside
@@ -172,7 +173,8 @@ func (pc *passClass) lateDomains(k *check) []int32 {
 // findRows finds the columns and nodes that a variant can be on.
 func (ps *pass) findRows(v *variant) {
 	c, cl := ps.c, v.pc.cl
-	v.rows = ps.avoiding(c.columnsOf(ps.cat, cl, v.strict, v.pref))
+	v.allRows = ps.avoiding(c.columnsOf(ps.cat, cl, v.strict, v.pref))
+	v.rows = ps.domains.withoutRegional(v.allRows, cl)
 	v.row, v.rowID = v.rows.bits, v.rows.id
 	v.nodeRow = c.staticNodes(cl, v.strict)
 	if v.pref >= 0 {

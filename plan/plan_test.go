@@ -188,6 +188,12 @@ func TestExampleUsesAKSDefaultNodePool(t *testing.T) {
 	if !pools["default"] || !pools["spot-batch"] {
 		t.Errorf("machines come from %v, want default and spot-batch", pools)
 	}
+	// eastus has zones: nothing is planned where the zone is not known.
+	for _, m := range r.Machines {
+		if m.Zone == "0" {
+			t.Errorf("a %s of NodePool %s is regional", m.Size, m.NodePool)
+		}
+	}
 }
 
 func TestGPUPodsGetAGPUFamily(t *testing.T) {
