@@ -99,6 +99,7 @@ func karpenterControllers(ctx context.Context, o Options, mgr manager.Manager, p
 		own := napprovisioning.New(ctx, napprovisioning.Config{
 			Kube: kube, Provider: p.provider, Cluster: p.cluster, Recorder: p.recorder, Clock: p.clock,
 			Karpenter: provisioner, Informers: mgr.GetCache(), Buffers: virtualPods, Decisions: o.DecisionDir, Quotas: p.quotas, Nominate: p.nominate, Observe: p.observe,
+			PricedPreferences: o.PreferencePolicy == PreferencesPriced,
 		})
 		placement, hooks = []controller.Controller{own}, []cloudprovider.NodeLifecycleHook{own.Hook()}
 		trigger = own

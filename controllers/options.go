@@ -28,6 +28,10 @@ const (
 	EngineKarpenter = "karpenter"
 )
 
+// PreferencesPriced is the preference policy that honours preferences of pods where
+// that raises the cost of the machines by little, see engine.PreferencesPriced.
+const PreferencesPriced = "Priced"
+
 // Values of Options.InstallDefaults; see the function InstallDefaults.
 const (
 	InstallDefinitions = "definitions"
@@ -85,8 +89,9 @@ type Options struct {
 	DecisionDir string
 	// FeatureGates are Karpenter's, for example "NodeRepair=true,StaticCapacity=true".
 	FeatureGates string
-	// PreferencePolicy is Respect (default) or Ignore; MinValuesPolicy is Strict
-	// (default) or BestEffort.
+	// PreferencePolicy is PreferencesPriced (default) or one of Karpenter's, Respect
+	// and Ignore. EngineKarpenter takes PreferencesPriced for Respect. MinValuesPolicy
+	// is Strict (default) or BestEffort.
 	PreferencePolicy string
 	MinValuesPolicy  string
 
@@ -134,7 +139,7 @@ func (o *Options) setDefaults() error {
 	set(&o.LeaderElectionNamespace, "kube-system")
 	set(&o.LeaderElectionName, "karpenter-leader-election")
 	set(&o.Engine, EngineNAP)
-	set(&o.PreferencePolicy, string(karpoptions.PreferencePolicyRespect))
+	set(&o.PreferencePolicy, PreferencesPriced)
 	set(&o.MinValuesPolicy, string(karpoptions.MinValuesPolicyStrict))
 	set(&o.LogLevel, "info")
 	set(&o.LogFile, "stdout")
@@ -156,6 +161,11 @@ func (o *Options) setDefaults() error {
 	}
 	if o.Engine != EngineNAP && o.Engine != EngineKarpenter {
 		return fmt.Errorf("unknown engine %q: use %s or %s", o.Engine, EngineNAP, EngineKarpenter)
+	}
+	switch o.PreferencePolicy {
+	case PreferencesPriced, string(karpoptions.PreferencePolicyRespect), string(karpoptions.PreferencePolicyIgnore):
+	default:
+		return fmt.Errorf("unknown preference policy %q: use %s, %s or %s", o.PreferencePolicy, PreferencesPriced, karpoptions.PreferencePolicyRespect, karpoptions.PreferencePolicyIgnore)
 	}
 	switch o.InstallDefaults {
 	case "", InstallDefinitions, InstallPools:
@@ -199,6 +209,10 @@ func (o *Options) setDeadlines() error {
 // karpenter returns Karpenter's options. They are parsed from flags because some of
 // them cannot be set in another way.
 func (o *Options) karpenter() (*karpoptions.Options, error) {
+	preferences := o.PreferencePolicy
+	if preferences == PreferencesPriced { // not one of Karpenter's
+		preferences = string(karpoptions.PreferencePolicyRespect)
+	}
 	fs := &karpoptions.FlagSet{FlagSet: flag.NewFlagSet("karpenter", flag.ContinueOnError)}
 	k := &karpoptions.Options{}
 	k.AddFlags(fs)
@@ -213,7 +227,7 @@ func (o *Options) karpenter() (*karpoptions.Options, error) {
 		"--log-output-paths=" + o.LogFile,
 		"--batch-max-duration=" + o.BatchMax.String(),
 		"--batch-idle-duration=" + o.BatchIdle.String(),
-		"--preference-policy=" + o.PreferencePolicy,
+		"--preference-policy=" + preferences,
 		"--min-values-policy=" + o.MinValuesPolicy,
 		"--disable-cluster-state-observability=" + strconv.FormatBool(o.WithoutStateMetrics),
 	}

@@ -4,8 +4,11 @@
 package controllers
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	karpoptions "sigs.k8s.io/karpenter/pkg/operator/options"
 
 	"github.com/nap-aks/nap/controllers/machines"
 )
@@ -28,5 +31,33 @@ func TestDeadlinesOfOptions(t *testing.T) {
 		if err := c.o.setDeadlines(); (err == nil) != c.ok {
 			t.Errorf("%s: %v, want accepted %t", c.name, err, c.ok)
 		}
+	}
+}
+
+// The default policy is nap's own; Karpenter's code gets the nearest of its own.
+func TestPreferencePolicy(t *testing.T) {
+	for given, want := range map[string]karpoptions.PreferencePolicy{
+		"": karpoptions.PreferencePolicyRespect, PreferencesPriced: karpoptions.PreferencePolicyRespect,
+		"Respect": karpoptions.PreferencePolicyRespect, "Ignore": karpoptions.PreferencePolicyIgnore,
+	} {
+		o := Options{PreferencePolicy: given}
+		o.Azure.ClusterResourceID = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c"
+		if err := o.setDefaults(); err != nil {
+			t.Fatal(err)
+		}
+		if given == "" && o.PreferencePolicy != PreferencesPriced {
+			t.Errorf("the default is %q", o.PreferencePolicy)
+		}
+		k, err := o.karpenter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k.PreferencePolicy != want {
+			t.Errorf("%q: Karpenter gets %q, want %q", given, k.PreferencePolicy, want)
+		}
+	}
+	o := Options{PreferencePolicy: "priced"}
+	if err := o.setDefaults(); err == nil || !strings.Contains(err.Error(), `"priced"`) {
+		t.Errorf("an unknown policy: %v", err)
 	}
 }

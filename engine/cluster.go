@@ -31,7 +31,7 @@ type Cluster struct {
 	freeSlots []int32
 	order     []int32   // slots in use: initialized nodes first, then by name
 	nodeVals  [][]int32 // [key][slot]: the value of the node's label
-	changed   []int32   // log of slots whose node changed
+	changed   changeLog
 	hostKey   int32
 
 	pools      []NodePool

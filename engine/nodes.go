@@ -93,7 +93,7 @@ func (c *Cluster) setNode(n Node, order bool) error {
 	nd.taints = effectiveTaints(&nd.n)
 	nd.free = c.dims.capacityVec(n.Allocatable, n.VolumeLimits)
 	sub(nd.free, c.dims.vec(n.Reserved))
-	c.changed = append(c.changed, slot)
+	c.changed.add(slot, len(c.nodes))
 	for _, d := range n.MissingDaemons {
 		dc := c.classes[d]
 		if !c.mayRun(dc, nd) {
@@ -189,7 +189,7 @@ func (c *Cluster) RemoveNode(name string) {
 		}
 	}
 	c.freeSlots = append(c.freeSlots, slot)
-	c.changed = append(c.changed, slot)
+	c.changed.add(slot, len(c.nodes))
 }
 
 // AddPods records that pods of a class are on a node. It returns an error if the
@@ -389,6 +389,37 @@ func (c *Cluster) staticFit(cl *class, nd *node, strict bool) *nodeMiss {
 	return nil
 }
 
+// changeLog is the slots whose node changed, in order. It forgets the older half when
+// it has become longer than the cluster by far: who is that far behind looks at all
+// nodes again.
+type changeLog struct {
+	slots []int32
+	first int // position of slots[0]
+}
+
+// changeLogMin is the least length at which the log forgets.
+const changeLogMin = 1024
+
+func (l *changeLog) add(slot int32, nodes int) {
+	if len(l.slots) >= max(2*nodes, changeLogMin) {
+		n := len(l.slots) / 2
+		l.slots = append(l.slots[:0], l.slots[n:]...)
+		l.first += n
+	}
+	l.slots = append(l.slots, slot)
+}
+
+// end returns the position after the last change.
+func (l *changeLog) end() int { return l.first + len(l.slots) }
+
+// since returns the changes from a position on, false if it has forgotten some.
+func (l *changeLog) since(pos int) ([]int32, bool) {
+	if pos < l.first {
+		return nil, false
+	}
+	return l.slots[pos-l.first:], true
+}
+
 // nodeRow caches the nodes that a class can be on by labels, taints and volume
 // topology. Cluster.changed says what to update.
 type nodeRow struct {
@@ -413,16 +444,16 @@ func (c *Cluster) staticNodes(cl *class, strict bool) bitset {
 		}
 	}
 	r.row = r.row.grow(len(c.nodes))
-	if !r.valid || len(c.changed)-r.pos > len(c.nodes) {
+	if since, ok := c.changed.since(r.pos); !r.valid || !ok || len(since) > len(c.nodes) {
 		for s := range c.nodes {
 			eval(int32(s))
 		}
 		r.valid = true
 	} else {
-		for _, s := range c.changed[r.pos:] {
+		for _, s := range since {
 			eval(s)
 		}
 	}
-	r.pos = len(c.changed)
+	r.pos = c.changed.end()
 	return r.row
 }

@@ -49,6 +49,7 @@ func (ps *pass) decide() {
 		ps.byPriority = true
 		ps.solve()
 	}
+	ps.pricePreferences()
 	// 3. If pods are left that might have a place, try other strategies.
 	if ps.left() > 0 || ps.unsound {
 		ps.retry()
@@ -363,6 +364,8 @@ func (ps *pass) restart() {
 		pc.prefs.restore()
 		if ps.strategy.relaxed[pc] {
 			pc.prefs.relaxAll()
+		} else if n := ps.strategy.level[pc]; n > 0 {
+			pc.prefs.level = n
 		}
 		ps.compile(pc)
 	}

@@ -23,6 +23,7 @@ const retryWork = 400_000
 type strategy struct {
 	rank    map[*passClass]int  // higher ones first
 	relaxed map[*passClass]bool // these relax all preferences at once
+	level   map[*passClass]int  // these have so many steps of their ladder relaxed, see pricePreferences
 	bySize  int                 // 1: larger pods first, whatever their rules; -1: smaller ones
 	single  bool                // one pod of each class in turn
 	evenly  bool                // the least crowded domain, even if it needs a new machine

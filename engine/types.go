@@ -396,6 +396,10 @@ const (
 	// PreferencesRespect treats preferences as required and relaxes them one by one,
 	// lightest first, before a pod is refused.
 	PreferencesRespect PreferencePolicy = "Respect"
+	// PreferencesPriced honours preferences as PreferencesRespect does, but gives
+	// them up where they raise the cost of all machines by more than
+	// PreferenceShare.
+	PreferencesPriced PreferencePolicy = "Priced"
 	// PreferencesIgnore ignores preferences.
 	PreferencesIgnore PreferencePolicy = "Ignore"
 )

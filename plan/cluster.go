@@ -50,7 +50,7 @@ func ReadCluster(ctx context.Context, kubeconfig, kubecontext string, now time.T
 // ListCluster reads a live cluster through a client whose scheme has Karpenter's
 // and our types. It only lists objects.
 func ListCluster(ctx context.Context, c client.Reader, now time.Time) (*Source, error) {
-	src := &Source{Objects: &snapshot.Objects{Now: now}}
+	src := &Source{Objects: &snapshot.Objects{Now: now, Settings: snapshot.Settings{PricedPreferences: true}}}
 	src.note("sizes and prices come from the built-in catalogue: current stockouts and NodeOverlays are not considered")
 	for _, list := range []client.ObjectList{
 		&corev1.PodList{}, &corev1.NodeList{}, &corev1.NamespaceList{}, &corev1.PersistentVolumeClaimList{}, &corev1.PersistentVolumeList{},

@@ -60,7 +60,7 @@ func (i *input) load(ctx context.Context) (*Source, string, error) {
 		return nil, "", errors.New("--snapshot and --from-cluster cannot be combined: each is a whole cluster")
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	src := &Source{Objects: &snapshot.Objects{Now: now}}
+	src := &Source{Objects: &snapshot.Objects{Now: now, Settings: snapshot.Settings{PricedPreferences: true}}}
 	var err error
 	switch {
 	case i.snapshot != "":

@@ -114,7 +114,7 @@ func readManifests(paths []string, now time.Time, cronRuns bool) (*Source, error
 }
 
 func newManifests(now time.Time) *manifests {
-	return &manifests{Source: &Source{Objects: &snapshot.Objects{Now: now}}, names: map[string]int{}}
+	return &manifests{Source: &Source{Objects: &snapshot.Objects{Now: now, Settings: snapshot.Settings{PricedPreferences: true}}}, names: map[string]int{}}
 }
 
 // unread notes a file that is not, or not completely, in the plan.

@@ -475,3 +475,13 @@ func TestLiveClusterIsOnlyRead(t *testing.T) {
 		t.Errorf("%v, %+v", err, r)
 	}
 }
+
+// A plan of manifests honours preferences as the controller does by default: not where
+// they multiply the bill.
+func TestPreferencesDoNotMultiplyTheBill(t *testing.T) {
+	r := planJSON(t, "-f", "testdata/preferences.yaml")
+	// One machine of four cores or two of two cost the same.
+	if n := len(r.Machines); n > 2 || len(r.Refused) != 0 {
+		t.Errorf("%d machines, %d refused; want at most two machines", n, len(r.Refused))
+	}
+}

@@ -43,9 +43,10 @@ type Cache struct {
 	pending  map[string]*podRecord            // not bound
 	refused  map[string]int                   // number of pending pods that a scheduler has refused, by its name
 	unshaped map[string]*podRecord            // without a shape
-	machines map[string]*machine              // by key, see machineKey
-	byNode   map[string]*machine              // by node name
-	byClaim  map[string]*machine              // by claim name
+	index    podIndex
+	machines map[string]*machine // by key, see machineKey
+	byNode   map[string]*machine // by node name
+	byClaim  map[string]*machine // by claim name
 	pools    map[string]*karpv1.NodePool
 	daemons  map[types.NamespacedName]*appsv1.DaemonSet
 	virtual  []*corev1.Pod
@@ -67,6 +68,7 @@ type Cache struct {
 
 	sorted        []*machine // machines by name; nil if they have to be sorted again
 	refs          map[string]NodeRef
+	refsStale     bool
 	usage         map[string]engine.Resources // by pool; nil if it has to be summed again
 	poolsStale    bool
 	poolsOut      []engine.NodePool
@@ -85,6 +87,7 @@ func NewCache(s Settings) *Cache {
 		pools: map[string]*karpv1.NodePool{}, daemons: map[types.NamespacedName]*appsv1.DaemonSet{},
 		marked: map[string]bool{}, types: map[string][]*cloudprovider.InstanceType{},
 	}
+	c.index = newPodIndex()
 	c.shapes = newShapes(c.client)
 	c.assumed = newAssumedPods(c.invalidatePlace)
 	return c
@@ -97,6 +100,14 @@ func (c *Cache) Upsert(obj client.Object) error {
 	if !c.known(obj) {
 		return fmt.Errorf("%T %s: %w", obj, client.ObjectKeyFromObject(obj), ErrUnknownKind)
 	}
+	switch o := obj.(type) { // what depends on the difference to the version before
+	case *corev1.Namespace:
+		c.namespaceChanged(stored(c, o), o)
+	case *corev1.PersistentVolume:
+		c.volumeChanged(stored(c, o), o)
+	case *storagev1.StorageClass:
+		c.storageClassChanged(stored(c, o), o)
+	}
 	c.client.Upsert(obj)
 	switch o := obj.(type) {
 	case *corev1.Pod:
@@ -106,8 +117,8 @@ func (c *Cache) Upsert(obj client.Object) error {
 	case *karpv1.NodeClaim:
 		c.upsertClaim(o)
 	case *karpv1.NodePool:
+		c.poolChanged(c.pools[o.Name], o)
 		c.pools[o.Name] = o
-		c.nodesStale, c.poolsStale = true, true
 	case *appsv1.DaemonSet:
 		c.daemons[client.ObjectKeyFromObject(o)] = o
 		c.daemonsStale = true
@@ -126,6 +137,12 @@ func (c *Cache) Delete(obj client.Object) error {
 	}
 	c.client.Remove(obj)
 	switch o := obj.(type) {
+	case *corev1.Namespace:
+		c.namespaceChanged(o, nil)
+	case *corev1.PersistentVolume:
+		c.volumeChanged(o)
+	case *storagev1.StorageClass:
+		c.storageClassChanged(o, nil)
 	case *corev1.Pod:
 		c.removePod(PodKey(o))
 	case *corev1.Node:
@@ -135,7 +152,7 @@ func (c *Cache) Delete(obj client.Object) error {
 	case *karpv1.NodePool:
 		delete(c.pools, o.Name)
 		delete(c.types, o.Name)
-		c.nodesStale, c.poolsStale = true, true
+		c.nodesStale, c.poolsStale = true, true // nodes have no prices any more
 	case *appsv1.DaemonSet:
 		delete(c.daemons, client.ObjectKeyFromObject(o))
 		c.daemonsStale = true
@@ -151,8 +168,9 @@ func (c *Cache) known(obj client.Object) bool { return (&Objects{}).Add(obj) }
 // own.
 func (c *Cache) invalidate(obj client.Object) {
 	switch o := obj.(type) {
-	case *corev1.Namespace, *corev1.PersistentVolumeClaim, *corev1.PersistentVolume, *storagev1.StorageClass:
-		c.shapesStale = true
+	case *corev1.Namespace, *corev1.PersistentVolume, *storagev1.StorageClass: // see Upsert
+	case *corev1.PersistentVolumeClaim:
+		c.claimChanged(client.ObjectKeyFromObject(o))
 	case *storagev1.CSINode:
 		if m, ok := c.byNode[o.Name]; ok {
 			m.stale = true
@@ -166,14 +184,20 @@ func (c *Cache) invalidate(obj client.Object) {
 }
 
 // SetInstanceTypes replaces the instance types of a NodePool. The list and its
-// elements must not be changed afterwards. Setting the same elements again is cheap.
+// elements must not be changed afterwards. Setting equal elements again is cheap.
 func (c *Cache) SetInstanceTypes(pool string, list []*cloudprovider.InstanceType) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !slices.Equal(c.types[pool], list) {
-		c.types[pool] = list
-		c.nodesStale, c.poolsStale = true, true
+	have, known := c.types[pool]
+	if known && slices.Equal(have, list) {
+		return
 	}
+	merged, changed := mergeTypes(have, list)
+	if known && slices.Equal(have, merged) {
+		return
+	}
+	c.types[pool], c.poolsStale = merged, true
+	c.typesChanged(pool, changed)
 }
 
 // SetVirtualPods replaces the placeholder pods of CapacityBuffers.

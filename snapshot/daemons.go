@@ -11,7 +11,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/karpenter/pkg/utils/daemonset"
 
@@ -33,17 +32,7 @@ func (c *Cache) refreshDaemons(ctx context.Context) {
 		return
 	}
 	c.daemonsStale = false
-	c.nodesStale = true
-	newest := map[types.UID]*corev1.Pod{}
-	for _, r := range c.pods {
-		o := metav1.GetControllerOfNoCopy(r.pod)
-		if o == nil || o.Kind != "DaemonSet" {
-			continue
-		}
-		if have := newest[o.UID]; have == nil || newer(r.pod, have) {
-			newest[o.UID] = r.pod
-		}
-	}
+	before := c.daemonSets
 	keys := make([]types.NamespacedName, 0, len(c.daemons))
 	for k := range c.daemons {
 		keys = append(keys, k)
@@ -51,12 +40,27 @@ func (c *Cache) refreshDaemons(ctx context.Context) {
 	slices.SortFunc(keys, func(a, b types.NamespacedName) int {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})
-	c.daemonSets = c.daemonSets[:0]
+	c.daemonSets = make([]daemon, 0, len(keys))
 	for _, k := range keys {
 		d := c.daemons[k]
-		p := daemonPod(d, newest[d.UID])
+		p := daemonPod(d, c.newestPod(d.UID))
 		c.daemonSets = append(c.daemonSets, daemon{uid: d.UID, pod: p, shape: c.shapes.of(ctx, p)})
 	}
+	// Other classes are noticed by refreshDaemonClasses.
+	if !slices.EqualFunc(before, c.daemonSets, func(a, b daemon) bool { return a.uid == b.uid }) {
+		c.nodesStale = true
+	}
+}
+
+// newestPod returns the pod of a DaemonSet that was created last, nil if it has none.
+func (c *Cache) newestPod(set types.UID) *corev1.Pod {
+	var out *corev1.Pod
+	for _, r := range c.index.byDaemonSet[set] {
+		if out == nil || newer(r.pod, out) {
+			out = r.pod
+		}
+	}
+	return out
 }
 
 // newer reports whether pod a was created after pod b; of the same age, the first by

@@ -166,8 +166,11 @@ func (c *Cache) collect(s *engine.Snapshot) {
 // options returns the engine options that the settings ask for.
 func (s Settings) options() engine.Options {
 	var o engine.Options
-	if s.IgnorePreferences {
+	switch {
+	case s.IgnorePreferences:
 		o.Preferences = engine.PreferencesIgnore
+	case s.PricedPreferences:
+		o.Preferences = engine.PreferencesPriced
 	}
 	if s.MinValuesBestEffort {
 		o.MinValues = engine.MinValuesBestEffort

@@ -57,9 +57,9 @@ func (c *Cache) machine(key string) *machine {
 	if !ok {
 		m = &machine{key: key}
 		c.machines[key] = m
+		c.sorted = nil
 	}
-	m.stale = true
-	c.sorted = nil // names and objects may change
+	m.stale, c.refsStale = true, true
 	return m
 }
 
@@ -69,6 +69,9 @@ func (c *Cache) upsertNode(n *corev1.Node) {
 		c.removeNode(n.Name)
 	}
 	m := c.machine(key)
+	if m.node == nil || m.node.Name != n.Name {
+		c.sorted = nil // the name changes
+	}
 	m.node = n
 	c.byNode[n.Name] = m
 }
@@ -79,6 +82,9 @@ func (c *Cache) upsertClaim(nc *karpv1.NodeClaim) {
 		c.removeClaim(nc.Name)
 	}
 	m := c.machine(key)
+	if m.claim == nil || m.claim.Name != nc.Name {
+		c.sorted = nil
+	}
 	m.claim = nc
 	c.byClaim[nc.Name] = m
 }
@@ -146,11 +152,15 @@ func (c *Cache) addNodes(ctx context.Context, in *Input, moving map[string]*podR
 			c.sorted = append(c.sorted, m)
 		}
 		slices.SortFunc(c.sorted, func(a, b *machine) int { return strings.Compare(a.name(), b.name()) })
-		c.refs = make(map[string]NodeRef, len(c.sorted))
+		c.refsStale = true
+		c.usage = nil
+	}
+	if c.refsStale {
+		c.refsStale = false
+		c.refs = make(map[string]NodeRef, len(c.sorted)) // inputs have the one before
 		for _, m := range c.sorted {
 			c.refs[m.name()] = NodeRef{Node: m.node, Claim: m.claim}
 		}
-		c.usage = nil
 	}
 	in.Nodes = c.refs
 	assumed := c.assumedByMachine()

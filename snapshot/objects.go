@@ -62,9 +62,12 @@ type Objects struct {
 	Settings Settings
 }
 
-// Settings are the options of Karpenter that affect decisions.
+// Settings are the options of Karpenter, and of nap, that affect decisions.
 type Settings struct {
-	IgnorePreferences   bool                              `json:"ignorePreferences,omitempty"`
+	IgnorePreferences bool `json:"ignorePreferences,omitempty"`
+	// PricedPreferences gives up preferences that cost too much, see
+	// engine.PreferencesPriced. IgnorePreferences comes first.
+	PricedPreferences   bool                              `json:"pricedPreferences,omitempty"`
 	MinValuesBestEffort bool                              `json:"minValuesBestEffort,omitempty"`
 	ReservedCapacity    bool                              `json:"reservedCapacity,omitempty"`
 	DefaultSpread       []corev1.TopologySpreadConstraint `json:"defaultSpread,omitempty"`

@@ -136,6 +136,7 @@ func (c *Cache) upsertPod(p *corev1.Pod) {
 	}
 	r := newPodRecord(key, p)
 	c.pods[key], c.unshaped[key] = r, r
+	c.index.add(r)
 	if p.Spec.NodeName == "" {
 		c.setPending(r)
 		if podutils.IsTerminal(p) {
@@ -169,6 +170,7 @@ func samePod(a, b *corev1.Pod) bool {
 // detach removes a pod from the indexes.
 func (c *Cache) detach(r *podRecord) {
 	delete(c.pods, r.key)
+	c.index.remove(r)
 	c.dropPending(r.key)
 	delete(c.unshaped, r.key)
 	if n := r.pod.Spec.NodeName; n != "" {

@@ -21,6 +21,7 @@ import (
 // catalogues caches the translations of lists of instance types.
 type catalogues struct {
 	lists []translatedList
+	types map[*cloudprovider.InstanceType]engine.InstanceType
 }
 
 type translatedList struct {
@@ -37,9 +38,17 @@ func (c *catalogues) of(list []*cloudprovider.InstanceType, quotas []Quota) engi
 		}
 	}
 	t := translatedList{from: slices.Clone(list)}
+	if c.types == nil {
+		c.types = map[*cloudprovider.InstanceType]engine.InstanceType{}
+	}
 	of := quotasOfType(quotas)
 	for _, it := range list {
-		t.to.InstanceTypes = append(t.to.InstanceTypes, instanceType(it, quotas, of[it.Name]))
+		to, ok := c.types[it]
+		if !ok {
+			to = instanceType(it, quotas, of[it.Name])
+			c.types[it] = to
+		}
+		t.to.InstanceTypes = append(t.to.InstanceTypes, to)
 	}
 	c.lists = append(c.lists, t)
 	return t.to
@@ -55,6 +64,13 @@ func (c *catalogues) keep(used map[string][]*cloudprovider.InstanceType) {
 		}
 		return true
 	})
+	in := map[*cloudprovider.InstanceType]bool{}
+	for _, list := range used {
+		for _, it := range list {
+			in[it] = true
+		}
+	}
+	maps.DeleteFunc(c.types, func(it *cloudprovider.InstanceType, _ engine.InstanceType) bool { return !in[it] })
 }
 
 // addPools adds the NodePools and their catalogues to the snapshot.

@@ -49,7 +49,7 @@ func (c *Cache) SetQuotas(list []Quota) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !slices.EqualFunc(c.quotas, list, sameCharges) {
-		c.catalogues.lists = nil
+		c.catalogues = catalogues{}
 		c.poolsStale = true
 	}
 	c.quotas = slices.Clone(list)

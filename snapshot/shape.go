@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
 	karpv1 "sigs.k8s.io/karpenter/pkg/apis/v1"
 	karpsched "sigs.k8s.io/karpenter/pkg/controllers/provisioning/scheduling"
@@ -51,7 +52,11 @@ type shapes struct {
 	volumes *karpsched.VolumeTopology
 	byKey   map[string]*shape       // by the fields of the pod, see appendShape
 	byClass map[string]*translation // by the class
-	buf     []byte
+	// Keys in byKey of the shapes that depend on a volume claim, and of those that
+	// depend on the labels of namespaces.
+	byClaim      map[types.NamespacedName][]string
+	byNamespaces []string
+	buf          []byte
 	// keys are the label keys that selectors use.
 	keys        map[string]bool
 	sortedKeys  []string
@@ -60,7 +65,7 @@ type shapes struct {
 }
 
 func newShapes(c *kubemem.Client) *shapes {
-	return &shapes{client: c, volumes: karpsched.NewVolumeTopology(c), byKey: map[string]*shape{}, byClass: map[string]*translation{}, keys: map[string]bool{}}
+	return &shapes{client: c, volumes: karpsched.NewVolumeTopology(c), byKey: map[string]*shape{}, byClass: map[string]*translation{}, byClaim: map[types.NamespacedName][]string{}, keys: map[string]bool{}}
 }
 
 // of returns the shape of a pod and translates it if it is new. The key covers every
@@ -73,12 +78,13 @@ func (s *shapes) of(ctx context.Context, p *corev1.Pod) *shape {
 	}
 	sh := &shape{translation: &translation{ids: map[string]engine.ClassID{}}}
 	key := string(s.buf)
+	s.dependsOn(key, p)
 	sh.class, sh.err = s.translate(ctx, p)
 	s.byKey[key] = sh
 	// Different keys can have the same translation: a pending and a running pod of one
 	// Deployment, or the pods of a StatefulSet with a volume claim each.
 	content, err := json.Marshal(sh.class)
-	if err == nil && sh.err == nil {
+	if err == nil { // also of a pod that cannot be planned for: it may be running
 		if same, ok := s.byClass[string(content)]; ok {
 			sh.translation = same
 			return sh
@@ -113,7 +119,35 @@ func (s *shapes) addKeys(sel *engine.Selector) {
 
 // forget drops the keys of shapes, so that pods are translated again. A class with the
 // same translation keeps its number.
-func (s *shapes) forget() { s.byKey = map[string]*shape{} }
+func (s *shapes) forget() {
+	s.byKey, s.byClaim, s.byNamespaces = map[string]*shape{}, map[types.NamespacedName][]string{}, nil
+}
+
+// dependsOn records what the shape of a pod depends on beside the pod.
+func (s *shapes) dependsOn(key string, p *corev1.Pod) {
+	for _, k := range claimsOf(p) {
+		s.byClaim[k] = append(s.byClaim[k], key)
+	}
+	if selectsNamespaces(p) {
+		s.byNamespaces = append(s.byNamespaces, key)
+	}
+}
+
+// forgetClaim drops the keys of the shapes that depend on a volume claim.
+func (s *shapes) forgetClaim(k types.NamespacedName) {
+	for _, key := range s.byClaim[k] {
+		delete(s.byKey, key)
+	}
+	delete(s.byClaim, k)
+}
+
+// forgetNamespaces drops the keys of the shapes that depend on labels of namespaces.
+func (s *shapes) forgetNamespaces() {
+	for _, key := range s.byNamespaces {
+		delete(s.byKey, key)
+	}
+	s.byNamespaces = nil
+}
 
 // class returns the number of the class of a pod with this shape and these labels. A
 // new class gets the name, which is for people.

@@ -64,6 +64,8 @@ type Config struct {
 	Buffers *virtualpods.Cache
 	// Nominate writes nominated nodes for the scheduler; see NominationVersion.
 	Nominate bool
+	// PricedPreferences gives up preferences of pods that cost too much.
+	PricedPreferences bool
 	// Quotas returns the quotas of the cloud and their use; nil if there are none.
 	Quotas func() []snapshot.Quota
 	// Decisions is the folder that keeps the snapshots of the latest passes, each to
@@ -103,6 +105,7 @@ func New(ctx context.Context, c Config) *Provisioner {
 	o := karpoptions.FromContext(ctx)
 	settings := snapshot.Settings{
 		IgnorePreferences:   o.PreferencePolicy == karpoptions.PreferencePolicyIgnore,
+		PricedPreferences:   c.PricedPreferences,
 		MinValuesBestEffort: o.MinValuesPolicy == karpoptions.MinValuesPolicyBestEffort,
 		ReservedCapacity:    o.FeatureGates.ReservedCapacity,
 	}

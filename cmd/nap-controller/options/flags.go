@@ -62,7 +62,7 @@ func (c *commandLine) provisioningFlags() {
 	c.duration(&o.InitializationTimeout, "initialization-timeout", "INITIALIZATION_TIMEOUT", 15*time.Minute, "a node that is not ready, or has startup taints, this long after its registration is replaced; negative for never")
 	c.str(&o.DecisionDir, "decision-dir", "DECISION_DIR", "", "folder for snapshots of the latest decisions, for nap plan --snapshot")
 	c.str(&o.FeatureGates, "feature-gates", "FEATURE_GATES", "", "Karpenter's feature gates: Name=true, comma separated")
-	c.str(&o.PreferencePolicy, "preference-policy", "PREFERENCE_POLICY", "Respect", "how to treat preferences of pods: Respect or Ignore")
+	c.str(&o.PreferencePolicy, "preference-policy", "PREFERENCE_POLICY", controllers.PreferencesPriced, "how to treat preferences of pods: Priced (give up those that raise the cost by more than a tenth), Respect or Ignore")
 	c.str(&o.MinValuesPolicy, "min-values-policy", "MIN_VALUES_POLICY", "Strict", "how to treat minValues of NodePools: Strict or BestEffort")
 }
 
