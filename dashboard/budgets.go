@@ -70,9 +70,8 @@ func windowsOf(p *karpv1.NodePool, nodes int, now time.Time) windows {
 	w := windows{version: p.ResourceVersion, nodes: nodes, at: now, list: []Window{}}
 	for _, reason := range reasons {
 		var open *Window
-		next := now
-		for t := now; t.Before(now.Add(windowAhead)); t = next {
-			next = t.Truncate(windowStep).Add(windowStep)
+		for t := now; t.Before(now.Add(windowAhead)); {
+			next := t.Truncate(windowStep).Add(windowStep)
 			n, err := p.GetAllowedDisruptionsByReason(fixedClock{t}, nodes, reason)
 			if err != nil {
 				w.list, w.problem = []Window{}, "its budgets cannot be read, so nothing is disrupted: "+err.Error()
@@ -85,7 +84,7 @@ func windowsOf(p *karpv1.NodePool, nodes int, now time.Time) windows {
 				w.list = append(w.list, Window{Reason: string(reason), From: t, Allowed: n})
 				open = &w.list[len(w.list)-1]
 			}
-			open.To = next
+			open.To, t = next, next
 		}
 	}
 	return w

@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	// KeptFor and KeptBytes bound what a Recorder keeps.
-	KeptFor   = 7 * 24 * time.Hour
+	// KeptFor is how long a Recorder keeps a record at most.
+	KeptFor = 7 * 24 * time.Hour
+	// KeptBytes is how much a Recorder keeps on disk at most.
 	KeptBytes = 64 << 20
 
 	segmentBytes  = 1 << 20
