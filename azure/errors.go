@@ -59,6 +59,7 @@ const (
 	reasonOverconstrained   = "OverconstrainedAllocationFailure"
 	reasonOverconstrainedZ  = "OverconstrainedZonalAllocationFailure"
 	reasonRegionalQuota     = "RegionalQuotaReached"
+	reasonSubnetFull        = "SubnetFull"
 	reasonCreateFailed      = "CreateInstanceFailed"
 	reasonClassUnknown      = "NodeClassReadinessUnknown"
 	reasonTypesUnresolved   = "InstanceTypeResolutionFailed"
@@ -71,10 +72,15 @@ const (
 // classify reports whether an error is a shortage, and which. The first match wins.
 func classify(err error, spot bool) (shortage, bool) {
 	code, text := codeAndText(err)
+	// Machines in pools that AKS manages are refused under another code with the same
+	// texts (Azure/AKS issue 5808).
+	quota := code == "OperationNotAllowed" || code == "QuotaExceeded"
 	switch {
-	case code == "OperationNotAllowed" && strings.Contains(text, "LowPriorityCores"):
+	case code == "SubnetIsFull" || code == "InsufficientSubnetSize":
+		return shortage{reason: reasonSubnetFull, nothing: true}, true
+	case quota && strings.Contains(text, "LowPriorityCores"):
 		return shortage{reason: reasonQuota, ttl: usualWait, allSpot: true}, true
-	case code == "OperationNotAllowed" && strings.Contains(text, "Family Cores quota"):
+	case quota && strings.Contains(text, "Family Cores quota"):
 		ttl := shortWait
 		if strings.Contains(text, "Current Limit: 0") {
 			ttl = usualWait
@@ -94,8 +100,10 @@ func classify(err error, spot bool) (shortage, bool) {
 		return shortage{reason: reasonOverconstrainedZ, ttl: usualWait}, true
 	case code == "OverconstrainedAllocationRequest":
 		return shortage{reason: reasonOverconstrained, ttl: usualWait, allZones: true}, true
-	case code == "OperationNotAllowed" && strings.Contains(text, "exceeding approved Total Regional Cores quota"):
+	case quota && strings.Contains(text, "exceeding approved Total Regional Cores quota"):
 		return shortage{reason: reasonRegionalQuota, nothing: true}, true
+	case code == "QuotaExceeded":
+		return shortage{reason: reasonQuota, ttl: shortWait, allZones: true, bothScope: true}, true
 	case code == "AvailabilityZoneNotSupported":
 		return shortage{reason: reasonSKUNotAvailable, ttl: longWait, bothTypes: true}, true
 	case code == "VMSizeNotSupported",
