@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -47,7 +48,7 @@ func New(env *rp.Env) *Provider {
 	env.Guard = p.guard
 	env.Add(
 		&rp.Type{Name: "Microsoft.Authorization/roleAssignments", Versions: versions, Scope: rp.Extension, NoState: true,
-			NameRule: guidRule, NameHelp: "The role assignment ID must be a GUID.", Prepare: p.prepareAssignment, List: p.listAssignments, Render: renderAssignment},
+			NameRule: guidRule, NameHelp: "The role assignment ID must be a GUID.", OwnRights: true, Prepare: p.prepareAssignment, List: p.listAssignments, Render: renderAssignment},
 		&rp.Type{Name: "Microsoft.Authorization/roleDefinitions", Versions: versions, Scope: rp.Extension, NoState: true,
 			NameRule: guidRule, NameHelp: "The role definition ID must be a GUID.", Prepare: p.prepareDefinition, List: p.listDefinitions, Get: p.getDefinition, Put: p.putDefinition, Delete: p.deleteDefinition},
 		&rp.Type{Name: "Microsoft.Authorization/locks", Versions: []string{"2020-05-01", "2016-09-01"}, Scope: rp.Extension, NoState: true, Prepare: prepareLock},
@@ -230,8 +231,18 @@ func (p *Provider) prepareAssignment(ctx context.Context, c *rp.Change) error {
 	if err != nil {
 		return err
 	}
-	if roles[roleGUID(def)] == nil {
+	role := roles[roleGUID(def)]
+	if role == nil {
 		return rp.Errorf(404, "RoleDefinitionDoesNotExist", "The specified role definition with ID '%s' does not exist.", roleGUID(def)).At("properties.roleDefinitionId")
+	}
+	if scope.Subscription == "" {
+		return Denied(c.Caller, "Microsoft.Authorization/roleAssignments/write", scope)
+	}
+	if role.Custom && !slices.ContainsFunc(role.Scopes, func(s string) bool {
+		id, err := rp.ParseID(s)
+		return err == nil && scope.Within(id)
+	}) {
+		return rp.BadRequest("InvalidRoleAssignmentScope", "The role '%s' cannot be assigned at the scope '%s': its assignable scopes are %s.", role.Name, scope, strings.Join(role.Scopes, ", ")).At("properties.roleDefinitionId")
 	}
 	if !c.Preflight {
 		id, err := token.ByObjectID(ctx, p.env.Store.KV, principal)
@@ -306,7 +317,9 @@ func (p *Provider) listAssignments(ctx context.Context, q *rp.Request) (*rp.Resp
 		if want := f["principalid"]; want != "" && !strings.EqualFold(want, r.Doc.Str("properties", "principalId")) {
 			continue
 		}
-		rs = append(rs, r)
+		if p.env.MayRead(ctx, q.Caller, r.ParsedID()) {
+			rs = append(rs, r)
+		}
 	}
 	page, next, err := rp.Page(q, rs)
 	if err != nil {
@@ -424,6 +437,14 @@ func (p *Provider) prepareDefinition(ctx context.Context, c *rp.Change) error {
 	if err != nil {
 		return err
 	}
+	if err := p.mayDefine(ctx, c.Caller, c.Doc.Strings("properties", "assignableScopes")); err != nil {
+		return err
+	}
+	if c.Old != nil {
+		if err := p.mayDefine(ctx, c.Caller, c.Old.Doc.Strings("properties", "assignableScopes")); err != nil {
+			return err
+		}
+	}
 	for g, r := range roles {
 		if strings.EqualFold(r.Name, name) && !strings.EqualFold(g, c.ID.Name()) {
 			return rp.Conflict("RoleDefinitionWithSameNameExists", "A custom role with the same name already exists in this directory: '%s'. Use a different name.", name)
@@ -433,7 +454,25 @@ func (p *Provider) prepareDefinition(ctx context.Context, c *rp.Change) error {
 	return nil
 }
 
+// mayDefine refuses the definition of a role with assignable scopes at which the caller
+// may not define roles: whoever may change a role changes what it allows at all of them.
+func (p *Provider) mayDefine(ctx context.Context, who rp.Principal, scopes []string) error {
+	for _, s := range scopes {
+		id, err := rp.ParseID(s)
+		if err != nil || id.Subscription == "" || !strings.EqualFold(id.Subscription, p.env.SubscriptionID) {
+			return rp.BadRequest("RoleDefinitionWithInvalidAssignableScopes", "The assignable scope '%s' is none of the subscription; give /subscriptions/%s, a resource group or a resource in it.", s, p.env.SubscriptionID).At("properties.assignableScopes")
+		}
+		if err := p.Authorize(ctx, who, "Microsoft.Authorization/roleDefinitions/write", id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p *Provider) deleteDefinition(ctx context.Context, c *rp.Change) error {
+	if err := p.mayDefine(ctx, c.Caller, c.Old.Doc.Strings("properties", "assignableScopes")); err != nil {
+		return err
+	}
 	as, _, err := p.load(ctx)
 	if err != nil {
 		return err

@@ -35,6 +35,12 @@ func New(env *rp.Env) *Provider {
 	sub := func(name string, get, list func(context.Context, *rp.Request) (*rp.Response, error)) *rp.Type {
 		return &rp.Type{Name: "Microsoft.Resources/" + name, Versions: groupVersions, Scope: rp.Anywhere, Hidden: true, Virtual: true, Get: get, List: list}
 	}
+	// own is sub for what every principal may see, or sees its own part of.
+	own := func(name string, get, list func(context.Context, *rp.Request) (*rp.Response, error)) *rp.Type {
+		t := sub(name, get, list)
+		t.OwnRights = true
+		return t
+	}
 	providers := sub("providers", p.getProvider, p.listProviders)
 	providers.Actions = map[string]rp.Action{
 		"register":   {Permission: "Microsoft.Resources/subscriptions/providers/register/action", Do: p.register("Registered")},
@@ -49,7 +55,7 @@ func New(env *rp.Env) *Provider {
 		if err != nil {
 			return nil, err
 		}
-		if rs, err = filterGroups(q, rs); err != nil {
+		if rs, err = filterGroups(q, env.Readable(ctx, q.Caller, rs)); err != nil {
 			return nil, err
 		}
 		page, next, err := rp.Page(q, rs)
@@ -62,18 +68,18 @@ func New(env *rp.Env) *Provider {
 	})
 	group.List = groups.List
 	env.Add(group,
-		sub("subscriptions", p.getSubscription, p.listSubscriptions),
-		sub("tenants", nil, p.listTenants),
+		own("subscriptions", p.getSubscription, p.listSubscriptions),
+		own("tenants", nil, p.listTenants),
 		sub("locations", nil, p.listLocations),
 		sub("resources", nil, p.listResources),
 		sub("tagnames", nil, func(context.Context, *rp.Request) (*rp.Response, error) { return rp.ListResponse[any](nil, ""), nil }),
 		providers,
-		sub("operationresults", func(ctx context.Context, q *rp.Request) (*rp.Response, error) {
+		own("operationresults", func(ctx context.Context, q *rp.Request) (*rp.Response, error) {
 			op, err := env.Engine.Get(ctx, q.ID.Name())
 			if err != nil {
 				return nil, err
 			}
-			if op == nil {
+			if op == nil || !env.MayPoll(ctx, q.Caller, op) {
 				return nil, rp.Errorf(404, "OperationNotFound", "There is no operation '%s'.", q.ID.Name())
 			}
 			return env.ResultResponse(ctx, q, op)
@@ -350,7 +356,7 @@ func (p *Provider) listResources(ctx context.Context, q *rp.Request) (*rp.Respon
 			if err != nil {
 				return nil, err
 			}
-			for _, r := range rs {
+			for _, r := range p.env.Readable(ctx, q.Caller, rs) {
 				id := r.ParsedID()
 				if g := want["resourcegroup"]; g != "" && !strings.EqualFold(g, id.ResourceGroup) || q.ID.ResourceGroup != "" && !strings.EqualFold(q.ID.ResourceGroup, id.ResourceGroup) {
 					continue

@@ -200,10 +200,8 @@ func (e *Env) Dispatch(ctx context.Context, q *Request) (*Response, error) {
 	if q.ID.Subscription != "" && !strings.EqualFold(q.ID.Subscription, e.SubscriptionID) {
 		return nil, SubscriptionNotFound(q.ID.Subscription)
 	}
-	if q.ID.Subscription != "" && e.Authorize != nil {
-		if err := e.Authorize(ctx, q.Caller, q.permission(), q.ID); err != nil {
-			return nil, err
-		}
+	if err := e.permit(ctx, q); err != nil {
+		return nil, err
 	}
 	switch q.Method {
 	case http.MethodGet, http.MethodHead:
@@ -257,6 +255,43 @@ func (e *Env) Dispatch(ctx context.Context, q *Request) (*Response, error) {
 		return a.Do(ctx, q)
 	}
 	return nil, notAllowed(q)
+}
+
+// permit refuses a request that the caller has no permission for. A path without a
+// subscription is one of the tenant, where nobody has rights of their own here: what it
+// reaches belongs to the subscription.
+func (e *Env) permit(ctx context.Context, q *Request) error {
+	if e.Authorize == nil || q.Type.OwnRights && (q.Method == http.MethodGet || q.Method == http.MethodHead) {
+		return nil
+	}
+	scope := q.ID
+	if scope.Subscription == "" {
+		scope = ID{Subscription: e.SubscriptionID}
+	}
+	return e.Authorize(ctx, q.Caller, q.permission(), scope)
+}
+
+// MayRead reports whether a principal may read a resource, a group or the subscription.
+func (e *Env) MayRead(ctx context.Context, who Principal, id ID) bool {
+	if e.Authorize == nil {
+		return true
+	}
+	t := id.Type()
+	if t == "Microsoft.Resources/resourceGroups" {
+		t = "Microsoft.Resources/subscriptions/resourceGroups"
+	}
+	return e.Authorize(ctx, who, t+"/read", id) == nil
+}
+
+// Readable returns the records that a principal may read.
+func (e *Env) Readable(ctx context.Context, who Principal, rs []*Record) []*Record {
+	var out []*Record
+	for _, r := range rs {
+		if e.MayRead(ctx, who, r.ParsedID()) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func notAllowed(q *Request) error {
@@ -332,6 +367,9 @@ func (e *Env) list(ctx context.Context, q *Request) (*Response, error) {
 	rs, err := e.Store.ViewList(ctx, q.ID)
 	if err != nil {
 		return nil, err
+	}
+	if q.ID.Subscription == "" {
+		rs = e.Readable(ctx, q.Caller, rs)
 	}
 	if f := q.Query.Get("$filter"); f != "" && q.Type.Filter != nil {
 		if rs, err = q.Type.Filter(q, rs); err != nil {
@@ -494,20 +532,20 @@ func (e *Env) OperationTypes(namespace string) []*Type {
 		if err != nil {
 			return nil, err
 		}
-		if op == nil {
+		if op == nil || !e.MayPoll(ctx, q.Caller, op) {
 			return nil, Errorf(404, "OperationNotFound", "There is no operation '%s'; operations are kept for %s after their end.", q.ID.Name(), operationAge)
 		}
 		return op, nil
 	}
 	return []*Type{
-		{Name: namespace + "/locations/operations", Scope: InSubscription, Hidden: true, Virtual: true, Get: func(ctx context.Context, q *Request) (*Response, error) {
+		{Name: namespace + "/locations/operations", Scope: InSubscription, Hidden: true, Virtual: true, OwnRights: true, Get: func(ctx context.Context, q *Request) (*Response, error) {
 			op, err := find(ctx, q)
 			if err != nil {
 				return nil, err
 			}
 			return e.StatusResponse(q, op), nil
 		}},
-		{Name: namespace + "/locations/operationresults", Scope: InSubscription, Hidden: true, Virtual: true, Get: func(ctx context.Context, q *Request) (*Response, error) {
+		{Name: namespace + "/locations/operationresults", Scope: InSubscription, Hidden: true, Virtual: true, OwnRights: true, Get: func(ctx context.Context, q *Request) (*Response, error) {
 			op, err := find(ctx, q)
 			if err != nil {
 				return nil, err
@@ -515,6 +553,12 @@ func (e *Env) OperationTypes(namespace string) []*Type {
 			return e.ResultResponse(ctx, q, op)
 		}},
 	}
+}
+
+// MayPoll reports whether a principal may see an operation: the one that started it, and
+// whoever may read what it changes.
+func (e *Env) MayPoll(ctx context.Context, who Principal, op *Operation) bool {
+	return who == op.Caller || e.MayRead(ctx, who, MustParseID(op.Resource))
 }
 
 // StatusResponse returns the answer to a poll of an operation's status.

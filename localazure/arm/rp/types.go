@@ -66,6 +66,10 @@ type Type struct {
 	Hidden bool
 	// Virtual types have no records: Get, List and Put serve all requests.
 	Virtual bool
+	// OwnRights types check the rights of the caller themselves: what an answer holds is
+	// what the caller may read. Requests for all others are refused unless the caller has
+	// the permission at the scope, or at the subscription if the path names none.
+	OwnRights bool
 
 	// Prepare fills defaults and validates c.Doc. In the preflight of a template
 	// (c.Preflight), parents may not exist yet.
