@@ -17,7 +17,7 @@ import (
 func TestCommandInvoke(t *testing.T) {
 	// A program that prints its arguments stands in for kubectl.
 	a := armtest.New(t, func(o *arm.Options) {
-		o.Kubectl = []string{"/bin/sh", "-c", `echo "$@"; [ -f x.yaml ] && cat x.yaml; case "$*" in *fail*) exit 3;; esac`, "kubectl"}
+		o.Kubectl = []string{"/bin/sh", "-c", `echo "$@"; [ -f x.yaml ] && /bin/cat x.yaml; case "$*" in *fail*) exit 3;; esac`, "kubectl"}
 	})
 	a.Machinery()
 	newCluster(a, "Manual")
@@ -53,7 +53,9 @@ func TestCommandInvoke(t *testing.T) {
 	}{
 		{`kubectl get pods -l "a b=c"`, "", 0, "get pods -l a b=c"},
 		{"kubectl apply -f x.yaml", base64.StdEncoding.EncodeToString(z.Bytes()), 0, "kind: Pod"},
-		{"kubectl fail", "", 3, "fail"},
+		{"kubectl get fail", "", 3, "fail"},
+		{"kubectl get pods --kubeconfig=x.yaml", "", 1, "cannot be used here"},
+		{"kubectl apply -f /etc/passwd", "", 1, "no file of the command"},
 		{"rm -rf /", "", 127, "command not found"},
 		{"kubectl get pods; rm x", "", 2, "no"},
 	} {

@@ -169,6 +169,9 @@ func (p *Provider) kubectl(ctx context.Context, kubeconfig, line, contextZip str
 	if len(argv) == 0 || argv[0] != "kubectl" {
 		return 127, fmt.Sprintf("%s: command not found; commands here are kubectl …\n", strings.Join(argv, " "))
 	}
+	if err := checkCommand(argv[1:]); err != nil {
+		return 1, err.Error() + "\n"
+	}
 	dir, err := os.MkdirTemp("", "nap-command-")
 	if err != nil {
 		return 1, err.Error() + "\n"
@@ -183,6 +186,8 @@ func (p *Provider) kubectl(ctx context.Context, kubeconfig, line, contextZip str
 	args := append(append([]string{}, p.Kubectl[1:]...), "--kubeconfig="+filepath.Join(dir, "kubeconfig"))
 	cmd := exec.CommandContext(ctx, p.Kubectl[0], append(args, argv[1:]...)...)
 	cmd.Dir = work
+	// No settings, plugins or programs of the user whom this process runs as.
+	cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + dir, "PATH=" + dir, "KUBERC=off"}
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &limited{&out}, &limited{&out}
