@@ -242,6 +242,11 @@ func (c *Cache) translateNode(ctx context.Context, m *machine, assumed []*podRec
 	it := c.instanceType(n.NodePool, n.InstanceType)
 	switch {
 	case it != nil:
+		// A launch writes the labels of a claim before its status, with the capacity.
+		if m.node == nil && len(m.claim.Status.Capacity) == 0 {
+			n.Allocatable, m.usage = amounts(it.Allocatable(), false), amounts(it.Capacity, false)
+			m.usage[engine.ResourceNodes] = 1
+		}
 		if p, ok := it.OfferingPrice(labels[corev1.LabelTopologyZone], labels[karpv1.CapacityTypeLabelKey]); ok {
 			n.PriceUSDPerHour = p
 		}

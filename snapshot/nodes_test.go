@@ -120,3 +120,23 @@ func TestUndecidedClaimOffersWhatEveryOutcomeGives(t *testing.T) {
 		t.Errorf("usage of the limits: %v, want the largest size", u)
 	}
 }
+
+// A launch writes the labels of a NodeClaim before its status: until both are there the
+// claim still takes its share of the NodePool's limits, and offers room.
+func TestClaimWithLabelsButWithoutStatusCounts(t *testing.T) {
+	o := base()
+	it := o.InstanceTypes["default"][0]
+	o.NodeClaims = []*karpv1.NodeClaim{claim("launching", "", func(nc *karpv1.NodeClaim) {
+		nc.Labels[corev1.LabelInstanceTypeStable] = it.Name
+		nc.Status.Capacity, nc.Status.Allocatable = nil, nil
+	})}
+	s := build(t, o).Snapshot
+	allocatable := it.Allocatable()
+	want := it.Capacity.Cpu().MilliValue()
+	if got := s.Pools[0].Usage["cpu"]; want == 0 || got != want {
+		t.Errorf("the NodePool uses %d millicores, want %d of %s", got, want, it.Name)
+	}
+	if n := find(t, s, "launching"); n.Allocatable["cpu"] != allocatable.Cpu().MilliValue() || s.Pools[0].Usage[engine.ResourceNodes] != 1 {
+		t.Errorf("the claim offers %+v", n.Allocatable)
+	}
+}

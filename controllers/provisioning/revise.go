@@ -6,6 +6,7 @@ package provisioning
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -66,10 +67,68 @@ func (p *Provisioner) revise(ctx context.Context, in *snapshot.Input, plan *engi
 		return nil, nil, nil
 	}
 	r := p.match(better, open)
+	if !roomBeside(in.Snapshot, better, r.kept) {
+		p.cache.Reinstate()
+		return nil, nil, nil
+	}
 	p.cache.Revised()
 	log.FromContext(ctx).Info("revised machines on their way", "pods", len(whole.Pods), "podsMoved", pods, "machines", len(better.Machines),
 		"kept", len(r.kept), "cancelled", len(r.cancelled), "costUSDPerHour", better.CostUSDPerHour, "costUSDPerHourOtherwise", plan.CostUSDPerHour+cost)
 	return whole, better, r
+}
+
+// roomBeside reports whether the limits of the NodePools and the quotas hold the machines
+// that a revised plan buys beside those that it cancels: these are deleted afterwards,
+// and take a while to be gone. The snapshot is one that counts them.
+func roomBeside(s *engine.Snapshot, plan *engine.Plan, kept map[int]string) bool {
+	left := make([]int64, len(s.Quotas))
+	for i := range s.Quotas {
+		left[i] = s.Quotas[i].Remaining
+	}
+	used := make([]engine.Resources, len(s.Pools))
+	for i := range plan.Machines {
+		if kept[i] != "" {
+			continue
+		}
+		m := &plan.Machines[i]
+		at := slices.IndexFunc(s.Pools, func(pool engine.NodePool) bool { return pool.Name == m.NodePool })
+		if at < 0 {
+			return false
+		}
+		pool := &s.Pools[at]
+		types := s.Catalogues[pool.Catalogue].InstanceTypes
+		it := slices.IndexFunc(types, func(it engine.InstanceType) bool { return it.Name == m.Offerings[0].InstanceType })
+		if it < 0 {
+			return false
+		}
+		if used[at] == nil {
+			used[at] = maps.Clone(pool.Usage)
+			if used[at] == nil {
+				used[at] = engine.Resources{}
+			}
+		}
+		used[at][engine.ResourceNodes]++
+		for name, amount := range types[it].Capacity {
+			used[at][name] += amount
+		}
+		for name, limit := range pool.Limits {
+			if used[at][name] > limit {
+				return false
+			}
+		}
+		for _, o := range types[it].Offerings {
+			if o.Zone != m.Offerings[0].Zone || o.CapacityType != m.Offerings[0].CapacityType {
+				continue
+			}
+			for _, c := range o.Charges {
+				if left[c.Quota] -= c.Amount; left[c.Quota] < 0 {
+					return false
+				}
+			}
+			break
+		}
+	}
+	return true
 }
 
 // revisable returns the claims that are young enough to be revised, and what they cost.

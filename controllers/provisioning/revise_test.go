@@ -157,3 +157,41 @@ func TestBootTimeIsLearned(t *testing.T) {
 		t.Errorf("a machine takes %v, want 10s as the last thirty", got)
 	}
 }
+
+// A revised plan buys before it cancels, and what is cancelled takes a while to go: both
+// have to fit into limits and quotas.
+func TestRevisionsFitBesideWhatTheyCancel(t *testing.T) {
+	machine := func(offering engine.RankedOffering) engine.Machine {
+		return engine.Machine{NodePool: "p", Offerings: []engine.RankedOffering{offering}}
+	}
+	four := engine.RankedOffering{InstanceType: "four", Zone: "1", CapacityType: "on-demand"}
+	s := &engine.Snapshot{
+		Pools:  []engine.NodePool{{Name: "p", Usage: engine.Resources{"cpu": 8000, "nodes": 2}}},
+		Quotas: []engine.Quota{{Name: "q", Remaining: 8}},
+		Catalogues: []engine.Catalogue{{InstanceTypes: []engine.InstanceType{{Name: "four", Capacity: engine.Resources{"cpu": 4000},
+			Offerings: []engine.Offering{{Zone: "1", CapacityType: "on-demand", Charges: []engine.QuotaCharge{{Quota: 0, Amount: 4}}}}}}}},
+	}
+	for _, c := range []struct {
+		name   string
+		limits engine.Resources
+		bought int
+		kept   map[int]string
+		want   bool
+	}{
+		{"no limits", nil, 2, nil, true},
+		{"the quota is used up", nil, 3, nil, false},
+		{"machines that are kept draw nothing", nil, 3, map[int]string{1: "c"}, true},
+		{"within the limit", engine.Resources{"cpu": 16000}, 2, nil, true},
+		{"beyond the limit", engine.Resources{"cpu": 15000}, 2, nil, false},
+		{"beyond the number of nodes", engine.Resources{"nodes": 3}, 2, nil, false},
+	} {
+		s.Pools[0].Limits = c.limits
+		plan := &engine.Plan{}
+		for range c.bought {
+			plan.Machines = append(plan.Machines, machine(four))
+		}
+		if got := roomBeside(s, plan, c.kept); got != c.want {
+			t.Errorf("%s: room %t, want %t", c.name, got, c.want)
+		}
+	}
+}
