@@ -43,8 +43,9 @@ const (
 	// the node is open. A node may need pods that do not tolerate the taint of
 	// unregistered nodes to become ready.
 	openTimeout = 30 * time.Second
-	// hookInterval is how often a registration that waits is tried again.
-	hookInterval = 50 * time.Millisecond
+	// hookInterval is how often a registration that waits for other nodes is tried again.
+	// One that waits for its own node is tried when that changes.
+	hookInterval = 250 * time.Millisecond
 	// nominationDelay is how long nominations are collected before they are written.
 	nominationDelay = 20 * time.Millisecond
 )
